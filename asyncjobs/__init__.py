@@ -1,0 +1,64 @@
+"""Background jobs for people who train, fit, simulate and plot in Python.
+
+Names are loaded when they are first used: every worker process runs this file first, and
+must not pay for the runner.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncJobsError": "errors",
+    "CancelToken": "token",
+    "ExecutorLane": "lanes.executor",
+    "Job": "job",
+    "JobCancelled": "errors",
+    "JobContext": "context",
+    "JobError": "errors",
+    "JobEvent": "events",
+    "JobOptions": "options",
+    "JobState": "state",
+    "JobStopped": "errors",
+    "JobTimeout": "errors",
+    "LaneStalled": "errors",
+    "LoopLane": "lanes.loop",
+    "NotSendable": "errors",
+    "ProcessLane": "lanes.process",
+    "Progress": "events",
+    "QueueFull": "jobqueue",
+    "RemoteError": "errors",
+    "ResourceExhausted": "errors",
+    "ResultNotSendable": "errors",
+    "ResultTooLarge": "errors",
+    "Retry": "retry",
+    "Runner": "runner",
+    "RunnerClosed": "errors",
+    "Stats": "stats",
+    "ThreadLane": "lanes.thread",
+    "WorkerLost": "errors",
+    "WorkerStartError": "errors",
+    "WouldDeadlock": "errors",
+    "WrongLoop": "errors",
+    "as_completed": "waiting",
+    "current_job": "context",
+    "gather": "waiting",
+    "job": "options",
+    "run": "main",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'asyncjobs' has no attribute {name!r}")
+    value = getattr(import_module(f"asyncjobs.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Benchmarks that users run on their own machine: ``asyncjobs bench jobs`` and ``asyncjobs bench parzen``."""

@@ -1,0 +1,26 @@
+"""The tiny functions that the benchmarks call; importable, so that every peer sends them by name."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def echo(value: int) -> int:
+    """Do nothing and give `value` back: what is measured is the way there and home."""
+    return value
+
+
+async def async_echo(value: int) -> int:
+    """The same as a coroutine function."""
+    return value
+
+
+def process_id(_value: int) -> int:
+    """Which process ran the call."""
+    return os.getpid()
+
+
+def hold(seconds: float) -> None:
+    """Keep one worker busy, so that what is queued behind it stays queued."""
+    time.sleep(seconds)

@@ -1,0 +1,80 @@
+"""The command line's commands: read the options, call the one that does the work, set the exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import asyncjobs
+from asyncjobs.bench import jobs as bench_jobs
+from asyncjobs.bench import parzen as bench_parzen
+from asyncjobs.cli import doctor as judge
+from asyncjobs.cli import machine
+from asyncjobs.cli.demo import prepare, run_demo
+
+app = typer.Typer(
+    help="Background jobs for Python: see it work, measure it, find out what is wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+bench = typer.Typer(help="Measure on this machine, beside the libraries that are installed.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+JsonPath = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", dir_okay=False)]
+HtmlPath = Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.", dir_okay=False)]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer rounds: rougher figures in a fraction of the time.")]
+
+
+@app.callback(invoke_without_command=True)
+def common(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        typer.echo(f"asyncjobs {asyncjobs.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for report.html.", file_okay=False)] = Path("asyncjobs-demo"),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="The most worker processes to try. Default: 4, or one per usable core."),
+    ] = None,
+) -> None:
+    """See it work: uploads in the background, a computation on all cores. Under a minute, no network."""
+    try:
+        report = prepare(out)
+    except OSError as error:
+        typer.echo(f"cannot write the report: {error}", err=True)
+        raise typer.Exit(1) from None
+    run_demo(report, Console(), workers=workers)
+
+
+@bench.command("jobs")
+def jobs_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
+    """What a job costs: submitting, latency, maps, memory."""
+    bench_jobs.main(json_path, html_path, quick)
+
+
+@bench.command("parzen")
+def parzen_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
+    """What worker processes gain: a density estimate in plain Python, serial and in parallel."""
+    bench_parzen.main(json_path, html_path, quick)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Print what a report of a problem should say, and warn of what will hurt."""
+    facts = machine.gather()
+    findings = judge.check(facts)
+    if as_json:
+        sys.stdout.write(judge.as_json(facts, findings) + "\n")
+    else:
+        judge.show(facts, findings, Console())

@@ -1,0 +1,295 @@
+"""Read what this machine, its container and this Python grant to a runner.
+
+Only reading: what the values mean for a runner is judged in `doctor`. Whatever
+cannot be found out here is None.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from asyncjobs import __version__
+
+PACKAGES = ("uvloop", "anyio", "cloudpickle", "plotly", "numpy", "tqdm", "typer", "rich")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+# cgroup v1 writes "no limit" as the largest multiple of a page.
+_UNLIMITED = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a report of a problem should say about the machine; sizes in bytes."""
+
+    asyncjobs: str
+    """Our own version."""
+    python: str
+    """Implementation and version."""
+    versions: Mapping[str, str | None]
+    """Installed packages by distribution name; None: missing."""
+    system: str
+    """``Linux``, ``Darwin`` or ``Windows``."""
+    platform: str
+    cores: int
+    """What the machine has: `os.cpu_count()`."""
+    affinity: int | None
+    """How many of them this process may run on."""
+    quota: float | None
+    """How many cores' time the container may use."""
+    start_methods: tuple[str, ...]
+    """What `multiprocessing` offers here, its own default first."""
+    memory: int | None
+    memory_available: int | None
+    container_memory: int | None
+    """The container's limit."""
+    container_memory_used: int | None
+    shm_size: int | None
+    """Of ``/dev/shm``."""
+    shm_free: int | None
+    files_soft: int | None
+    """RLIMIT_NOFILE; None: no limit or no such thing."""
+    files_hard: int | None
+    files_open: int
+    """Descriptors open in this process now."""
+    processes_limit: int | None
+    """RLIMIT_NPROC of this user; root is not bound by it."""
+    pids_limit: int | None
+    """Processes and threads that the container allows."""
+    pids_used: int | None
+    memory_files: bool
+    """`memfd_create` works, and holes can be punched into such a file."""
+    pidfd: bool
+    thread_variables: Mapping[str, str]
+    """Variables that set how many threads a numerical library starts."""
+    jupyter: bool
+    temp: str
+    """The folder for temporary files; empty: there is none that can be written."""
+    temp_wanted: str | None
+    """What TMPDIR asks for."""
+    temp_writable: bool
+
+    @property
+    def usable_cores(self) -> int:
+        """How many jobs can really compute at once: the least of cores, affinity and quota."""
+        return _least_cores(self.cores, self.affinity, self.quota)
+
+
+def gather() -> Facts:
+    """Look at everything; takes some milliseconds and leaves nothing behind."""
+    soft, hard = _limits("RLIMIT_NOFILE")
+    shm_size, shm_free = _shm()
+    groups = ControlGroups()
+    return Facts(
+        asyncjobs=__version__,
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        versions={name: _version(name) for name in PACKAGES},
+        system=platform.system(),
+        platform=platform.platform(),
+        cores=os.cpu_count() or 1,
+        affinity=_affinity(),
+        quota=groups.cores(),
+        start_methods=tuple(multiprocessing.get_all_start_methods()),
+        memory=_page_count("SC_PHYS_PAGES"),
+        memory_available=_memory_available(),
+        container_memory=groups.memory_limit(),
+        container_memory_used=groups.memory_used(),
+        shm_size=shm_size,
+        shm_free=shm_free,
+        files_soft=soft,
+        files_hard=hard,
+        files_open=_open_files(),
+        processes_limit=None if _is_root() else _limits("RLIMIT_NPROC")[0],
+        pids_limit=groups.pids_limit(),
+        pids_used=groups.pids_used(),
+        memory_files=_works(_try_memory_file),
+        pidfd=_works(_try_pidfd),
+        thread_variables={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        jupyter="ipykernel" in sys.modules or "JPY_PARENT_PID" in os.environ,
+        temp=_temp(),
+        temp_wanted=os.environ.get("TMPDIR"),
+        temp_writable=_works(_try_temp),
+    )
+
+
+def usable_cores() -> int:
+    """How many jobs can really compute at once on this machine, in this container."""
+    return _least_cores(os.cpu_count() or 1, _affinity(), ControlGroups().cores())
+
+
+def _least_cores(cores: int, *bounds: float | None) -> int:
+    return max(1, int(min([float(cores), *(bound for bound in bounds if bound)])))
+
+
+def _affinity() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+class ControlGroups:
+    """The limits of the control groups that this process is in, versions 1 and 2.
+
+    A limit holds for everything below it, so each is the least on the way from our
+    group up to the root. In a container the root may be all that is visible.
+    """
+
+    def __init__(self, root: Path = Path("/sys/fs/cgroup"), membership: str | None = None) -> None:
+        self._root = root
+        text = _read(Path("/proc/self/cgroup")) if membership is None else membership
+        self._groups = {
+            controller: path
+            for _, controllers, path in (line.split(":", 2) for line in (text or "").splitlines() if line)
+            for controller in controllers.split(",")
+        }
+
+    def cores(self) -> float | None:
+        """The processor time per second of time, in cores."""
+        shares = [_quota(*text.split()) for text in self._values("", "cpu.max")]
+        periods = self._values("cpu", "cpu.cfs_period_us")
+        shares += [_quota(*pair) for pair in zip(self._values("cpu", "cpu.cfs_quota_us"), periods, strict=False)]
+        return min((share for share in shares if share), default=None)
+
+    def memory_limit(self) -> int | None:
+        """In bytes."""
+        return self._least(("", "memory.max"), ("memory", "memory.limit_in_bytes"))
+
+    def memory_used(self) -> int | None:
+        """In bytes, the page cache included; of our own group."""
+        return self._first(("", "memory.current"), ("memory", "memory.usage_in_bytes"))
+
+    def pids_limit(self) -> int | None:
+        """How many processes and threads there may be."""
+        return self._least(("", "pids.max"), ("pids", "pids.max"))
+
+    def pids_used(self) -> int | None:
+        """How many there are in our own group."""
+        return self._first(("", "pids.current"), ("pids", "pids.current"))
+
+    def _least(self, *places: tuple[str, str]) -> int | None:
+        found = [int(text) for place in places for text in self._values(*place) if text.isdigit()]
+        return min((limit for limit in found if limit < _UNLIMITED), default=None)
+
+    def _first(self, *places: tuple[str, str]) -> int | None:
+        return next((int(text) for place in places for text in self._values(*place) if text.isdigit()), None)
+
+    def _values(self, controller: str, name: str) -> list[str]:
+        """The contents of the files `name`, from our group's folder up to the root; version 2 is controller ''."""
+        if controller not in self._groups:
+            return []
+        roots = (self._root / controller,) if controller else (self._root, self._root / "unified")
+        own = self._groups[controller].strip("/")
+        texts = [
+            _read(root / folder / name)
+            for root in roots
+            for folder in ([own, *map(str, Path(own).parents)] if own else ["."])
+        ]
+        return [text for text in texts if text]
+
+
+def _quota(quota: str, period: str = "100000") -> float | None:
+    return int(quota) / int(period) if quota.isdigit() and int(period) else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _limits(name: str) -> tuple[int | None, int | None]:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has none.
+        return None, None
+    bounds = resource.getrlimit(getattr(resource, name))
+    soft, hard = (None if bound == resource.RLIM_INFINITY else bound for bound in bounds)
+    return soft, hard
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _page_count(name: str) -> int | None:
+    try:
+        return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _memory_available() -> int | None:
+    lines = (_read(Path("/proc/meminfo")) or "").splitlines()
+    sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return next((int(size) * 1024 for size in sizes), None)
+
+
+def _shm() -> tuple[int | None, int | None]:
+    try:
+        found = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return None, None
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+
+def _temp() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
+
+
+def _open_files() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            return len(os.listdir(folder))
+        except OSError:
+            continue
+    return 0
+
+
+def _works(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
+def _try_memory_file() -> None:
+    descriptor = os.memfd_create("asyncjobs-doctor")
+    try:
+        os.ftruncate(descriptor, mmap.PAGESIZE)
+        with mmap.mmap(descriptor, mmap.PAGESIZE) as mapped:
+            mapped.madvise(mmap.MADV_REMOVE)
+    finally:
+        os.close(descriptor)
+
+
+def _try_pidfd() -> None:
+    os.close(os.pidfd_open(os.getpid()))
+
+
+def _try_temp() -> None:
+    with tempfile.TemporaryFile():
+        pass

@@ -1,0 +1,1 @@
+"""Move jobs from submit to their one final state."""

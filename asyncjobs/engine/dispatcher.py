@@ -1,0 +1,386 @@
+"""One lane's queue, its consumers, and the moves of the jobs in it.
+
+The consumers feed the lane's places; the lane tells, as its `Host`, when calls start and
+how they end; here that becomes moves of jobs. The one place where jobs settle is `_settle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from random import random
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from asyncjobs.engine.verdict import Verdict, judge, next_attempt, stopped_before_start
+from asyncjobs.events import JobEvent, Progress
+from asyncjobs.job import Job
+from asyncjobs.jobqueue import JobQueue
+from asyncjobs.lanes.base import Call, Done, Lane, Outcome, Place, Refused
+from asyncjobs.state import Event, JobState
+from asyncjobs.stats import LaneStats, Ledger, Span
+from asyncjobs.token import StopReason
+
+if TYPE_CHECKING:
+    from asyncjobs.engine.engine import Engine
+
+CAPTURED = 64 * 1024
+"""Characters of a job's output that are kept, about: the newest pieces."""
+
+_RUNNING, _STOPPING, _WAITING, _QUEUED = JobState.RUNNING, JobState.STOPPING, JobState.WAITING, JobState.QUEUED
+
+
+class Dispatcher:
+    """Feeds one lane from one bounded queue and follows its jobs to their end."""
+
+    def __init__(self, engine: Engine, name: str, lane: Lane, queue_size: int, history: int) -> None:
+        self.engine = engine
+        self.name = name
+        self.lane = lane
+        self.loop = engine.loop
+        self.runner = engine.runner
+        self.runner_id = engine.runner_id
+        self.epoch = engine.epoch
+        self.queue = JobQueue(queue_size)
+        self.ledger = Ledger(name, lane.kind, history)
+        self.is_paused = False
+        self._consumers: dict[Place, asyncio.Task[None]] = {}
+        self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
+        self._limited: dict[Call, asyncio.Task[None]] = {}
+        self._holding: set[Call] = set()
+
+    # --- consumers ----------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Get the lane ready, and start a consumer for each of its places."""
+        self.lane.open(self.name, self)
+        self._hire()
+
+    def _hire(self) -> None:
+        for place in self.lane.places():
+            if place not in self._consumers:
+                task = self.engine.tasks.create_task(self._consume(place), name=f"asyncjobs-{place.name}")
+                self._consumers[place] = task
+
+    async def _consume(self, place: Place) -> None:
+        """Feed one place until it leaves; the place is closed with its consumer."""
+        try:
+            while not place.leaving or not place.idle:
+                if place.is_down and not await self._raise_up(place):
+                    continue
+                self._feed(place)
+                await self._until_changed(place, listen=place.hungry and place.idle and not self.is_paused)
+        finally:
+            del self._consumers[place]
+            await place.aclose()
+
+    async def _raise_up(self, place: Place) -> bool:
+        """Bring a place up, once something waits for it; False: look at it anew."""
+        if place.is_cold and (self.is_paused or self.queue.empty()):
+            await self._until_changed(place, listen=not self.is_paused, reserve=True)
+            return False
+        await place.restore()
+        if place.is_down and not place.leaving and not self.queue.empty():
+            await asyncio.sleep(0)
+        return not place.is_down
+
+    def _feed(self, place: Place) -> None:
+        queue = self.queue
+        while not self.is_paused and place.hungry:
+            call = queue.take(None if place.idle else place.admits)
+            if call is None:
+                break
+            if call.plan.options.limiter is not None and not self._admitted(call):
+                continue
+            call.place = place
+            place.start(call)
+        place.flush()
+
+    async def _until_changed(self, place: Place, *, listen: bool, reserve: bool = False) -> None:
+        """Wait for the place to change, or (if it listens) for something to take."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        place.changed = partial(_resolve, waiter)
+        if not self.queue.empty():
+            self.queue.wake()  # what this place left, another may take
+        if listen:
+            self.queue.listen(waiter, reserve=reserve)
+        await waiter
+
+    # --- the limiter --------------------------------------------------------------------
+
+    def _admitted(self, call: Call) -> bool:
+        """Whether `call` holds its limiter; if not, a task waits for it and gives it back."""
+        if call in self._holding:
+            return True
+        limiter = call.plan.options.limiter
+        if not limiter.available_tokens or limiter.statistics().tasks_waiting:
+            self._limited[call] = self.engine.tasks.create_task(self._wait_for_limiter(call))
+            return False
+        limiter.acquire_on_behalf_of_nowait(call)
+        self._holding.add(call)
+        return True
+
+    async def _wait_for_limiter(self, call: Call) -> None:
+        try:
+            await call.plan.options.limiter.acquire_on_behalf_of(call)
+        finally:
+            self._limited.pop(call, None)
+        self._holding.add(call)
+        if call.owner.done():  # type: ignore[attr-defined]
+            self._release(call)
+        else:
+            self.queue.give_back([call])
+
+    def _release(self, call: Call) -> None:
+        waiting = self._limited.pop(call, None)
+        if waiting is not None:
+            waiting.cancel()
+        if call in self._holding:
+            self._holding.discard(call)
+            call.plan.options.limiter.release_on_behalf_of(call)
+
+    # --- what a job asks (Desk) ---------------------------------------------------------
+
+    def on_loop(self) -> bool:
+        """Whether the caller is on the runner's loop."""
+        return self.engine.on_loop()
+
+    def progressed(self, job: Job[Any], progress: Progress) -> None:
+        """A job said how far it is, in any thread."""
+        if self.engine.bus.subscriptions:
+            if self.on_loop():
+                self._publish(job, progress)
+            else:
+                self.loop.call_soon_threadsafe(self._publish, job, progress)
+
+    def waits(self, waiter: Call, job: Job[Any], future: asyncio.Future[None]) -> Any:
+        """A running job waits for `job`; the answer takes that back."""
+        return self.engine.waits(waiter, job, self.name, future)
+
+    def stopping(self, job: Job[Any], reason: StopReason) -> None:
+        """The token of `job` was raised: end it if it does not run, tell its place if it does."""
+        call = job._call
+        if job.done() or call.stop is not reason:
+            return
+        if job.state is _RUNNING:
+            self._move(job, Event.STOP, monotonic())
+            assert call.place is not None
+            call.place.stop(call)
+        elif job.state is _QUEUED and not call.in_queue and call.place is not None:
+            call.place.stop(call)  # in a worker's window: only the worker knows whether it starts
+        elif job.state is not _STOPPING:
+            self.queue.withdraw(call)
+            self._settle(job, stopped_before_start(call, reason))
+
+    # --- what the lane tells (Host) -----------------------------------------------------
+
+    def started(self, call: Call) -> None:
+        """`call` runs now: its time limit begins."""
+        job: Job[Any] = call.owner  # type: ignore[assignment]
+        now = monotonic()
+        job.started_at = now
+        self._move(job, Event.START, now)
+        timeout = call.plan.options.timeout
+        if timeout is not None:
+            text = f"job {call.name!r} ran longer than its timeout of {timeout:g} s (attempt {call.attempt})"
+            self._timers[job] = self.loop.call_later(timeout, self._too_late, job, call.token, "timeout", text)
+
+    def finished(self, call: Call, outcome: Outcome) -> None:
+        """`call` has ended: settle its job, or try again."""
+        job: Job[Any] = call.owner  # type: ignore[assignment]
+        options = call.plan.options
+        call.place = None if type(outcome) is Refused else call.place
+        if type(outcome) is Done and call._token is None:
+            verdict = Verdict(Event.SUCCEED, outcome.value, None, outcome.seconds)
+        else:
+            verdict = judge(call, outcome)
+        if options.timeout is not None:
+            self._stop_timer(job)
+        if options.limiter is not None:
+            self._release(call)
+        if verdict.error is not None:
+            delay = next_attempt(call, verdict, random())
+            if delay is not None and not self.engine.is_cancelling:
+                self._try_again(job, delay)
+                return
+        self._settle(job, verdict)
+
+    def give_back(self, calls: Sequence[Call]) -> None:
+        """Calls that were sent and not started go back to where they stood."""
+        for call in calls:
+            call.place = None
+            job: Job[Any] = call.owner  # type: ignore[assignment]
+            if job.state is _RUNNING:  # as the first in a window, but its worker never claimed it
+                self._stop_timer(job)
+                job.started_at = None
+                self._move(job, Event.GIVE_BACK, monotonic())
+        if calls:
+            self.queue.give_back(calls)
+
+    def printed(self, stream: str, text: str, call: Call | None) -> None:
+        """A worker printed something while `call` ran."""
+        how = "pass" if call is None else call.plan.options.output
+        if how == "capture" and call is not None:
+            kept = call.output = call.output if call.output is not None else []
+            kept.append(text)
+            while sum(map(len, kept)) > CAPTURED and len(kept) > 1:
+                del kept[0]
+            kept[0] = kept[0][-CAPTURED:]
+        elif how == "pass":
+            self.engine.echo(stream, text)
+
+    def crashed(self, place: str, cause: str) -> None:
+        """A worker died by itself."""
+        self.ledger.crashes += 1
+
+    def refuse(self, error: Exception) -> None:
+        """Nothing that waits can run."""
+        while (call := self.queue.take()) is not None:
+            self._settle(call.owner, Verdict(Event.FAIL, error=error))  # type: ignore[arg-type]
+
+    def _stop_timer(self, job: Job[Any]) -> None:
+        timer = self._timers.pop(job, None)
+        if timer is not None:
+            timer.cancel()
+
+    # --- moves --------------------------------------------------------------------------
+
+    def accept(self, job: Job[Any]) -> None:
+        """Put a job into the queue, where there is room: its limits begin."""
+        self.ledger.submitted += 1
+        self.queue.put_nowait(job._call)
+        options = job._call.plan.options
+        if options.queue_timeout is not None:
+            text = f"job {job.name!r} waited longer than its queue_timeout of {options.queue_timeout:g} s"
+            self._limit(job, options.queue_timeout, "queue_timeout", text)
+        if options.deadline is not None:
+            text = f"job {job.name!r} did not end within its deadline of {options.deadline:g} s"
+            self._limit(job, options.deadline, "deadline", text)
+        if options.token is not None:
+            parent = options.token
+            take_back = parent.add_callback(lambda reason: job._call.token.raise_for(reason))
+            self._on_end(job, take_back)
+        if self.engine.bus.subscriptions:
+            self._publish(job)
+
+    def _limit(self, job: Job[Any], seconds: float, kind: str, text: str) -> None:
+        timer = self.loop.call_later(seconds, self._too_late, job, None, kind, text)
+        self._on_end(job, timer.cancel)
+
+    def _on_end(self, job: Job[Any], clean_up: Any) -> None:
+        job._timers = [*(job._timers or ()), clean_up]
+
+    def _too_late(self, job: Job[Any], token: Any, kind: str, text: str) -> None:
+        if kind == "queue_timeout" and job.started_at is not None:
+            return
+        (token or job._call.token).raise_for(StopReason(kind, text))
+
+    def _try_again(self, job: Job[Any], delay: float) -> None:
+        self.ledger.retries += 1
+        self._move(job, Event.RETRY, monotonic())
+        job._call.renew()
+        # The loop's own heap of timers keeps the waiting ones in order of time.
+        timer = self.loop.call_later(delay, self._due, job)
+        self._on_end(job, timer.cancel)
+
+    def _due(self, job: Job[Any]) -> None:
+        if job.state is _WAITING:
+            self._move(job, Event.DUE, monotonic())
+            self.queue.give_back([job._call])
+
+    def _move(self, job: Job[Any], event: Event, now: float) -> None:
+        job.move(event, now)
+        if self.engine.bus.subscriptions:
+            self._publish(job)
+
+    def fail_unstarted(self, job: Job[Any], error: Exception) -> None:
+        """End a job that will never be started."""
+        self.queue.withdraw(job._call)
+        self._settle(job, Verdict(Event.FAIL, error=error))
+
+    def _settle(self, job: Job[Any], verdict: Verdict) -> None:
+        """The one exit: final state, value or error, account, listeners, last event."""
+        now = monotonic()
+        call = job._call
+        state = job.settle(verdict.event, verdict.value, verdict.error, now)
+        place, marks = call.place, job._marks
+        call.seconds = verdict.seconds
+        self.ledger.settled(
+            "" if place is None else place.name,
+            call.plan.name,
+            state._name_,
+            marks[1],
+            job.started_at,
+            now,
+            verdict.seconds,
+        )
+        if job._timers is not None:
+            for clean_up in job._timers:
+                clean_up()
+            job._timers = None
+        if call.plan.options.limiter is not None:
+            self._release(call)
+        # Nothing of the call is needed any more but its plan and number.
+        call.args, call.kwargs, call.payload, call.context = (), None, None, None
+        self.engine.forget(job)
+        if self.engine.bus.subscriptions:
+            self._publish(job)
+        job._tell()
+
+    def _publish(self, job: Job[Any], progress: Progress | None = None) -> None:
+        at = self.epoch + monotonic()
+        event = JobEvent(job.id, job.name, self.name, job.state, job.attempt, at, progress)
+        self.engine.bus.publish(event)
+
+    # --- the lane as its owner sees it --------------------------------------------------
+
+    def pause(self) -> None:
+        """Start nothing more from the queue; what runs goes on."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on."""
+        self.is_paused = False
+        for place in self.lane.places():
+            place.changed()
+
+    def resize(self, size: int) -> None:
+        """Let the lane run `size` calls at once; what runs is not disturbed."""
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
+        self.lane.resize(size)
+        self._hire()
+
+    def stats(self, open_seconds: float) -> LaneStats:
+        """The lane's figures now."""
+        lane = self.lane
+        return self.ledger.snapshot(
+            places=lane.size(),
+            busy=lane.busy(),
+            queued=self.queue.qsize(),
+            queue_size=self.queue.maxsize,
+            abandoned=lane.abandoned(),
+            open_seconds=open_seconds,
+        )
+
+    def spans(self) -> list[Span]:
+        """The latest finished jobs."""
+        return self.ledger.spans(self.epoch)
+
+    def close(self) -> None:
+        """Stop the consumers; each closes its place."""
+        for task in self._consumers.values():
+            task.cancel()
+        for task in tuple(self._limited.values()):
+            task.cancel()
+
+    def abort(self) -> None:
+        """End the places now, whatever they run, without a loop's help."""
+        for place in self.lane.places():
+            place.abort()
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,230 @@
+"""What all lanes of one runner share: the living jobs, the keys, the events, the clock.
+
+Owns the task group in which every consumer lives. Knows nothing of how calls run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from secrets import token_hex
+from time import monotonic, time
+from typing import Any
+
+from asyncjobs.echo import Echo
+from asyncjobs.engine.deadlock import LaneView, Wait, hopeless
+from asyncjobs.engine.dispatcher import Dispatcher
+from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
+from asyncjobs.events import EventBus
+from asyncjobs.job import Job
+from asyncjobs.lanes.base import Call, Lane
+from asyncjobs.state import JobState
+from asyncjobs.token import StopReason
+from asyncjobs.watchdog import Watchdog
+
+logger = logging.getLogger("asyncjobs")
+
+DEADLOCK_INTERVAL = 0.25
+"""Seconds between two looks at who waits for whom, while any job waits for another."""
+
+
+class Engine:
+    """The machinery of one open runner."""
+
+    def __init__(self, runner: Any, lanes: Mapping[str, Lane], queue_size: int, history: int) -> None:
+        self.runner = runner
+        self.runner_id = token_hex(3)
+        self.loop = asyncio.get_running_loop()
+        self.opened_at = monotonic()
+        self.epoch = time() - monotonic()
+        self.bus = EventBus()
+        self.live: dict[int, Job[Any]] = {}
+        self.keys: dict[str, Job[Any]] = {}
+        self.is_cancelling = False
+        self.tasks: asyncio.TaskGroup
+        self.watchdog: Watchdog | None = None
+        self._next_number = itertools.count(1).__next__
+        self._thread = threading.get_ident()
+        self._echo = Echo()
+        self._end = asyncio.Event()
+        self._all_done: asyncio.Future[None] | None = None
+        self._waits: dict[int, tuple[Call, Job[Any] | None, str, asyncio.Future[Any]]] = {}
+        self._wait_numbers = 0
+        self._deadlock_check: asyncio.TimerHandle | None = None
+        self.dispatchers = {name: Dispatcher(self, name, lane, queue_size, history) for name, lane in lanes.items()}
+
+    # --- life ---------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Start the consumers. They live in a task of the engine's own, so that the runner
+        may be closed from another task than the one that opened it."""
+        ready = self.loop.create_future()
+        self._owner = self.loop.create_task(self._own(ready), name=f"asyncjobs-{self.runner_id}")
+        await ready
+
+    async def _own(self, ready: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.TaskGroup() as self.tasks:
+                for dispatcher in self.dispatchers.values():
+                    dispatcher.open()
+                ready.set_result(None)
+                await self._end.wait()
+                for dispatcher in self.dispatchers.values():
+                    dispatcher.close()
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error)
+                return
+            self._broke(error)
+            raise
+
+    def _broke(self, error: BaseException) -> None:
+        """A consumer failed: a fault of ours. No job may wait for ever because of it."""
+        if not isinstance(error, asyncio.CancelledError):
+            logger.critical("asyncjobs failed; all jobs of this runner end", exc_info=error)
+        self.fail_all(RunnerClosed(f"the runner broke down: {error!r}"))
+
+    async def close(self) -> None:
+        """End the consumers and their places."""
+        self._end.set()
+        await asyncio.wait([self._owner])
+        if not self._owner.cancelled():
+            self._owner.exception()  # said already, in `_broke`
+        self._echo.close()
+        self.bus.close()
+        if self._deadlock_check is not None:
+            self._deadlock_check.cancel()
+
+    def fail_all(self, error: Exception) -> None:
+        """End every living job; the last resort, when nothing moves them any more."""
+        self.is_cancelling = True
+        for job in tuple(self.live.values()):
+            self.dispatchers[job.lane].fail_unstarted(job, error)
+
+    def abort(self) -> None:
+        """End everything now, without a loop's help: workers are hung up, jobs fail."""
+        for dispatcher in self.dispatchers.values():
+            dispatcher.abort()
+        self.fail_all(RunnerClosed("the runner was closed before the job could run"))
+
+    def wake_submitters(self) -> None:
+        """The runner closes: whoever waits for room has to hear of it."""
+        for dispatcher in self.dispatchers.values():
+            dispatcher.queue.wake_putters()
+
+    def check_loop(self) -> None:
+        """Refuse callers from elsewhere.
+
+        Raises:
+            WrongLoop: the caller is not on this runner's event loop (a forked child has none).
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self.loop:
+            where = "another event loop" if loop is not None else "a thread or process without its event loop"
+            raise WrongLoop(
+                f"the runner was called from {where}; from a thread use "
+                "asyncio.run_coroutine_threadsafe(runner.run(fn, ...), runner.loop)"
+            )
+
+    def on_loop(self) -> bool:
+        """Whether the caller is in the loop's thread."""
+        return threading.get_ident() == self._thread
+
+    # --- the living ---------------------------------------------------------------------
+
+    def accept(self, job: Job[Any]) -> None:
+        """Take `job` in; from here on it has exactly one end.
+
+        Raises:
+            QueueFull: its lane's queue has no room.
+            RunnerClosed: the runner is closing.
+        """
+        call = job._call
+        call.number = self._next_number()
+        self.dispatchers[call.plan.lane].accept(job)
+        self.live[call.number] = job
+        key = call.plan.options.key
+        if key is not None:
+            self.keys[key] = job
+        if self.watchdog is not None and self.watchdog.is_parked:
+            self.watchdog.wake()
+
+    def forget(self, job: Job[Any]) -> None:
+        """`job` has ended."""
+        del self.live[job._call.number]
+        key = job._call.plan.options.key
+        if key is not None and self.keys.get(key) is job:
+            del self.keys[key]
+        if not self.live and self._all_done is not None and not self._all_done.done():
+            self._all_done.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until no job lives."""
+        while self.live:
+            if self._all_done is None or self._all_done.done():
+                self._all_done = self.loop.create_future()
+            await asyncio.wait([self._all_done])
+
+    def cancel_all(self, reason: StopReason) -> int:
+        """Ask every living job to stop; how many there were."""
+        jobs = tuple(self.live.values())
+        for job in jobs:
+            job._call.token.raise_for(reason)
+        return len(jobs)
+
+    def echo(self, stream: str, text: str) -> None:
+        """Pass on what a worker printed."""
+        self._echo.write(stream, text)
+
+    # --- who waits for whom -------------------------------------------------------------
+
+    def waits(self, waiter: Call, job: Job[Any] | None, lane: str, future: asyncio.Future[Any]) -> Callable[[], None]:
+        """A running job waits for `job`, or for room in `lane`; the answer takes that back."""
+        self._wait_numbers += 1
+        number = self._wait_numbers
+        self._waits[number] = (waiter, job, lane, future)
+        if self._deadlock_check is None and self.on_loop():
+            self._deadlock_check = self.loop.call_later(DEADLOCK_INTERVAL, self._look_for_deadlock)
+        return lambda: self._waits.pop(number, None) and None
+
+    def _look_for_deadlock(self) -> None:
+        self._deadlock_check = None
+        if not self._waits:
+            return
+        rows = tuple(self._waits.values())
+        waits = [
+            Wait(
+                waiter.owner, job, lane, job is not None and job.state not in (JobState.RUNNING, JobState.STOPPING)
+            )
+            for waiter, job, lane, _ in rows
+        ]
+        doomed = hopeless(waits, self._view())
+        # One is enough to break a circle: the newest, which could have known.
+        if doomed:
+            self._refuse_wait(rows[waits.index(doomed[-1])])
+        self._deadlock_check = self.loop.call_later(DEADLOCK_INTERVAL, self._look_for_deadlock)
+
+    def _view(self) -> dict[str, LaneView]:
+        holders: dict[str, list[Job[Any]]] = {name: [] for name in self.dispatchers}
+        for job in self.live.values():
+            if job.state in (JobState.RUNNING, JobState.STOPPING):
+                holders[job.lane].append(job)
+        return {
+            name: LaneView(held, len(held) >= self.dispatchers[name].lane.size()) for name, held in holders.items()
+        }
+
+    def _refuse_wait(self, row: tuple[Call, Job[Any] | None, str, asyncio.Future[Any]]) -> None:
+        waiter, job, lane, future = row
+        what = f"job {job.name!r}" if job is not None else "room in the queue"
+        error = WouldDeadlock(
+            f"job {waiter.name!r} waits for {what} in lane {lane!r}, whose places are all held by jobs that wait "
+            f"for jobs queued there. Give the lane more places, or put the child in another lane"
+        )
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,87 @@
+"""Decide what an attempt's outcome makes of its job.
+
+Pure: outcome and reason for stopping in, event and error out. The dispatcher acts on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from asyncjobs.errors import JobCancelled, JobTimeout
+from asyncjobs.lanes.base import Abandoned, Call, Done, Failed, Lost, Outcome, Refused, Stopped
+from asyncjobs.state import Event
+from asyncjobs.token import StopReason
+
+LOST_TRIES = 3
+"""How often ``lost="retry"`` tries again where `retries` is 0."""
+
+TIME_LIMITS = ("timeout", "queue_timeout", "deadline")
+
+
+class Verdict(NamedTuple):
+    """The event that ends the attempt, and the value or error that goes with it."""
+
+    event: Event
+    value: Any = None
+    error: BaseException | None = None
+    seconds: float = 0.0
+    started: bool = True
+
+
+def judge(call: Call, outcome: Outcome) -> Verdict:
+    """What `outcome` makes of the job, given why it was asked to stop, if it was."""
+    stop = call.stop
+    if isinstance(outcome, Refused):
+        return Verdict(Event.FAIL, error=outcome.error, started=False)
+    if stop is not None and stop.kind in TIME_LIMITS:
+        return Verdict(Event.TIME_OUT, error=out_of_time(call, stop), seconds=outcome.seconds)
+    if isinstance(outcome, Done):
+        return Verdict(Event.SUCCEED, value=outcome.value, seconds=outcome.seconds)
+    if isinstance(outcome, Failed):
+        return Verdict(Event.FAIL, error=outcome.error, seconds=outcome.seconds)
+    if isinstance(outcome, Lost):
+        return Verdict(Event.LOSE, error=outcome.error, seconds=outcome.seconds)
+    return Verdict(Event.CANCEL, error=_cancelled(call, stop, outcome), seconds=outcome.seconds)
+
+
+def stopped_before_start(call: Call, stop: StopReason) -> Verdict:
+    """The end of a job that never ran, or waited for another attempt."""
+    if stop.kind in TIME_LIMITS:
+        return Verdict(Event.TIME_OUT, error=out_of_time(call, stop))
+    return Verdict(Event.CANCEL, error=_cancelled(call, stop, None))
+
+
+def out_of_time(call: Call, stop: StopReason) -> JobTimeout:
+    """The error for a limit that was passed."""
+    error = JobTimeout(stop.text)
+    error.limit = stop.kind
+    error.seconds = getattr(call.plan.options, stop.kind) or 0.0
+    return error
+
+
+def _cancelled(call: Call, stop: StopReason | None, outcome: Stopped | Abandoned | None) -> JobCancelled:
+    reason = stop.text if stop is not None else getattr(outcome, "reason", "")
+    left = "; it could not be stopped and still runs" if isinstance(outcome, Abandoned) else ""
+    error = JobCancelled(f"job {call.name!r} was cancelled: {reason or 'it stopped by itself'}{left}")
+    error.reason = reason
+    return error
+
+
+def next_attempt(call: Call, verdict: Verdict, random: float) -> float | None:
+    """Seconds until the job is tried again, or None if this was its last attempt."""
+    if verdict.error is None or not _is_retryable(call, verdict):
+        return None
+    retry = call.plan.options.retry
+    if verdict.event is Event.LOSE:
+        budget = replace(retry, max=retry.max or LOST_TRIES, on=Exception, give_up_on=())
+        return budget.decide(call.attempt, verdict.error, random)
+    return retry.decide(call.attempt, verdict.error, random)
+
+
+def _is_retryable(call: Call, verdict: Verdict) -> bool:
+    if verdict.event is Event.LOSE:
+        return call.plan.options.lost == "retry" and call.stop is None
+    if verdict.event is Event.TIME_OUT:
+        return call.stop is not None and call.stop.kind == "timeout"
+    return verdict.event is Event.FAIL and verdict.started and call.stop is None

@@ -1,0 +1,320 @@
+"""The handle that callers hold: `Job`.
+
+Shows where a job is, waits for it from any loop, asks it to stop. Its moves are made by
+the engine, through `Desk`; nothing here decides a state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+
+from asyncjobs.context import running
+from asyncjobs.events import Progress
+from asyncjobs.jobqueue import JobQueue
+from asyncjobs.lanes.base import Call
+from asyncjobs.state import Event, JobState, advance
+from asyncjobs.token import StopReason
+from asyncjobs.wire.failure import safe_to_raise
+
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+
+logger = logging.getLogger("asyncjobs")
+
+_making = threading.Lock()
+
+CancelAnswer = Literal["cancelled", "requested", "ended"]
+
+
+class Mark(NamedTuple):
+    """One entry of a job's history; `at` is UTC epoch seconds."""
+
+    state: JobState
+    at: float
+
+
+class Desk(Protocol):
+    """Whoever moves a job: the engine, as a job sees it."""
+
+    queue: JobQueue
+    loop: asyncio.AbstractEventLoop
+    runner_id: str
+    runner: Any
+    epoch: float
+
+    def on_loop(self) -> bool: ...
+    def stopping(self, job: Job[Any], reason: StopReason) -> None: ...
+    def progressed(self, job: Job[Any], progress: Progress) -> None: ...
+    def waits(self, waiter: Call, job: Job[Any], future: asyncio.Future[None]) -> Callable[[], None]: ...
+
+
+class Job(Generic[R_co]):
+    """One submitted call.
+
+    Await it, any number of times and from any event loop, for the value or the job's own
+    exception. Cancelling one that awaits does not cancel the job.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_call",
+        "_desk",
+        "_error",
+        "_listeners",
+        "_marks",
+        "_progress",
+        "_state",
+        "_timers",
+        "_unseen",
+        "_value",
+        "started_at",
+    )
+
+    def __init__(self, desk: Desk, call: Call, now: float) -> None:
+        self._desk = desk
+        self._call = call
+        call.owner = self
+        self._state = JobState.QUEUED
+        # State, instant, state, instant ...: flat, since a million queued jobs have one each.
+        self._marks: tuple[Any, ...] = (JobState.QUEUED, now)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._listeners: deque[Callable[[Job[Any]], object]] | None = None
+        self._progress: Progress | None = None
+        self._timers: list[Any] | None = None
+        self._unseen: _Unseen | None = None
+        self.started_at: float | None = None
+
+    # --- what it is ---------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Unique over runners: the runner's six hex digits, a dash, a number."""
+        return f"{self._desk.runner_id}-{self._call.number}"
+
+    @property
+    def name(self) -> str:
+        """The option `name`, or the function's."""
+        return self._call.plan.name
+
+    @property
+    def lane(self) -> str:
+        """The name of the lane that runs it."""
+        return self._call.plan.lane
+
+    @property
+    def state(self) -> JobState:
+        """Where it is now."""
+        return self._state
+
+    @property
+    def attempt(self) -> int:
+        """1 until the first retry."""
+        return self._call.attempt
+
+    @property
+    def priority(self) -> int:
+        """Higher runs first."""
+        return self._call.priority
+
+    @property
+    def progress(self) -> Progress | None:
+        """The last that the job said of itself; None if it said nothing."""
+        return self._progress
+
+    @property
+    def output(self) -> str:
+        """What it printed, the last 64 KiB, if `output="capture"` was asked for."""
+        return "".join(self._call.output or ())
+
+    @property
+    def history(self) -> list[Mark]:
+        """Every state it was in, and since when."""
+        epoch = self._desk.epoch
+        return [Mark(*pair) for pair in zip(self._marks[::2], (at + epoch for at in self._marks[1::2]), strict=True)]
+
+    @property
+    def runner(self) -> Any:
+        """The runner that it was submitted to."""
+        return self._desk.runner
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.name!r} {self._state.name} in lane {self.lane!r}>"
+
+    # --- what became of it --------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether it is in a final state."""
+        return self._state >= JobState.SUCCEEDED
+
+    def result(self) -> R_co:
+        """The value, or the job's own exception raised.
+
+        Raises:
+            asyncio.InvalidStateError: it has not ended; await it instead.
+        """
+        error = self.exception()
+        if error is not None:
+            raise safe_to_raise(error)
+        return cast(R_co, self._value)
+
+    def exception(self) -> BaseException | None:
+        """What it raised, or the `JobError` that says what became of it; None if it succeeded.
+
+        Raises:
+            asyncio.InvalidStateError: it has not ended.
+        """
+        if self._state < JobState.SUCCEEDED:
+            raise asyncio.InvalidStateError(f"{self!r} has not ended; await it")
+        if self._unseen is not None:
+            self._unseen.was_seen = True
+        return self._error
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        if self._state < JobState.SUCCEEDED:
+            yield from self._ended()
+        return self.result()
+
+    async def wait(self) -> None:
+        """Wait until it has ended, whatever became of it; raises nothing of its own."""
+        if self._state < JobState.SUCCEEDED:
+            await _Awaitable(self)
+
+    def _ended(self) -> Generator[Any, None, None]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        if loop is self._desk.loop:
+            listener: Callable[[Job[Any]], object] = lambda _: future.done() or future.set_result(None)  # noqa: E731
+        else:
+            listener = lambda _: loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))  # noqa: E731
+        self._listen(listener)
+        waiter = running.get()
+        forget = self._desk.waits(waiter, self, future) if isinstance(waiter, Call) else None
+        try:
+            yield from future
+        finally:
+            if forget is not None:
+                forget()
+            if not self.done() and self._listeners is not None:
+                _remove(self._listeners, listener)
+
+    def add_done_callback(self, callback: Callable[[Job[R_co]], object]) -> None:
+        """Call `callback(job)` on the runner's loop when it has ended; soon, if it has.
+
+        What a callback raises is logged; it harms neither the job nor other callbacks.
+        """
+
+        def guarded(job: Job[Any]) -> None:
+            try:
+                callback(job)
+            # A callback that calls exit() must not end the runner's loop.
+            except BaseException:
+                logger.exception("a done callback of job %r raised", job.name)
+
+        self._listen(lambda job: self._desk.loop.call_soon_threadsafe(guarded, job))
+
+    def _listen(self, listener: Callable[[Job[Any]], object]) -> None:
+        # From any thread. 1. We append. 2. We look whether the job has ended meanwhile.
+        # 3. Whoever empties the deque, we or the settling loop, calls: popleft is atomic.
+        if self._listeners is None:
+            with _making:
+                self._listeners = self._listeners if self._listeners is not None else deque()
+        self._listeners.append(listener)
+        if self._state >= JobState.SUCCEEDED:
+            self._tell()
+
+    def _tell(self) -> None:
+        listeners = self._listeners
+        while listeners:
+            try:
+                listener = listeners.popleft()
+            except IndexError:
+                return
+            listener(self)
+
+    # --- asking it to stop --------------------------------------------------------------
+
+    def cancel(self, reason: str = "cancelled", *, grace: float | None = None) -> CancelAnswer:
+        """Ask the job to stop; never waits, and may be called from any thread.
+
+        Args:
+            reason: shown in `JobCancelled` and by the job's token.
+            grace: seconds until a process job is interrupted, or a thread abandoned; the
+                job's option if not given.
+
+        Returns:
+            ``"cancelled"``: it had not started, and never will. ``"requested"``: it runs
+            and has been told. ``"ended"``: it was over already.
+        """
+        if self.done():
+            return "ended"
+        if grace is not None:
+            if not 0 <= grace < float("inf"):
+                raise ValueError(f"grace={grace!r} is not allowed; allowed: seconds from 0")
+            self._call.grace = grace
+        self._call.token.cancel(reason)
+        return "cancelled" if self._state is JobState.CANCELLED else "requested"
+
+    # --- the engine's side --------------------------------------------------------------
+
+    def on_stop(self, reason: StopReason) -> None:
+        """Its token was raised, in any thread."""
+        if self._desk.on_loop():
+            self._desk.stopping(self, reason)
+        else:
+            self._desk.loop.call_soon_threadsafe(self._desk.stopping, self, reason)
+
+    def report_progress(self, done: float, total: float | None, note: str) -> None:
+        """The job said how far it is, in any thread."""
+        self._progress = Progress(done, total, note)
+        self._desk.progressed(self, self._progress)
+
+    def move(self, event: Event, now: float) -> JobState:
+        """Make one move; the state table has the last word."""
+        self._state = state = advance(self._state, event)
+        self._marks += (state, now)
+        return state
+
+    def settle(self, event: Event, value: Any, error: BaseException | None, now: float) -> JobState:
+        """Make the last move: the value or error stands before anybody can see the state."""
+        self._value, self._error = value, error
+        if error is not None and event in (Event.FAIL, Event.TIME_OUT, Event.LOSE):
+            self._unseen = _Unseen(self.name, error)
+        return self.move(event, now)
+
+
+class _Awaitable:
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = job
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._job._ended()
+
+
+class _Unseen:
+    """Goes with a failed job until somebody looks; says so if nobody ever did."""
+
+    __slots__ = ("_error", "_name", "was_seen")
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        self._name = name
+        self._error = error
+        self.was_seen = False
+
+    def __del__(self) -> None:
+        if not self.was_seen:
+            logger.error("job %r failed and nobody looked at it: %r", self._name, self._error)
+
+
+def _remove(listeners: deque[Any], listener: object) -> None:
+    try:
+        listeners.remove(listener)
+    except ValueError:
+        return  # told meanwhile

@@ -1,0 +1,192 @@
+"""The bounded queue of one lane: an `asyncio.Queue` with priorities.
+
+Higher priority first, first in first out among equals. What is given back goes where it
+stood, beyond the bound if need be. Knows calls only by number, priority and place in line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from asyncjobs.errors import AsyncJobsError
+from asyncjobs.lanes.base import Call
+
+
+class QueueFull(AsyncJobsError, asyncio.QueueFull):
+    """The lane's queue is full and the caller would not wait."""
+
+
+class JobQueue(asyncio.Queue[Call]):
+    """Calls in the order in which they are to run.
+
+    `maxsize` bounds `put`, never `give_back`. `get` is the standard queue's; the runner's
+    consumers `take` what suits their place, and `listen` while there is nothing.
+    """
+
+    # `_buckets` holds a line per priority; `_order` its keys, negated and sorted, so that
+    # the first is the highest. A withdrawn call stays in its line, no longer `in_queue`,
+    # until it comes to the front or the withdrawn outnumber the living.
+
+    def _init(self, maxsize: int) -> None:
+        self._buckets: dict[int, deque[Call]] = {}
+        self._order: list[int] = []
+        self._live = 0
+        self._withdrawn = 0
+        self._getters: deque[asyncio.Future[None]]
+        self._putters: deque[asyncio.Future[None]]
+        self._reserves: deque[asyncio.Future[None]] = deque()
+
+    def qsize(self) -> int:
+        """How many calls wait."""
+        return self._live
+
+    def empty(self) -> bool:
+        """Whether none waits."""
+        return not self._live
+
+    def full(self) -> bool:
+        """Whether `put` would wait."""
+        return 0 < self.maxsize <= self._live
+
+    # --- in -----------------------------------------------------------------------------
+
+    def put_nowait(self, call: Call) -> None:
+        """Append `call` to its line.
+
+        Raises:
+            QueueFull: there is no room.
+        """
+        if self.full():
+            raise QueueFull(f"{self._live} jobs wait, and queue_size is {self.maxsize}; await submit(), or wait")
+        self._put(call)
+        self.wake()
+
+    def _put(self, call: Call) -> None:
+        line = self._buckets.get(call.priority)
+        if line is None:
+            line = self._line(call.priority)
+        line.append(call)
+        call.in_queue = True
+        self._live += 1
+
+    def _line(self, priority: int) -> deque[Call]:
+        insort(self._order, -priority)
+        line = self._buckets[priority] = deque()
+        return line
+
+    def give_back(self, calls: Iterable[Call]) -> None:
+        """Put calls back where they stood, whether there is room or not."""
+        for call in sorted(calls, key=lambda call: call.number, reverse=True):
+            line = self._buckets.get(call.priority)
+            if line is None:
+                line = self._line(call.priority)
+            passed = 0
+            while passed < len(line) and line[passed].number < call.number:
+                passed += 1
+            line.insert(passed, call)
+            call.in_queue = True
+            self._live += 1
+            self.wake()
+
+    # --- out ----------------------------------------------------------------------------
+
+    def _front(self) -> deque[Call] | None:
+        """The line whose first call is next, without withdrawn ones before it."""
+        while self._order:
+            line = self._buckets[-self._order[0]]
+            while line:
+                if line[0].in_queue:
+                    return line
+                line.popleft()
+                self._withdrawn -= 1
+            del self._buckets[-self._order.pop(0)]
+        return None
+
+    def _get(self) -> Call:
+        line = self._front()
+        assert line is not None, "get from an empty queue"
+        call = line.popleft()
+        call.in_queue = False
+        self._live -= 1
+        return call
+
+    def take(self, admits: Callable[[Call], bool] | None = None) -> Call | None:
+        """The next call if there is one, and if `admits` agrees to it; never waits."""
+        if not self._live:
+            return None
+        if admits is not None:
+            line = self._front()
+            if line is None or not admits(line[0]):
+                return None
+        call = self._get()
+        if self._putters and not self.full():
+            _wake_next(self._putters)
+        return call
+
+    def withdraw(self, call: Call) -> bool:
+        """Take `call` out, wherever it stands; False if it is not here."""
+        if not call.in_queue:
+            return False
+        call.in_queue = False
+        self._live -= 1
+        self._withdrawn += 1
+        if self._withdrawn > 1000 and self._withdrawn > self._live:
+            self._sweep()
+        if self._putters and not self.full():
+            _wake_next(self._putters)
+        return True
+
+    def _sweep(self) -> None:
+        for priority, line in self._buckets.items():
+            self._buckets[priority] = deque(call for call in line if call.in_queue)
+        self._withdrawn = 0
+
+    # --- waking -------------------------------------------------------------------------
+
+    def listen(self, waiter: asyncio.Future[None], *, reserve: bool = False) -> None:
+        """Resolve `waiter` when there is something to take.
+
+        Reserves are woken only when nobody else listens: they stand for workers that would
+        have to be started first.
+        """
+        (self._reserves if reserve else self._getters).append(waiter)
+
+    def wake(self) -> None:
+        """Wake one listener; whoever is woken and does not take calls it again."""
+        if not _wake_next(self._getters):
+            _wake_next(self._reserves)
+
+    def wake_putters(self) -> None:
+        """Let everybody who waits for room look around."""
+        while _wake_next(self._putters):
+            continue
+
+    async def put(self, call: Call) -> None:
+        """Append `call`, waiting for room."""
+        while self.full():
+            await self.room(asyncio.get_running_loop().create_future())
+        self.put_nowait(call)
+
+    async def room(self, waiter: asyncio.Future[Any]) -> None:
+        """Wait on `waiter` for a place to come free; not a promise that it still is."""
+        self._putters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            # Woken and cancelled at once: somebody else may have the place.
+            if waiter.done() and not waiter.cancelled() and not self.full():
+                _wake_next(self._putters)
+            raise
+
+
+def _wake_next(waiters: deque[asyncio.Future[None]]) -> bool:
+    while waiters:
+        waiter = waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return True
+    return False

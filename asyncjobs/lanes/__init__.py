@@ -1,0 +1,1 @@
+"""Where calls run: on the loop, in threads, in processes, in any Executor."""

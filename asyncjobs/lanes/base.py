@@ -1,0 +1,326 @@
+"""What every lane has in common: calls go in, outcomes come out.
+
+A lane is a row of *places*. A place is fed by one consumer coroutine of the runner, which
+takes calls from the lane's queue while the place is `hungry`; the place tells its host
+when a call starts and how it ended. A lane knows nothing of jobs, retries or events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from asyncjobs.options import Settled
+from asyncjobs.token import CancelToken, StopReason
+from asyncjobs.wire.codec import Payload
+
+
+class Plan:
+    """What all calls of one function with one set of options share.
+
+    `pace` is the moving average of the function's run time in seconds, None until a first
+    answer came. `number` names the function on a process lane's wire.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "by_name",
+        "chunked",
+        "fn",
+        "is_coroutine",
+        "lane",
+        "name",
+        "number",
+        "options",
+        "pace",
+        "starred",
+    )
+
+    def __init__(self, fn: Callable[..., Any], name: str, lane: str, options: Settled, is_coroutine: bool) -> None:
+        self.fn = fn
+        self.name = name
+        self.lane = lane
+        self.options = options
+        self.is_coroutine = is_coroutine
+        self.pace: float | None = None
+        self.by_name: tuple[str, str] | None = None
+        """Where a worker can import it from; None: it travels by value."""
+        self.number = 0
+        self.chunked = False
+        """Its calls carry a list of items, and return a `ChunkResult`."""
+        self.starred = False
+        """In a chunk: each item is a tuple of arguments."""
+
+    def measured(self, seconds: float) -> None:
+        """Take one more run time into the moving average."""
+        pace = self.pace
+        self.pace = seconds if pace is None else pace + 0.2 * (seconds - pace)
+
+
+class Owner(Protocol):
+    """Whose call it is: what the running job may ask of it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def runner(self) -> Any: ...
+    def report_progress(self, done: float, total: float | None, note: str) -> None: ...
+    def on_stop(self, reason: StopReason) -> None: ...
+
+
+class Call:
+    """One function call on its way through a lane; it keeps its number over retries."""
+
+    __slots__ = (
+        "_token",
+        "args",
+        "attempt",
+        "context",
+        "grace",
+        "in_queue",
+        "kwargs",
+        "number",
+        "output",
+        "owner",
+        "payload",
+        "place",
+        "plan",
+        "priority",
+        "seconds",
+    )
+
+    def __init__(self, plan: Plan) -> None:
+        self.number = 0
+        """Given when the runner accepts it; grows: first in, first out among equals."""
+        self.plan = plan
+        self.priority = plan.options.priority
+        self.owner: Owner
+        """Whose call it is; lanes only show it to the running job."""
+        self.attempt = 1
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] | None = None
+        self.payload: Payload | None = None
+        """Instead of `args` and `kwargs` where they travel to another process."""
+        self.context: Context | None = None
+        self.output: list[str] | None = None
+        """Collects what the job prints, if it is to be captured."""
+        self.grace: float = plan.options.grace
+        self.place: Place | None = None
+        """Where it was sent, from then until it ends."""
+        self.in_queue = False
+        self.seconds = 0.0
+        """How long the last attempt ran, as measured where it ran."""
+        self._token: CancelToken | None = None
+
+    @property
+    def token(self) -> CancelToken:
+        """Asks this attempt to stop. Made at first need: a million queued calls have none."""
+        if self._token is None:
+            self._token = CancelToken()
+            self._token.add_callback(self.owner.on_stop)
+        return self._token
+
+    @property
+    def stop(self) -> StopReason | None:
+        """Why the attempt is to stop, or None."""
+        return None if self._token is None else self._token.stop
+
+    def renew(self) -> None:
+        """Get ready for another attempt: a stop for the last one's time limit is over."""
+        self.attempt += 1
+        self._token = None
+        self.place = None
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def id(self) -> str:
+        return self.owner.id
+
+    @property
+    def runner(self) -> Any:
+        return self.owner.runner
+
+    def report_progress(self, done: float, total: float | None, note: str) -> None:
+        self.owner.report_progress(done, total, note)
+
+    def __repr__(self) -> str:
+        return f"<Call {self.number} {self.name} attempt {self.attempt}>"
+
+
+# --- outcomes ---------------------------------------------------------------------------
+
+
+class Done(NamedTuple):
+    """The function returned."""
+
+    value: Any
+    seconds: float
+
+
+class Failed(NamedTuple):
+    """The function raised."""
+
+    error: BaseException
+    seconds: float
+
+
+class Stopped(NamedTuple):
+    """The call was asked to stop, and the work has ended without a value."""
+
+    seconds: float
+    how: str
+    """``never started``, ``stopped`` or ``killed``."""
+    reason: str = ""
+    """What the job itself said, where it stopped without being asked."""
+
+
+class Abandoned(NamedTuple):
+    """The call was asked to stop, and the work goes on all the same."""
+
+    seconds: float
+
+
+class Lost(NamedTuple):
+    """The worker died under the call."""
+
+    error: BaseException
+    seconds: float
+
+
+class Refused(NamedTuple):
+    """The call never started, and never will: no worker, no thread."""
+
+    error: BaseException
+
+
+Outcome = Done | Failed | Stopped | Abandoned | Lost | Refused
+
+
+class ChunkResult(NamedTuple):
+    """The value of a `Done` chunk: a value per item; errors by index."""
+
+    values: list[Any]
+    errors: dict[int, BaseException]
+
+
+# --- the two sides of the contract ------------------------------------------------------
+
+
+class Host(Protocol):
+    """Whom a lane tells. Called on the loop; never blocks, never raises."""
+
+    loop: asyncio.AbstractEventLoop
+    runner_id: str
+
+    def started(self, call: Call) -> None:
+        """`call` runs now."""
+
+    def finished(self, call: Call, outcome: Outcome) -> None:
+        """`call` has ended; said exactly once for each call that was started."""
+
+    def give_back(self, calls: Sequence[Call]) -> None:
+        """These were taken and not started: back to where they stood in the queue."""
+
+    def printed(self, stream: str, text: str, call: Call | None) -> None:
+        """A worker printed `text` to ``stdout`` or ``stderr`` while `call` ran."""
+
+    def crashed(self, place: str, cause: str) -> None:
+        """A worker died by itself."""
+
+    def refuse(self, error: Exception) -> None:
+        """Nothing that waits in the queue can run: fail it with `error`."""
+
+
+class Place(Protocol):
+    """Something that runs one call, or a few, at once."""
+
+    name: str
+    leaving: bool
+    """It takes nothing more, and is closed once it is idle."""
+    changed: Callable[[], None]
+    """Set by the consumer: call it whenever `hungry` or `is_down` may have changed."""
+
+    @property
+    def hungry(self) -> bool:
+        """Whether it may take a call now."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it runs nothing: an idle hungry place takes any call, others by `admits`."""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it has to `restore` before it can take anything."""
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether it is down because it was never needed: it comes up when calls wait."""
+
+    def admits(self, call: Call) -> bool:
+        """Whether `call` may go behind what already runs here."""
+
+    def start(self, call: Call) -> None:
+        """Run `call`; the host hears of its start and its end."""
+
+    def flush(self) -> None:
+        """All calls that were at hand have been started."""
+
+    def stop(self, call: Call) -> None:
+        """`call`'s token was raised: see to it that the work ends, after `call.grace`."""
+
+    async def restore(self) -> None:
+        """Come up, for the first time or after a death."""
+
+    async def aclose(self) -> None:
+        """Let go of everything; what still runs is killed or abandoned."""
+
+    def abort(self) -> None:
+        """The same at once, without a loop; a second call does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a lane can do with a running call."""
+
+    kills: bool = False
+    """A call that does not listen can be ended."""
+    coroutines: bool = False
+    """Takes coroutine functions, and only those."""
+    encodes: bool = False
+    """Arguments travel to another process: they are pickled at submit."""
+    unsupported: frozenset[str] = field(default_factory=frozenset)
+    """Options that it cannot honour."""
+
+
+class Lane(Protocol):
+    """A row of places."""
+
+    kind: str
+    capabilities: Capabilities
+
+    def open(self, name: str, host: Host) -> None:
+        """Get ready to make places; starts nothing that costs."""
+
+    def places(self) -> Sequence[Place]:
+        """The places there are now."""
+
+    def size(self) -> int:
+        """How many calls it may run at once."""
+
+    def busy(self) -> int:
+        """How many it runs now, those included that nobody waits for any more."""
+
+    def abandoned(self) -> int:
+        """How many of those could not be stopped."""
+
+    def resize(self, size: int) -> None:
+        """Change how many it may run at once."""
+
+    def check(self, plan: Plan) -> None:
+        """Raise if a call of `plan` cannot be taken now."""

@@ -1,0 +1,425 @@
+"""One worker process from its start to its death: executor, channels, output, end.
+
+Starts the resident call of a one-worker ProcessPoolExecutor, moves frames, sees the death
+at once (through a pidfd where there is one) and finds out what it died of. Knows nothing
+of calls, windows or what frames mean: that is the slot's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+from asyncjobs import worker
+from asyncjobs.lanes.output import OutputPipe
+from asyncjobs.lanes.spawning import Descriptor, start_context, without_main
+from asyncjobs.wire import frames
+
+CAUSE_WAIT = 0.5
+"""Seconds to wait for the exit code of a dead worker: a grandchild may keep it from us."""
+EOF_WAIT = 0.2
+"""Seconds between the end of a channel and the end of its worker, before we help."""
+CLOSE_WAIT = 1.0
+"""Seconds that a worker is given to leave by itself before it is killed."""
+
+
+class Recipe(NamedTuple):
+    """How a lane's workers are started."""
+
+    start_method: str
+    runner_id: str
+    early_env: dict[str, str]
+    """Variables that must be there before the interpreter starts."""
+    env: dict[str, str]
+    preload: tuple[str, ...]
+    initializer: bytes | None
+    inherit_output: bool
+
+
+class Death(NamedTuple):
+    """What a worker died of; None and None if it cannot be known."""
+
+    pid: int
+    signal: int | None
+    exit_code: int | None
+    stderr: str
+    hint: str
+
+    @property
+    def cause(self) -> str:
+        """One line for people."""
+        if self.hint:
+            return self.hint
+        if self.signal is not None:
+            return signal_name(self.signal)
+        return "unknown" if self.exit_code is None else f"exit code {self.exit_code}"
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV`` for 11; ``signal 77`` where there is no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class _DataChannel(asyncio.BufferedProtocol):
+    """Feeds a frame reader in place, and passes on when writing should pause."""
+
+    def __init__(self, body: Body, on_frames: Callable[[Iterator[frames.Frame]], None]) -> None:
+        self._body = body
+        self._reader = frames.FrameReader()
+        self._on_frames = on_frames
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._reader.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._reader.filled(nbytes)
+        try:
+            self._on_frames(self._reader.frames())
+        except frames.ProtocolError as error:
+            self._body.kill(f"protocol broken: {error}")
+
+    def drain(self, source: socket.socket) -> None:
+        """Read what a dead worker still sent."""
+        while True:
+            try:
+                nbytes = source.recv_into(self._reader.buffer())
+            except OSError:
+                return  # nothing is left, or the channel saw its end and is closed
+            if not nbytes:
+                return
+            self.buffer_updated(nbytes)
+
+    def eof_received(self) -> bool:
+        self._body.channel_closed()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._body.channel_closed()
+
+    def pause_writing(self) -> None:
+        self._body.writable = False
+
+    def resume_writing(self) -> None:
+        self._body.writable = True
+        self._body.on_change()
+
+
+class Body:
+    """A worker process.
+
+    `on_frames` gets the frames of either channel; `on_text(stream, text)` what is printed;
+    `on_change` is called when it died or may be written to again.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        recipe: Recipe,
+        on_frames: Callable[[Iterator[frames.Frame]], None],
+        on_text: Callable[[str, str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._recipe = recipe
+        self._on_frames = on_frames
+        self._on_text = on_text
+        self.on_change = on_change
+        self.writable = True
+        self.pid = 0
+        self.is_dead = False
+        self._killed_for = ""
+        self._hello: asyncio.Future[None] = loop.create_future()
+        self._gone = asyncio.Event()
+        self._process: Any = None
+        self._newborn: list[Any] = []
+        self._control: asyncio.Transport | None = None
+        self._pidfd = -1
+        self._closers: list[Callable[[], object]] = []
+
+    # --- birth --------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the process and connect; returns before it says hello.
+
+        Blocks the loop for some milliseconds: the process must be started by a thread that
+        lives as long as the runner, for with `spawn` its death signal follows that thread.
+
+        Raises:
+            OSError: no descriptors or processes left; everything opened is closed again.
+        """
+        try:
+            await self._open()
+        except BaseException:
+            self._close_all()
+            raise
+
+    async def _open(self) -> None:
+        data, far_data = self._socket_pair()
+        control, far_control = self._socket_pair()
+        cell = _shared_cell()
+        self._closers.append(cell.close)
+        self._cell_map = mmap.mmap(cell.number, worker.CELL_SIZE)
+        self._cell = memoryview(self._cell_map).cast("Q")
+        self._stdout = self._pipe("stdout")
+        self._stderr = self._pipe("stderr")
+        settings = worker.Settings(
+            far_data,
+            far_control,
+            cell,
+            self._stdout.worker_end if self._stdout else None,
+            self._stderr.worker_end if self._stderr else None,
+            self._recipe.runner_id,
+            self._recipe.env,
+            self._recipe.preload,
+            self._recipe.initializer,
+        )
+        self._spawn(settings)
+        for far in (far_data, far_control, *(pipe.worker_end for pipe in (self._stdout, self._stderr) if pipe)):
+            far.close()
+        self._data_socket = data
+        self._data_channel = _DataChannel(self, self._on_frames)
+        self._data, _ = await self._loop.create_connection(lambda: self._data_channel, sock=data)
+        control_channel = _DataChannel(self, self._on_frames)
+        self._control, _ = await self._loop.create_connection(lambda: control_channel, sock=control)
+        self._closers += [self._data.abort, self._control.abort]
+        _living.add(self)
+        self._control_socket = control
+
+    def _socket_pair(self) -> tuple[socket.socket, socket.socket]:
+        near, far = socket.socketpair()
+        self._closers += [near.close, far.close]
+        near.setblocking(False)
+        return near, far
+
+    def _pipe(self, stream: str) -> OutputPipe | None:
+        if self._recipe.inherit_output:
+            return None
+        pipe = OutputPipe(self._loop, lambda text: self._on_text(stream, text))
+        self._closers.append(pipe.close)
+        return pipe
+
+    def _spawn(self, settings: worker.Settings) -> None:
+        with without_main(self._recipe.early_env):
+            self._executor = ProcessPoolExecutor(
+                max_workers=1,
+                mp_context=start_context(self._recipe.start_method),
+                initializer=worker.boot,
+                initargs=(settings,),
+            )
+            self._closers.append(lambda: self._executor.shutdown(wait=False))
+            before = set(multiprocessing.active_children())
+            resident = self._executor.submit(worker.serve)
+            self._newborn = [child for child in multiprocessing.active_children() if child not in before]
+        resident.add_done_callback(self._resident_ended)
+
+    def _resident_ended(self, _: Future[Any]) -> None:
+        """In the executor's thread: the worker is gone, and its exit code is known."""
+        try:
+            self._loop.call_soon_threadsafe(self._ended)
+        except RuntimeError:
+            if not self._loop.is_closed():  # else nobody is left to tell
+                raise
+
+    def _ended(self) -> None:
+        self._gone.set()
+        self._died()
+
+    async def hello(self, timeout: float) -> None:
+        """Wait until the worker is ready.
+
+        Raises:
+            TimeoutError: it is not, after `timeout` seconds.
+            ChildProcessError: it died first.
+        """
+        async with asyncio.timeout(timeout):
+            await self._hello
+        if self.is_dead:
+            raise ChildProcessError(f"worker ended while it started ({self._death().cause})")
+
+    def greeted(self, pid: int) -> None:
+        """The worker said hello from process `pid`."""
+        self.pid = pid
+        self._process = next((child for child in self._newborn if child.pid == pid), None)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            self._pidfd = -1  # no pidfd here: the resident call's end tells of the death
+        else:
+            self._loop.add_reader(self._pidfd, self._died)
+        if not self._hello.done():
+            self._hello.set_result(None)
+
+    # --- life ---------------------------------------------------------------------------
+
+    def write(self, parts: list[bytes]) -> None:
+        """Send frames on the data channel."""
+        if not self.is_dead:
+            self._data.writelines(parts)
+
+    def tell(self, kind: int, ticket: int = 0, body: bytes = b"") -> None:
+        """Send one frame on the control channel."""
+        if not self.is_dead and self._control is not None:
+            self._control.write(frames.encode(kind, ticket, body))
+
+    def read_output(self) -> None:
+        """Take in what has been printed up to now."""
+        for pipe in (self._stdout, self._stderr):
+            if pipe is not None:
+                pipe.read()
+
+    def rss(self) -> int:
+        """Bytes of private memory that the worker holds (mapped arenas are not counted)."""
+        try:
+            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as status:
+                line = next((line for line in status if line.startswith("RssAnon:")), "RssAnon: 0 kB")
+        except OSError:
+            return 0
+        return int(line.split()[1]) * 1024
+
+    # --- death --------------------------------------------------------------------------
+
+    def kill(self, why: str) -> None:
+        """End the worker and its process group now; `why` becomes the cause of death."""
+        if not self.is_dead:
+            self._killed_for = self._killed_for or why
+            self._signal_group(signal.SIGKILL)
+
+    def channel_closed(self) -> None:
+        """A channel has come to its end: the worker is dying, or its job closed the channel."""
+        if not self.is_dead:
+            self._loop.call_later(EOF_WAIT, self.kill, "protocol closed")
+
+    def _signal_group(self, number: int) -> None:
+        if not self.pid:  # it never said hello: only multiprocessing knows it
+            for child in self._newborn:
+                child.kill()
+            return
+        for send in (os.killpg, os.kill):
+            try:
+                send(self.pid, number)
+            except (ProcessLookupError, PermissionError):
+                continue  # gone already
+
+    def _died(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self.is_dead:
+            return
+        if self.pid:
+            self._data_channel.drain(self._data_socket)
+        self.is_dead = True
+        self._signal_group(signal.SIGKILL)  # leftovers of the job
+        if not self._hello.done():
+            self._hello.set_result(None)
+        self.on_change()
+
+    @property
+    def running(self) -> tuple[int, int]:
+        """The ticket, and the item of a chunk, that the worker runs or died in; 0 if none."""
+        return self._cell[0], self._cell[1]
+
+    async def autopsy(self) -> Death:
+        """What it died of. Waits at most half a second for an exit code."""
+        try:
+            async with asyncio.timeout(CAUSE_WAIT):
+                await self._gone.wait()
+        except TimeoutError:
+            return self._death()
+        return self._death()
+
+    def _death(self) -> Death:
+        self.read_output()
+        code = self._process.exitcode if self._process is not None else None
+        if code is None and self._newborn:
+            code = self._newborn[0].exitcode
+        return Death(
+            self.pid,
+            -code if code is not None and code < 0 else None,
+            code if code is not None and code >= 0 else None,
+            self._stderr.tail() if self._stderr else "",
+            self._killed_for,
+        )
+
+    async def aclose(self) -> None:
+        """Let the worker leave, kill it if it does not, release everything."""
+        if self._control is None:  # it was never there
+            self.abandon()
+            return
+        self.tell(frames.EXIT)
+        await self._wait_gone(CLOSE_WAIT)
+        self.kill("closed")
+        await self._wait_gone(CLOSE_WAIT)
+        self.abandon()
+
+    async def _wait_gone(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
+        except TimeoutError:
+            return
+
+    def abandon(self) -> None:
+        """Release everything without waiting."""
+        self.is_dead = True
+        _living.discard(self)
+        self._close_all()
+
+    def _close_all(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        while self._closers:
+            self._closers.pop()()
+
+    def hang_up(self) -> None:
+        """Make the worker leave, from any thread and without a loop."""
+        for channel in (self._control_socket, self._data_socket):
+            try:
+                channel.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # closed already
+
+
+def _shared_cell() -> Descriptor:
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("asyncjobs-cell", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            number = os.dup(file.fileno())
+    os.ftruncate(number, worker.CELL_SIZE)
+    return Descriptor(number)
+
+
+# --- a runner that nobody closed --------------------------------------------------------
+
+_living: WeakSet[Body] = WeakSet()
+_home = os.getpid()
+
+
+def _hang_up_all() -> None:
+    if os.getpid() == _home:
+        for body in tuple(_living):
+            body.hang_up()
+
+
+# The executor's own exit hook joins a thread that waits for the resident call, for ever.
+# Hooks run last in, first out, and concurrent.futures.process has registered its own.
+_register = getattr(threading, "_register_atexit", None)
+if _register is not None:
+    _register(_hang_up_all)

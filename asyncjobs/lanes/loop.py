@@ -1,0 +1,151 @@
+"""The lane for coroutines: each call is a task on the runner's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from asyncjobs.context import running
+from asyncjobs.errors import JobStopped
+from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Done, Failed, Host, Outcome, Plan, Stopped
+
+
+class LoopLane:
+    """Runs coroutine functions; at most `size` at once.
+
+    A stop is the token and the task's cancellation together, at once. A coroutine that
+    swallows its cancellation is abandoned after the grace: it counts as busy while it runs.
+    """
+
+    kind = "loop"
+    capabilities = Capabilities(coroutines=True)
+
+    def __init__(self, size: int = 1000) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
+        self._size = size
+        self.name = "loop"
+        self.changed: Callable[[], None] = _nobody
+        self.is_down = self.is_cold = self.leaving = False
+        self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._abandoned: set[Call] = set()
+
+    # --- the lane -----------------------------------------------------------------------
+
+    def open(self, name: str, host: Host) -> None:
+        """Get ready."""
+        self.name = name
+        self._host = host
+
+    def places(self) -> Sequence[LoopLane]:
+        """The one place: this lane."""
+        return (self,)
+
+    def size(self) -> int:
+        """How many coroutines may run at once."""
+        return self._size
+
+    def resize(self, size: int) -> None:
+        """Change how many may run at once; takes effect as they end."""
+        self._size = size
+        self.changed()
+
+    def busy(self) -> int:
+        """How many run now."""
+        return len(self._tasks)
+
+    def abandoned(self) -> int:
+        """How many swallowed their cancellation and run on."""
+        return len(self._abandoned)
+
+    def check(self, plan: Plan) -> None:
+        """Coroutine functions of any kind are welcome."""
+
+    def call_of(self, task: asyncio.Task[object] | None) -> Call | None:
+        """The call that `task` runs; for the watchdog."""
+        for call, candidate in tuple(self._tasks.items()):
+            if candidate is task:
+                return call
+        return None
+
+    async def aclose(self) -> None:
+        """Cancel what is left. Waits for nothing: what swallows this is abandoned."""
+        for task in tuple(self._tasks.values()):
+            task.cancel()
+        if self._tasks:
+            await asyncio.sleep(0)
+
+    # --- the place ----------------------------------------------------------------------
+
+    @property
+    def hungry(self) -> bool:
+        return len(self._tasks) < self._size
+
+    @property
+    def idle(self) -> bool:
+        return True
+
+    def admits(self, call: Call) -> bool:
+        return True
+
+    def start(self, call: Call) -> None:
+        """Make a task of the call, in the context that was captured at submit."""
+        context = call.context
+        if context is not None and call.plan.options.retry.max:
+            context = context.copy()
+        self._host.started(call)
+        self._tasks[call] = self._host.loop.create_task(self._run(call), context=context)
+
+    def flush(self) -> None:
+        """Tasks start by themselves."""
+
+    async def _run(self, call: Call) -> None:
+        running.set(call)
+        started = monotonic()
+        outcome: Outcome
+        try:
+            value = await call.plan.fn(*call.args, **(call.kwargs or {}))
+            outcome = Done(value, monotonic() - started)
+        # Everything, SystemExit too: nothing that a job raises may end the loop.
+        except BaseException as error:
+            outcome = self._raised(call, error, monotonic() - started)
+        del self._tasks[call]
+        if call in self._abandoned:
+            self._abandoned.discard(call)
+        else:
+            self._host.finished(call, outcome)
+        self.changed()
+
+    def _raised(self, call: Call, error: BaseException, seconds: float) -> Outcome:
+        if isinstance(error, JobStopped):
+            return Stopped(seconds, "stopped", error.reason)
+        return Stopped(seconds, "stopped") if call.stop is not None and is_stop(error) else Failed(error, seconds)
+
+    def stop(self, call: Call) -> None:
+        task = self._tasks.get(call)
+        if task is not None:
+            task.cancel(call.token.reason)
+            self._host.loop.call_later(call.grace, self._abandon, call, call.attempt)
+
+    def _abandon(self, call: Call, attempt: int) -> None:
+        if call in self._tasks and call.attempt == attempt and call not in self._abandoned:
+            self._abandoned.add(call)
+            self._host.finished(call, Abandoned(0.0))
+
+    def abort(self) -> None:
+        """Tasks belong to the loop; there is nothing to hang up."""
+
+    async def restore(self) -> None:
+        """Never down."""
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether `error` is nothing but the answer to a stop, task groups' bundles included."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_stop(member) for member in error.exceptions)
+    return isinstance(error, (JobStopped, asyncio.CancelledError))
+
+
+def _nobody() -> None:
+    """Before a consumer listens."""

@@ -1,0 +1,210 @@
+"""The lane for CPU-bound kernels: a row of process slots and the settings they share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from asyncjobs.errors import AsyncJobsError, NotSendable
+from asyncjobs.lanes.base import Call, Capabilities, Host, Plan
+from asyncjobs.lanes.body import Recipe
+from asyncjobs.lanes.slot import KNOWN_FUNCTIONS, LARGE_FUNCTION, Slot
+from asyncjobs.lanes.spawning import START_METHODS
+from asyncjobs.options import is_count
+from asyncjobs.wire import codec
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None
+
+THREAD_CAPS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What numerical libraries read to choose their number of threads."""
+DESCRIPTORS_PER_SLOT = 15
+
+
+def usable_processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class ProcessLane:
+    """Runs plain functions in worker processes, each call alone in its worker.
+
+    Args:
+        workers: how many processes; the processors that may be used if not given. They
+            start when they are first needed.
+        initializer: called with `initargs` in each worker before its first job.
+        env: environment variables for the workers. ``LD_*``, ``MALLOC_*`` and ``PYTHON*``
+            are read before any code of ours runs, so with them the lane uses ``spawn``.
+        preload: modules that each worker imports when it starts.
+        start_method: ``"forkserver"`` (default) or ``"spawn"``; never ``"fork"``.
+        recycle_after: a worker is replaced after so many jobs.
+        max_rss: bytes of private memory; a worker above it is replaced, killed if need be.
+        output: ``"pass"`` on what workers print, or let them ``"inherit"`` our own output.
+
+    Numerical libraries are told to use so many threads that all workers together do not
+    use more than the processors, unless `env` or the environment says otherwise.
+    """
+
+    kind = "process"
+    capabilities = Capabilities(kills=True, encodes=True)
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        env: Mapping[str, str] | None = None,
+        preload: Sequence[str] = (),
+        start_method: str | None = None,
+        recycle_after: int | None = None,
+        max_rss: int | None = None,
+        output: str = "pass",
+    ) -> None:
+        for name, value in (("workers", workers), ("recycle_after", recycle_after), ("max_rss", max_rss)):
+            if value is not None and not is_count(value, 1):
+                raise ValueError(f"{name}={value!r} is not allowed; allowed: None, or a whole number from 1")
+        if start_method is not None and start_method not in START_METHODS:
+            raise ValueError(f"start_method={start_method!r} is not allowed; allowed: {', '.join(START_METHODS)}")
+        if output not in ("pass", "inherit"):
+            raise ValueError(f"output={output!r} is not allowed; allowed: 'pass' or 'inherit'")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer={initializer!r} is not allowed; allowed: a function")
+        if isinstance(preload, str):
+            raise TypeError(f"preload={preload!r} is not allowed; allowed: a sequence of module names")
+        self._workers = workers or usable_processors()
+        self._initializer = (initializer, initargs) if initializer is not None else None
+        self._env = {str(name): str(value) for name, value in (env or {}).items()}
+        self._preload = tuple(preload)
+        self._start_method = start_method
+        self.recycle_after = recycle_after
+        self.max_rss = max_rss
+        self._inherit_output = output == "inherit"
+        self._slots: list[Slot] = []
+        self._made = 0
+        self._numbers = 0
+        self._contents: OrderedDict[tuple[bytes, str, int | None], int] = OrderedDict()
+        self.name = "process"
+        self.host: Host
+
+    # --- the lane -----------------------------------------------------------------------
+
+    def open(self, name: str, host: Host) -> None:
+        """Make the slots; their workers start when they are needed."""
+        self.name = name
+        self.host = host
+        self.recipe = self._make_recipe()
+        _raise_descriptor_limit(self._workers * DESCRIPTORS_PER_SLOT)
+        self._slots = [self._new_slot() for _ in range(self._workers)]
+
+    def _new_slot(self) -> Slot:
+        self._made += 1
+        return Slot(f"{self.name}-{self._made - 1}", self)
+
+    def _make_recipe(self) -> Recipe:
+        cap = str(max(1, usable_processors() // self._workers))
+        env = {name: cap for name in THREAD_CAPS if name not in os.environ} | self._env
+        early = {name: value for name, value in self._env.items() if name.startswith(("LD_", "MALLOC_", "PYTHON"))}
+        method = self._start_method or ("spawn" if early or sys.platform == "darwin" else "forkserver")
+        if early and method == "forkserver":
+            raise ValueError(
+                f"env sets {', '.join(early)}, read before any code runs: use start_method='spawn', or none"
+            )
+        initializer = None
+        if self._initializer is not None:
+            try:
+                initializer = codec.encode(self._initializer)
+            except Exception as error:
+                raise NotSendable(f"initializer or initargs cannot be sent to a process: {error}") from error
+        return Recipe(method, self.host.runner_id, early, env, self._preload, initializer, self._inherit_output)
+
+    def places(self) -> Sequence[Slot]:
+        """The slots."""
+        return tuple(self._slots)
+
+    def size(self) -> int:
+        """How many workers there may be."""
+        return self._workers
+
+    def resize(self, size: int) -> None:
+        """Change the number of workers; surplus ones leave after what they run."""
+        self._workers = size
+        while len(self._slots) < size:
+            self._slots.append(self._new_slot())
+        for slot in self._slots[size:]:
+            slot.leaving = True
+            slot.changed()
+        del self._slots[size:]
+
+    def busy(self) -> int:
+        """How many workers run something, dying ones included."""
+        return sum(1 for slot in self._slots if slot.count)
+
+    def abandoned(self) -> int:
+        """None: what does not stop is killed."""
+        return 0
+
+    def check(self, plan: Plan) -> None:
+        """Any function that can be pickled."""
+
+    def pids(self) -> list[int]:
+        """The process ids of the workers that live now."""
+        return [slot.pid for slot in self._slots if slot.pid]
+
+    # --- what slots ask -----------------------------------------------------------------
+
+    def has_idle_slot(self) -> bool:
+        """Whether some worker waits for a call."""
+        return any(slot.is_idle for slot in self._slots)
+
+    def number_for(self, plan: Plan, by_value: bytes | None) -> tuple[int, bool]:
+        """A number for a function on the wire, and whether it is new.
+
+        Functions by name have one per plan; by-value ones have one per content, so that the
+        same lambda submitted twice is unpickled once.
+        """
+        if by_value is None and plan.number:
+            return plan.number, False
+        key = (by_value or b"", plan.name, plan.options.max_result)
+        keep = by_value is not None and len(by_value) <= LARGE_FUNCTION
+        if keep and key in self._contents:
+            self._contents.move_to_end(key)
+            return self._contents[key], False
+        self._numbers += 1
+        if keep:
+            self._contents[key] = self._numbers
+            if len(self._contents) > KNOWN_FUNCTIONS:
+                self._contents.popitem(last=False)
+        return self._numbers, True
+
+    def could_not_start(self, error: AsyncJobsError) -> None:
+        """A slot gave up: without any other that is up, what waits cannot run."""
+        if not any(slot.pid for slot in self._slots):
+            self.host.refuse(error)
+
+
+def _raise_descriptor_limit(needed: int) -> None:
+    """Lift the soft limit of descriptors towards the hard one; a slot takes about 15."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = len(os.listdir("/proc/self/fd")) + needed + 64 if os.path.isdir("/proc/self/fd") else needed + 256
+    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < ceiling:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))

@@ -1,0 +1,140 @@
+"""Start worker processes through multiprocessing, without three of its habits.
+
+The stock context makes named semaphores (which SIGKILL leaves behind and a small /dev/shm
+refuses), prepares children to run the user's main module again, and passes no plain
+descriptors. Knows nothing of slots or jobs; imported by workers, so it stays light.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.context
+import multiprocessing.spawn
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import reduction
+from typing import Any
+
+
+class Descriptor:
+    """A file descriptor that goes along with a starting process."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (reduction.DupFd(self.number),)  # type: ignore[attr-defined]
+
+
+def _arrived(duplicate: Any) -> Descriptor:
+    return Descriptor(duplicate.detach())
+
+
+class LocalLock:
+    """A lock that is private to each process that gets a copy.
+
+    One worker, one resident call: nothing on either side of the executor's queues ever
+    contends with another process, so no semaphore in shared memory is needed. What one side
+    acquires the other releases, on its own copy: the count bounds nothing, and need not.
+    """
+
+    def __init__(self, value: int = 1) -> None:
+        self._value = value
+        self._semaphore = threading.Semaphore(value)
+        self._semlock = self
+
+    def _is_zero(self) -> bool:
+        # multiprocessing.Queue.full() asks its semaphore in this way.
+        if self._semaphore.acquire(blocking=False):
+            self._semaphore.release()
+            return False
+        return True
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        return self._semaphore.acquire(block, timeout) if block else self._semaphore.acquire(False)
+
+    def release(self) -> None:
+        self._semaphore.release()
+
+    def __enter__(self) -> bool:
+        return self._semaphore.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._semaphore.release()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalLock, (self._value,)
+
+
+class _PrivateLocks:
+    """What both contexts change: locks without a name in the system."""
+
+    def Lock(self) -> LocalLock:  # noqa: N802 - the context's own name for it
+        return LocalLock()
+
+    def BoundedSemaphore(self, value: int = 1) -> LocalLock:  # noqa: N802
+        return LocalLock(value)
+
+
+class _ForkServer(_PrivateLocks, multiprocessing.context.ForkServerContext):
+    pass
+
+
+class _Spawn(_PrivateLocks, multiprocessing.context.SpawnContext):
+    pass
+
+
+START_METHODS = ("forkserver", "spawn")
+
+
+def start_context(start_method: str) -> multiprocessing.context.BaseContext:
+    """A context for one-worker executors; never fork, for the runner owns threads."""
+    return _ForkServer() if start_method == "forkserver" else _Spawn()
+
+
+# --- workers never import __main__ ------------------------------------------------------
+
+_quiet = threading.local()
+_stock_preparation = multiprocessing.spawn.get_preparation_data
+
+
+def _preparation_without_main(name: str) -> dict[str, Any]:
+    data = _stock_preparation(name)
+    if getattr(_quiet, "on", False):
+        data = {key: value for key, value in data.items() if not key.startswith("init_main_from")}
+    return data
+
+
+multiprocessing.spawn.get_preparation_data = _preparation_without_main
+
+
+@contextmanager
+def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
+    """Within it, processes that this thread starts do not run the main module again.
+
+    Other threads' processes are prepared as ever. `environment` is laid over os.environ
+    meanwhile: the only way to give a spawned interpreter variables that are read before
+    any of its code runs (LD_*, MALLOC_*); other threads see them for these milliseconds.
+    """
+    changed = environment or {}
+    before = {name: os.environ.get(name) for name in changed}
+    _quiet.on = True
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        _quiet.on = False
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

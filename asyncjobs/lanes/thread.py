@@ -1,0 +1,195 @@
+"""The lane for blocking calls: daemon threads, through `run_in_executor`.
+
+A thread cannot be stopped. A call that goes on after its grace is abandoned: it counts as
+busy for as long as it runs, and another thread takes its place, up to `max_abandoned`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import isawaitable
+from time import monotonic
+
+from asyncjobs.context import running
+from asyncjobs.errors import JobStopped, LaneStalled, ResourceExhausted
+from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Done, Failed, Host, Outcome, Plan, Refused, Stopped
+from asyncjobs.lanes.daemon import DaemonThreads
+
+
+class ThreadLane:
+    """Runs plain functions in threads; at most `size` at once, abandoned ones not counted.
+
+    Args:
+        size: threads that may run calls at once.
+        max_abandoned: how many abandoned threads are replaced; with more than that the lane
+            refuses jobs with `LaneStalled`. `size` if not given.
+    """
+
+    kind = "thread"
+    capabilities = Capabilities()
+
+    def __init__(self, size: int = 32, *, max_abandoned: int | None = None) -> None:
+        for name, value, least in (("size", size, 1), ("max_abandoned", max_abandoned, 0)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ValueError(f"{name}={value!r} is not allowed; allowed: a whole number from {least}")
+        self._size = size
+        self._max_abandoned = size if max_abandoned is None else max_abandoned
+        self.name = "thread"
+        self.changed: Callable[[], None] = _nobody
+        self.is_down = self.is_cold = self.leaving = False
+        self._running: set[Call] = set()
+        self._abandoned: set[Call] = set()
+        self._starved = False
+
+    # --- the lane -----------------------------------------------------------------------
+
+    def open(self, name: str, host: Host) -> None:
+        """Get ready; threads start with the first calls."""
+        self.name = name
+        self._host = host
+        self._threads = DaemonThreads(f"asyncjobs-{name}")
+
+    def places(self) -> Sequence[ThreadLane]:
+        """The one place: this lane."""
+        return (self,)
+
+    def size(self) -> int:
+        """How many calls may run at once."""
+        return self._size
+
+    def resize(self, size: int) -> None:
+        """Change how many may run at once; takes effect as they end."""
+        self._size = size
+        self.changed()
+
+    def busy(self) -> int:
+        """How many threads run a call, abandoned ones included."""
+        return len(self._running) + len(self._abandoned)
+
+    def abandoned(self) -> int:
+        """How many run a call that nobody waits for any more."""
+        return len(self._abandoned)
+
+    def check(self, plan: Plan) -> None:
+        """Refuse work while too many threads are abandoned."""
+        if len(self._abandoned) > self._max_abandoned:
+            names = ", ".join(sorted({call.name for call in self._abandoned}))
+            raise LaneStalled(
+                f"lane {self.name!r} has {len(self._abandoned)} abandoned threads, more than "
+                f"max_abandoned={self._max_abandoned}; they still run: {names}. Run such work in a process"
+            )
+
+    def running(self) -> list[Call]:
+        """The calls that hold a thread now; for the watchdog."""
+        return [*self._running, *self._abandoned]
+
+    async def aclose(self) -> None:
+        """End the idle threads."""
+        self.abort()
+
+    # --- the place ----------------------------------------------------------------------
+
+    @property
+    def hungry(self) -> bool:
+        lost = max(0, len(self._abandoned) - self._max_abandoned)
+        return len(self._running) < self._size - lost and not self._starved
+
+    @property
+    def idle(self) -> bool:
+        return True
+
+    def admits(self, call: Call) -> bool:
+        return True
+
+    def start(self, call: Call) -> None:
+        """Offload the call to a thread."""
+        try:
+            future = self._host.loop.run_in_executor(self._threads, _invoke, call)
+        except RuntimeError as error:
+            self._no_thread(call, error)
+            return
+        self._running.add(call)
+        self._host.started(call)
+        future.add_done_callback(partial(self._ended, call))
+
+    def flush(self) -> None:
+        """Threads start by themselves."""
+
+    def _no_thread(self, call: Call, error: RuntimeError) -> None:
+        if self._running:
+            self._starved = True  # until a thread comes free
+            self._host.give_back([call])
+            return
+        problem = ResourceExhausted(f"no thread could be started for {call.name!r}: {error}")
+        problem.resource = "threads"
+        self._host.finished(call, Refused(problem))
+
+    def _ended(self, call: Call, future: asyncio.Future[Outcome]) -> None:
+        self._starved = False
+        if call in self._abandoned:
+            self._abandoned.discard(call)
+        else:
+            self._running.discard(call)
+            self._host.finished(call, future.result())
+        self.changed()
+
+    def stop(self, call: Call) -> None:
+        if call in self._running:
+            self._host.loop.call_later(call.grace, self._abandon, call, call.attempt)
+
+    def _abandon(self, call: Call, attempt: int) -> None:
+        if call in self._running and call.attempt == attempt:
+            self._running.discard(call)
+            self._abandoned.add(call)
+            self._host.finished(call, Abandoned(0.0))
+            self.changed()
+
+    def abort(self) -> None:
+        """End the idle threads; busy ones are daemons and hold nothing up."""
+        self._threads.shutdown(wait=False)
+
+    async def restore(self) -> None:
+        """Never down."""
+
+
+def _invoke(call: Call) -> Outcome:
+    """In the thread: run the call in its context. The outcome is a value, whatever happens."""
+    context = call.context
+    if context is None:
+        return _run(call)
+    if call.plan.options.retry.max:
+        context = context.copy()
+    return context.run(_run, call)
+
+
+def _run(call: Call) -> Outcome:
+    mark = running.set(call)
+    started = monotonic()
+    try:
+        value = call.plan.fn(*call.args, **(call.kwargs or {}))
+        seconds = monotonic() - started
+        return Done(value, seconds) if not isawaitable(value) else Failed(returned_awaitable(call.name, value), seconds)
+    except JobStopped as error:
+        return Stopped(monotonic() - started, "stopped", error.reason)
+    # Everything: an exception must not end the thread, nor meet a Future that refuses it.
+    except BaseException as error:
+        return Failed(error, monotonic() - started)
+    finally:
+        running.reset(mark)
+
+
+def returned_awaitable(name: str, value: object) -> TypeError:
+    """The error for a plain function that returns something to be awaited."""
+    close = getattr(value, "close", None)
+    if close is not None:
+        close()
+    return TypeError(
+        f"{name} is a plain function that returned an awaitable ({type(value).__name__}): "
+        "make it `async def`, so that it runs on the loop, or await inside it"
+    )
+
+
+def _nobody() -> None:
+    """Before a consumer listens."""

@@ -1,0 +1,71 @@
+"""Run a coroutine as the program: on uvloop where there is one, ended well by SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from asyncjobs.runner import drain_when_cancelled
+
+_new_loop: Callable[[], asyncio.AbstractEventLoop] | None
+try:
+    from uvloop import new_event_loop as _new_loop
+except ImportError:  # not on Windows
+    _new_loop = None
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Run `main` to its end, as `asyncio.run` does, on uvloop if it is installed.
+
+    Ctrl-C cancels `main`; an open runner cancels its jobs, each within its grace; then
+    KeyboardInterrupt is raised. A second Ctrl-C ends at once. SIGTERM cancels `main` too,
+    but open runners first drain, for at most their `drain_timeout`; then the program exits
+    with code 143.
+
+    Raises:
+        SystemExit: 143, after SIGTERM.
+        RuntimeError: an event loop is running in this thread already: await `main` there.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=_new_loop) as loop_runner:
+        terminated: list[bool] = []
+        loop = loop_runner.get_loop()
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        if on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGTERM, _terminate, loop, terminated)
+        try:
+            return loop_runner.run(_as_main(main, loop))
+        except asyncio.CancelledError:
+            if terminated:
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise
+        finally:
+            if on_main_thread:
+                loop.remove_signal_handler(signal.SIGTERM)
+
+
+_MAIN_TASKS: dict[asyncio.AbstractEventLoop, asyncio.Task[Any]] = {}
+
+
+async def _as_main(main: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    task = asyncio.current_task()
+    assert task is not None
+    _MAIN_TASKS[loop] = task
+    try:
+        return await main
+    finally:
+        del _MAIN_TASKS[loop]
+
+
+def _terminate(loop: asyncio.AbstractEventLoop, terminated: list[bool]) -> None:
+    if terminated:
+        return
+    terminated.append(True)
+    drain_when_cancelled(loop)
+    task = _MAIN_TASKS.get(loop)
+    if task is not None:
+        task.cancel("SIGTERM")

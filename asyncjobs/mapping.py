@@ -1,0 +1,365 @@
+"""Call a function on many items, with bounded look-ahead: `MapRun`.
+
+Takes items as results are handed out, so endless sources work. On a process lane short
+calls travel in groups whose size follows the measured time per item. Items with options of
+their own (time limits, retries) are jobs of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from asyncjobs.errors import NotSendable, WorkerLost
+from asyncjobs.job import Job
+from asyncjobs.lanes.base import Call, ChunkResult, Plan
+from asyncjobs.options import DEFAULTS, settle
+from asyncjobs.progressbar import progress_bar
+from asyncjobs.state import JobState
+from asyncjobs.wire.failure import safe_to_raise
+
+if TYPE_CHECKING:
+    from asyncjobs.runner import Submitter
+
+R = TypeVar("R")
+
+GROUP_SECONDS = 0.008
+"""A group holds about this much work: long enough to hide a round trip, short enough for
+an even load and a quick end."""
+GROUP_ITEMS = 16384
+GROUP_BYTES = 1024 * 1024
+GROWTH = 64
+GROUPS_PER_WORKER = 3
+"""In flight: one that runs, one in the worker's window, one on its way."""
+
+_ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "key", "limiter", "max_result", "retry", "output")
+
+
+class MapRun(Generic[R]):
+    """One run over the items; an async iterator, made by `Runner.map`.
+
+    Iterate it, or ``await run.collect()`` for a list. It starts when it is first asked for a
+    result. Leaving the loop early cancels what is in flight; inside ``async with`` that has
+    been awaited when the block ends.
+    """
+
+    def __init__(
+        self,
+        submitter: Submitter,
+        plan: Plan,
+        iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
+        ordered: bool,
+        lookahead: int | None,
+        on_error: str,
+        progress: bool,
+    ) -> None:
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        for iterable in iterables:
+            if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__aiter__"):
+                raise TypeError(f"{iterable!r} is not allowed; allowed: an iterable or an async iterable")
+        if lookahead is not None and (isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 1):
+            raise ValueError(f"lookahead={lookahead!r} is not allowed; allowed: None, or a whole number from 1")
+        if on_error not in ("raise", "skip", "return"):
+            raise ValueError(f"on_error={on_error!r} is not allowed; allowed: 'raise', 'skip' or 'return'")
+        self._runner = submitter._runner
+        self._submitter = submitter
+        self._ordered = ordered
+        self._on_error = on_error
+        self._progress = progress
+        self._sizes = [len(iterable) for iterable in iterables if hasattr(iterable, "__len__")]
+        self._source = _Source(iterables)
+        self._plan = plan
+        self._grouped = self._goes_in_groups(plan)
+        if self._grouped:
+            self._plan = _grouped(plan, starred=len(iterables) > 1)
+        self._lookahead = lookahead
+        self._size = 1
+        self._in_flight: deque[_Group] = deque()
+        self._ready: deque[_Group] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._results: AsyncIterator[R] | None = None
+
+    def _goes_in_groups(self, plan: Plan) -> bool:
+        lane = self._runner._engine.dispatchers[plan.lane].lane
+        plain = settle(DEFAULTS)
+        return lane.kind == "process" and all(
+            getattr(plan.options, name) == getattr(plain, name) for name in _ITEM_OPTIONS
+        )
+
+    # --- the face -----------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[R]:
+        if self._results is None:
+            self._results = self._iterate()
+        return self._results
+
+    async def collect(self) -> list[R]:
+        """All results as a list; the fastest form."""
+        values: list[R] = []
+        try:
+            async for batch in self._batches():
+                values.extend(batch)
+        finally:
+            self._cancel("the map ended early")
+        return values
+
+    async def __aenter__(self) -> AsyncIterator[R]:
+        return self.__aiter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._results is not None:
+            await self._results.aclose()  # type: ignore[attr-defined]
+        jobs = self._cancel("the map was left")
+        for job in jobs:
+            await job.wait()
+
+    async def _iterate(self) -> AsyncIterator[R]:
+        try:
+            async for batch in self._batches():
+                for value in batch:
+                    yield value
+        finally:
+            self._cancel("the loop over the map was left")
+
+    def _cancel(self, reason: str) -> list[Job[Any]]:
+        jobs = [group.job for group in self._in_flight if group.job is not None and not group.job.done()]
+        for job in jobs:
+            job.cancel(reason)
+        for group in (*self._in_flight, *self._ready):
+            if group.job is not None and group.job.done():
+                group.job.exception()  # looked at: nobody will come for it any more
+        return jobs
+
+    # --- the run ------------------------------------------------------------------------
+
+    async def _batches(self) -> AsyncIterator[list[R]]:
+        """Results, a list at a time."""
+        with progress_bar(self._progress, self._plan.name, min(self._sizes, default=None)) as bar:
+            while True:
+                await self._fill()
+                if not self._in_flight:
+                    break
+                group = await self._next()
+                values, errors = await self._harvest(group)
+                bar.update(len(values))
+                if not errors:
+                    yield values
+                    continue
+                good, error = self._sort_out(values, errors)
+                if good:
+                    yield good
+                if error is not None:
+                    raise safe_to_raise(error)
+        if self._source.error is not None:
+            raise self._source.error
+
+    async def _fill(self) -> None:
+        """Send off items until the look-ahead is reached."""
+        while not self._source.is_empty and len(self._in_flight) < self._limit():
+            items = await self._source.take(self._group_size())
+            if not items:
+                break
+            for group in await self._launch(items):
+                self._in_flight.append(group)
+                if group.job is None:
+                    self._on_done(group)
+                else:
+                    group.job._listen(lambda _, group=group: self._on_done(group))  # type: ignore[misc]
+
+    def _limit(self) -> int:
+        lane = self._runner._engine.dispatchers[self._plan.lane].lane
+        if self._lookahead is not None:
+            return max(1, self._lookahead // self._group_size())
+        return (GROUPS_PER_WORKER if self._grouped else 2) * lane.size() + 1
+
+    def _group_size(self) -> int:
+        if not self._grouped:
+            return 1
+        if self._lookahead is None:
+            return self._size
+        lane = self._runner._engine.dispatchers[self._plan.lane].lane
+        return max(1, min(self._size, self._lookahead // (2 * lane.size())))
+
+    async def _launch(self, items: list[Any]) -> list[_Group]:
+        """Send off one group; if it cannot be pickled, its items one by one."""
+        try:
+            job = await self._submit(items)
+        except NotSendable as error:
+            if len(items) == 1:
+                return [_Group(items, None, error)]
+            return [group for item in items for group in await self._launch([item])]
+        return [_Group(items, job, None)]
+
+    async def _submit(self, items: list[Any]) -> Job[Any]:
+        args = (items,) if self._grouped else (items[0] if self._source.is_wide else (items[0],))
+        runner = self._runner
+        job: Job[Any] = runner._make(self._plan, args, {})
+        payload = job._call.payload
+        if self._grouped and payload is not None and len(payload.data) > GROUP_BYTES:
+            self._size = max(1, len(items) // 2)
+        if not job._call.number:
+            if job._desk.queue.full():
+                await runner._wait_for_room(job)
+            runner._engine.accept(job)
+        return job
+
+    def _on_done(self, group: _Group) -> None:
+        self._ready.append(group)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _next(self) -> _Group:
+        """The next group to hand out: the oldest, or the first to be ready."""
+        if self._ordered:
+            group = self._in_flight[0]
+            if group.job is not None:
+                await group.job.wait()
+            self._in_flight.popleft()
+            self._ready.clear()
+            return group
+        while not self._ready:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        group = self._ready.popleft()
+        self._in_flight.remove(group)
+        return group
+
+    async def _harvest(self, group: _Group) -> tuple[list[R], dict[int, BaseException]]:
+        """A value per item; errors by index."""
+        job = group.job
+        if job is None:
+            return [cast(R, None)], {0: cast(BaseException, group.error)}
+        error = job.exception()
+        if error is None:
+            if not self._grouped:
+                return [job.result()], {}
+            chunk: ChunkResult = job.result()
+            self._learn(job._call, len(chunk.values))
+            return chunk.values, chunk.errors
+        if len(group.items) == 1:
+            return [cast(R, None)], {0: error}
+        return await self._redo(group, error, job.state)
+
+    def _learn(self, call: Call, items: int) -> None:
+        """Choose the next group's size by how long this one took."""
+        seconds = call.seconds / items
+        wanted = int(GROUP_SECONDS / seconds) if seconds > 0 else GROUP_ITEMS
+        self._size = max(1, min(wanted, self._size * GROWTH, GROUP_ITEMS))
+
+    async def _redo(
+        self, group: _Group, error: BaseException, state: JobState
+    ) -> tuple[list[R], dict[int, BaseException]]:
+        """A whole group ended badly: find the item to blame, and run the others again."""
+        items = group.items
+        if state is JobState.CANCELLED:
+            return [cast(R, None)] * len(items), dict.fromkeys(range(len(items)), error)
+        if isinstance(error, WorkerLost) and error.item < len(items):
+            parts = [items[: error.item], items[error.item : error.item + 1], items[error.item + 1 :]]
+        else:
+            parts = [[item] for item in items]
+        values: list[R] = []
+        errors: dict[int, BaseException] = {}
+        for index, part in enumerate(parts):
+            if not part:
+                continue
+            if isinstance(error, WorkerLost) and index == 1 and len(parts) == 3:
+                part_values, part_errors = [cast(R, None)], {0: cast(BaseException, error)}
+            else:
+                part_values, part_errors = await self._again(part)
+            errors.update({len(values) + at: problem for at, problem in part_errors.items()})
+            values.extend(part_values)
+        return values, errors
+
+    async def _again(self, items: list[Any]) -> tuple[list[R], dict[int, BaseException]]:
+        group = (await self._launch(items))[0] if len(items) == 1 else _Group(items, await self._submit(items), None)
+        self._in_flight.appendleft(group)
+        try:
+            if group.job is not None:
+                await group.job.wait()
+        finally:
+            self._in_flight.remove(group)
+        return await self._harvest(group)
+
+    def _sort_out(self, values: list[R], errors: dict[int, BaseException]) -> tuple[list[R], BaseException | None]:
+        """What to hand out, and what to raise after it."""
+        if self._on_error == "return":
+            return [cast(R, errors.get(index, value)) for index, value in enumerate(values)], None
+        if self._on_error == "skip":
+            return [value for index, value in enumerate(values) if index not in errors], None
+        first = min(errors)
+        return values[:first], errors[first]
+
+
+class _Group:
+    """Items that travel together."""
+
+    __slots__ = ("error", "items", "job")
+
+    def __init__(self, items: list[Any], job: Job[Any] | None, error: BaseException | None) -> None:
+        self.items = items
+        self.job = job
+        self.error = error
+
+
+def _grouped(plan: Plan, *, starred: bool) -> Plan:
+    group_plan = Plan(plan.fn, plan.name, plan.lane, plan.options, plan.is_coroutine)
+    group_plan.by_name = plan.by_name
+    group_plan.chunked = True
+    group_plan.starred = starred
+    return group_plan
+
+
+class _Source:
+    """One or more iterables, sync or async, taken a few items at a time.
+
+    `error` is what a source raised; the items before it still count.
+    """
+
+    def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
+        self.is_wide = len(iterables) > 1
+        self.is_empty = False
+        self.error: Exception | None = None
+        self._is_async = any(hasattr(iterable, "__aiter__") for iterable in iterables)
+        if self._is_async:
+            self._steps = [_step(iterable) for iterable in iterables]
+        else:
+            plain = cast(tuple[Iterable[Any], ...], iterables)
+            self._iterator = zip(*plain, strict=False) if self.is_wide else iter(plain[0])
+
+    async def take(self, count: int) -> list[Any]:
+        """Up to `count` items; fewer only at the end."""
+        items: list[Any] = []
+        try:
+            if self._is_async:
+                while len(items) < count:
+                    row = [await step() for step in self._steps]
+                    items.append(tuple(row) if self.is_wide else row[0])
+            else:
+                items.extend(islice(self._iterator, count))
+        except StopAsyncIteration:
+            self.is_empty = True
+        except Exception as error:
+            self.error = error
+        self.is_empty = self.is_empty or len(items) < count
+        return items
+
+
+def _step(iterable: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Any]:
+    """How to get the next item of a source, as a coroutine function."""
+    if isinstance(iterable, AsyncIterable):
+        return aiter(iterable).__anext__
+    iterator = iter(iterable)
+
+    async def step() -> Any:
+        for item in iterator:
+            return item
+        raise StopAsyncIteration
+
+    return step

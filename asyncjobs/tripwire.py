@@ -1,0 +1,71 @@
+"""Notice what a job changes in its process, and put it back before the next job.
+
+Setting the wires costs a job that changes nothing no time at all; a look at the working
+directory, the environment and every signal after each job would cost more than a small job.
+Runs in worker processes only; does not see what C code changes behind Python's back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+
+class Tripwire:
+    """Wraps the functions that change a process; `restore` undoes what they changed."""
+
+    def __init__(self) -> None:
+        self.tripped = False
+        """Something was changed since the last `restore`."""
+        self.spoilt = False
+        """Something was changed that cannot be put back: the process should be replaced."""
+        self._snapshot()
+
+    def _snapshot(self) -> None:
+        self._directory = os.getcwd()
+        self._mask = os.umask(0)
+        os.umask(self._mask)
+        self._environment = dict(os.environ)
+        self._handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    def arm(self) -> None:
+        """Wrap the functions; call once, in the worker's main thread."""
+        for module, names in (
+            (os, ("chdir", "fchdir", "umask", "putenv", "unsetenv")),
+            (signal, ("signal", "setitimer", "alarm")),
+        ):
+            for name in names:
+                if hasattr(module, name):
+                    setattr(module, name, self._watched(getattr(module, name)))
+        register = atexit.register
+
+        def register_and_spoil(*args: Any, **kwargs: Any) -> Any:
+            self.spoilt = True
+            return register(*args, **kwargs)
+
+        atexit.register = register_and_spoil
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.tripped = True
+            return function(*args, **kwargs)
+
+        watched.__name__ = watched.__qualname__ = function.__name__
+        watched.__wrapped__ = function  # type: ignore[attr-defined]
+        return watched
+
+    def restore(self) -> None:
+        """Put back the directory, the mask, the environment, the timers and the handlers."""
+        os.chdir(self._directory)
+        os.umask(self._mask)
+        for name in set(os.environ) - set(self._environment):
+            del os.environ[name]
+        os.environ.update(self._environment)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in self._handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        self.tripped = False

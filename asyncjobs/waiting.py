@@ -1,0 +1,42 @@
+"""Wait for several jobs: `gather` and `as_completed`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, TypeVar
+
+from asyncjobs.job import Job
+
+R = TypeVar("R")
+
+
+async def gather(jobs: Iterable[Job[R]]) -> list[R]:
+    """The values of `jobs`, in their order; the first failure (in that order) is raised.
+
+    The other jobs go on: cancel them yourself if they are of no use any more.
+    """
+    waiting = list(jobs)
+    for job in waiting:
+        await job.wait()
+    return [job.result() for job in waiting]
+
+
+async def as_completed(jobs: Iterable[Job[R]]) -> AsyncIterator[Job[R]]:
+    """The jobs themselves, each as soon as it has ended."""
+    waiting = list(jobs)
+    ready: deque[Job[Any]] = deque()
+    arrived = asyncio.Event()
+
+    def on_end(job: Job[Any]) -> None:
+        ready.append(job)
+        arrived.set()
+
+    for job in waiting:
+        job.add_done_callback(on_end)
+    for _ in waiting:
+        while not ready:
+            arrived.clear()
+            await arrived.wait()
+        yield ready.popleft()

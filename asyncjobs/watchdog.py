@@ -1,0 +1,112 @@
+"""Notice an event loop that does not answer, and say what holds it.
+
+One sleeping thread; while nothing runs it is parked and costs nothing. It sees a coroutine
+that blocks (and shows its stack), and afterwards a call that kept the interpreter lock, as
+then it could not run itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from time import monotonic
+
+from asyncjobs.stats import Histogram, Percentiles
+
+logger = logging.getLogger("asyncjobs")
+
+PARK_AFTER = 4
+"""Quiet looks in a row after which the thread parks."""
+
+
+class Watchdog:
+    """Pings `loop` and logs a warning when no answer comes for `threshold` seconds.
+
+    `suspects()` names what may be to blame; `is_quiet()` says that there is nothing to
+    watch. Start it on the loop's own thread.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threshold: float,
+        suspects: Callable[[], str],
+        is_quiet: Callable[[], bool],
+    ) -> None:
+        self._loop = loop
+        self._threshold = threshold
+        self._suspects = suspects
+        self._is_quiet = is_quiet
+        self._loop_thread = threading.get_ident()
+        self._lags = Histogram()
+        self._answered = threading.Event()
+        self._wanted = threading.Event()
+        self._closed = False
+        self.is_parked = True
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """There is something to watch."""
+        self.is_parked = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="asyncjobs-watchdog", daemon=True)
+            self._thread.start()
+        self._wanted.set()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._wanted.set()
+        self._answered.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def lags(self) -> Percentiles:
+        """How long the loop took to answer."""
+        return self._lags.summary()
+
+    def _run(self) -> None:
+        quiet = 0
+        while not self._closed:
+            self._wanted.clear()
+            quiet = quiet + 1 if self._is_quiet() else 0
+            if quiet >= PARK_AFTER:
+                self.is_parked = True
+                # Work that came between the look and the flag has set nothing: look again.
+                if self._is_quiet():
+                    self._wanted.wait()
+                self.is_parked = False
+                quiet = 0
+            self._look()
+            self._wanted.wait(self._threshold)
+
+    def _look(self) -> None:
+        self._answered.clear()
+        asked = monotonic()
+        try:
+            self._loop.call_soon_threadsafe(self._answered.set)
+        except RuntimeError:  # the loop is closed: nothing is left to watch
+            self._closed = True
+            return
+        if not self._answered.wait(self._threshold) and not self._closed:
+            self._bark(monotonic() - asked)
+            self._answered.wait()
+        waited = monotonic() - asked
+        self._lags.add(waited)
+
+    def _bark(self, waited: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        stack = "".join(traceback.format_stack(frame, limit=12)) if frame is not None else "(no stack)\n"
+        del frame
+        held = (
+            " (the watchdog itself could not run: something kept the interpreter lock)"
+            if waited > 2 * self._threshold
+            else ""
+        )
+        logger.warning(
+            "the event loop has not answered for %.2f s%s; %s. It is here:\n%s", waited, held, self._suspects(), stack
+        )

@@ -1,0 +1,1 @@
+"""What travels between a runner and its worker processes, and in which form."""

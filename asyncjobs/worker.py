@@ -1,0 +1,452 @@
+"""The far side of a process slot: read a frame, call, answer.
+
+Runs in a worker process as the one resident call of its executor. Loads neither asyncio
+nor numpy. Two threads: the main one runs jobs, the control one hears the runner at any
+time. What they share is guarded by one lock, with which each ticket is claimed:
+
+    claimed   the last ticket taken; tickets only grow
+    running   the ticket whose function runs now, 0 between jobs
+    revoked   tickets that were taken back before they were claimed
+
+The cell is eight shared bytes that outlive us: the ticket that we run. After our death the
+runner reads there who is to blame.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import mmap
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, NamedTuple, NoReturn, cast
+from weakref import WeakValueDictionary
+
+from asyncjobs import context, token
+from asyncjobs.errors import JobStopped, ResultNotSendable, ResultTooLarge
+from asyncjobs.lanes.spawning import Descriptor
+from asyncjobs.token import CancelToken, StopReason
+from asyncjobs.tripwire import Tripwire
+from asyncjobs.wire import codec, failure, frames
+
+CALL_HEAD = struct.Struct("<IIQB")
+"""Before the pickled arguments: function, attempt, job number, flags."""
+KEYWORDS = 1
+STARRED = 2
+CELL_SIZE = 16
+"""Two numbers: the ticket that runs, and in a chunk the item that runs."""
+PROGRESS_INTERVAL = 0.05
+"""Seconds between two progress reports of one job; the last one always goes out."""
+
+
+class Settings(NamedTuple):
+    """What a worker is given when it starts."""
+
+    data: socket.socket
+    control: socket.socket
+    cell: Descriptor
+    stdout: Descriptor | None
+    stderr: Descriptor | None
+    runner_id: str
+    env: dict[str, str]
+    preload: tuple[str, ...]
+    initializer: bytes | None
+    """Pickled ``(function, args)``."""
+
+
+class Definition(NamedTuple):
+    """A function as the runner describes it once; calls then name its number."""
+
+    name: str
+    reference: codec.Reference
+    max_result: int | None
+
+
+_settings: Settings | None = None
+
+
+def boot(settings: Settings) -> None:
+    """The executor's initializer: keeps the descriptors that only a starting process gets."""
+    global _settings
+    _settings = settings
+
+
+def serve() -> NoReturn:
+    """The resident call: runs jobs until the runner goes away. Never returns."""
+    assert _settings is not None
+    try:
+        _leave_the_terminal()
+        _take_over_output(_settings)
+        worker = Worker(_settings)
+        worker.prepare()
+        worker.run()
+    # A worker has nobody to raise to: say why on stderr, which the runner keeps.
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(1)
+
+
+def _leave_the_terminal() -> None:
+    """Ctrl-C is the runner's to handle, and a dead runner takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _take_over_output(settings: Settings) -> None:
+    for given, descriptor, name in ((settings.stdout, 1, "stdout"), (settings.stderr, 2, "stderr")):
+        if given is not None:
+            os.dup2(given.number, descriptor)
+            os.close(given.number)
+            # Anew, for the old one remembers what kind of file the descriptor was.
+            stream = open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+    faulthandler.enable(2)
+
+
+class Worker:
+    """One worker process: its channels, its functions and the job that it runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._data = settings.data
+        self._control = settings.control
+        self._cell_map = mmap.mmap(settings.cell.number, CELL_SIZE)
+        self._cell = memoryview(self._cell_map).cast("Q")
+        self._definitions: dict[int, tuple[Definition, list[Callable[..., Any]]]] = {}
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._claimed = 0
+        self._running = 0
+        self._interrupted = 0
+        self._revoked: set[int] = set()
+        self._stops: dict[int, StopReason] = {}
+        self._job: WorkerJob | None = None
+        self._call: tuple[int, int, Definition, int] | None = None
+        self._twins: WeakValueDictionary[int, CancelToken] = WeakValueDictionary()
+        self._raised: dict[int, StopReason] = {}
+        self._forked = False
+        self._retiring = False
+        self._threads = 0
+
+    # --- coming up ----------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Environment, preloads, the user's initializer; then say hello."""
+        os.environ.update(self._settings.env)
+        context.resident(self._current)
+        token.adopt_with(self._twin)
+        for name in self._settings.preload:
+            __import__(name)
+        if self._settings.initializer is not None:
+            initializer, args = codec.loads(self._settings.initializer)
+            initializer(*args)
+        os.register_at_fork(after_in_child=self._in_a_fork)
+        signal.signal(signal.SIGUSR1, self._interrupt)
+        self._tripwire = Tripwire()
+        self._tripwire.arm()
+        threading.Thread(target=self._hear, name="asyncjobs-control", daemon=True).start()
+        self._threads = threading.active_count()
+        self._send(frames.HELLO, 0, pickle.dumps(os.getpid()))
+
+    def _in_a_fork(self) -> None:
+        # The copies must not hold our channels open after our death, and a child that
+        # returns into the worker loop must not answer.
+        self._forked = True
+        for descriptor in (self._data.fileno(), self._control.fileno(), self._settings.cell.number):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    # --- the main thread ----------------------------------------------------------------
+
+    def run(self) -> None:
+        """Read frames and do what they say, until the runner goes away."""
+        reader = frames.FrameReader()
+        receive = self._data.recv_into
+        while not self._retiring:
+            nbytes = receive(reader.buffer())
+            if not nbytes:
+                os._exit(0)
+            reader.filled(nbytes)
+            for kind, ticket, _, body in reader.frames():
+                if kind == frames.CALL or kind == frames.CHUNK:
+                    self._take(kind, ticket, body)
+                    if self._retiring:
+                        break
+                elif kind == frames.DEFINE:
+                    self._definitions[ticket] = (Definition(*codec.loads(body)), [])
+                elif kind == frames.FORGET:
+                    self._definitions.pop(ticket, None)
+        self._send(frames.RETIRED, 0, b"")
+        threading.Event().wait()  # the runner has the last word: EXIT, or the end of the channel
+
+    def _take(self, kind: int, ticket: int, body: memoryview) -> None:
+        with self._lock:
+            if ticket in self._revoked:
+                self._revoked.discard(ticket)
+                return
+            self._claimed = ticket
+            self._cell[1] = 0
+            self._cell[0] = ticket
+            self._running = ticket
+        self._answer(kind, ticket, body)
+        # The arguments are gone: from here on nobody is to blame.
+        self._cell[0] = 0
+        self._job = None
+        if self._stops:
+            self._stops.pop(ticket, None)
+        if self._tripwire.tripped:
+            self._tripwire.restore()
+        if self._tripwire.spoilt or threading.active_count() > self._threads:
+            self._retiring = True
+
+    def _answer(self, kind: int, ticket: int, body: memoryview) -> None:
+        function, attempt, number, flags = CALL_HEAD.unpack_from(body)
+        definition, resolved = self._definitions[function]
+        self._call = (ticket, number, definition, attempt)
+        started = perf_counter()
+        # Two layers: the interrupt may hit between the end of the function and `finally`,
+        # but only once, so the outer layer runs undisturbed.
+        try:
+            try:
+                if not resolved:
+                    resolved.append(codec.resolve(definition.reference))
+                arguments = self._arguments(body[CALL_HEAD.size :])
+                if kind == frames.CHUNK:
+                    value = self._each(resolved[0], arguments[0], flags & STARRED)
+                elif flags & KEYWORDS:
+                    value = resolved[0](*arguments[0], **arguments[1])
+                else:
+                    value = resolved[0](*arguments)
+            finally:
+                self._running = 0
+        except JobStopped as stop:
+            self._running = 0
+            outcome, answer = frames.STOPPED, stop.reason.encode()
+        except BaseException as error:
+            self._running = 0
+            self._retiring = self._retiring or isinstance(error, MemoryError)
+            outcome, answer = frames.RAISED, pickle.dumps(failure.capture(error, skip_frames=1), 5)
+        else:
+            outcome, answer = self._encoded(kind, value, definition)
+        if self._forked:
+            os._exit(0)
+        self._flush()
+        self._send(outcome, ticket, answer, perf_counter() - started)
+
+    def _arguments(self, data: memoryview) -> Any:
+        try:
+            return codec.loads(data)
+        except BaseException as error:
+            error.add_note("raised while the arguments of the job were unpickled in the worker")
+            raise
+
+    def _each(self, fn: Callable[..., Any], items: list[Any], starred: int) -> tuple[list[Any], dict[int, Any]]:
+        """One value per item; what an item raised stands beside, by its index."""
+        values: list[Any] = []
+        failures: dict[int, failure.Failure] = {}
+        append, cell = values.append, self._cell
+        for item in items:
+            try:
+                append(fn(*item) if starred else fn(item))
+            except JobStopped:
+                raise
+            except BaseException as error:
+                failures[len(values)] = failure.capture(error, skip_frames=1)
+                append(None)
+            cell[1] += 1
+        return values, failures
+
+    def _encoded(self, kind: int, value: Any, definition: Definition) -> tuple[int, bytes]:
+        try:
+            with_tokens = token.travelling()
+            with with_tokens:
+                data = codec.encode(value)
+        except BaseException as error:
+            if kind == frames.CHUNK:
+                return frames.RETURNED, self._encoded_items(*value)
+            return frames.RAISED, pickle.dumps(failure.capture(_not_sendable(value, error)), 5)
+        limit = definition.max_result
+        if limit is not None and len(data) > limit:
+            problem = ResultTooLarge(f"{definition.name} returned {len(data)} bytes; max_result is {limit}")
+            problem.nbytes, problem.limit = len(data), limit
+            return frames.RAISED, pickle.dumps(failure.capture(problem), 5)
+        return frames.RETURNED, data
+
+    def _encoded_items(self, values: list[Any], failures: dict[int, Any]) -> bytes:
+        """Some value of a chunk does not pickle: find which, and say so for it alone."""
+        for index, value in enumerate(values):
+            try:
+                codec.encode(value)
+            except BaseException as error:
+                failures[index] = failure.capture(_not_sendable(value, error))
+                values[index] = None
+        return codec.encode((values, failures))
+
+    def _flush(self) -> None:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            self._retiring = True  # the job closed them; the next one gets a fresh process
+
+    def _send(self, kind: int, ticket: int, body: bytes, seconds: float = 0.0) -> None:
+        head = frames.header(kind, ticket, body, seconds)
+        with self._sending:
+            if len(body) < 65536:
+                self._data.sendall(head + body)
+            else:
+                self._data.sendall(head)
+                self._data.sendall(body)
+
+    def _interrupt(self, *_: object) -> None:
+        """SIGUSR1, in the main thread: raise in the job, and only in that job, once."""
+        if self._running and self._interrupted == self._running:
+            self._interrupted = 0
+            reason = self._stops.get(self._running)
+            raise JobStopped(reason.text if reason else "stopped")
+
+    # --- what the running job sees ------------------------------------------------------
+
+    def _current(self) -> WorkerJob | None:
+        call = self._call
+        if not self._running or call is None:
+            return None
+        with self._lock:
+            if self._job is None or self._job.ticket != call[0]:
+                self._job = WorkerJob(self, *call)
+                reason = self._stops.get(call[0])
+                if reason is not None:
+                    self._job.token.raise_for(reason)
+            return self._job
+
+    def job_id(self, number: int) -> str:
+        """As the runner writes it."""
+        return f"{self._settings.runner_id}-{number}"
+
+    def report(self, ticket: int, progress: tuple[float, float | None, str]) -> None:
+        """Send a progress report."""
+        self._send(frames.PROGRESS, ticket, pickle.dumps(progress, 5))
+
+    def _twin(self, number: int) -> CancelToken:
+        """The local twin of a token of the runner's: raised together, either way."""
+        twin = self._twins.get(number)
+        if twin is None:
+            twin = self._twins[number] = CancelToken()
+            twin.add_callback(lambda reason: self._tell_raised(number, reason))
+            if number in self._raised:
+                twin.raise_for(self._raised[number])
+        return twin
+
+    def _tell_raised(self, number: int, reason: StopReason) -> None:
+        if number not in self._raised:
+            self._raised[number] = reason
+            self._send(frames.TOKEN_RAISED, number, pickle.dumps(tuple(reason), 5))
+
+    # --- the control thread -------------------------------------------------------------
+
+    def _hear(self) -> None:
+        reader = frames.FrameReader()
+        while True:
+            try:
+                nbytes = self._control.recv_into(reader.buffer())
+            except OSError:
+                nbytes = 0
+            if not nbytes:
+                os._exit(0)
+            reader.filled(nbytes)
+            for frame in reader.frames():
+                self._obey(frame.kind, frame.ticket, bytes(frame.body))
+
+    def _obey(self, kind: int, ticket: int, body: bytes) -> None:
+        if kind == frames.EXIT:
+            os._exit(0)
+        elif kind == frames.REVOKE:
+            self._revoke(pickle.loads(body))
+        elif kind == frames.CANCEL:
+            self._stop(ticket, StopReason(*pickle.loads(body)))
+        elif kind == frames.INTERRUPT:
+            self._break_off(ticket)
+        elif kind == frames.TOKEN:
+            reason = self._raised[ticket] = StopReason(*pickle.loads(body))
+            twin = self._twins.get(ticket)
+            if twin is not None:
+                twin.raise_for(reason)
+
+    def _revoke(self, tickets: list[int]) -> None:
+        with self._lock:
+            taken_back = [ticket for ticket in tickets if ticket > self._claimed]
+            self._revoked.update(taken_back)
+        body = pickle.dumps(taken_back, 5)
+        self._control.sendall(frames.encode(frames.REVOKED, 0, body))
+
+    def _stop(self, ticket: int, reason: StopReason) -> None:
+        with self._lock:
+            if ticket < self._claimed:
+                return
+            self._stops[ticket] = reason
+            job = self._job
+        if job is not None and job.ticket == ticket:
+            job.token.raise_for(reason)
+
+    def _break_off(self, ticket: int) -> None:
+        with self._lock:
+            if self._running != ticket:
+                return
+            self._interrupted = ticket
+        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGUSR1)
+
+
+def _not_sendable(value: object, error: BaseException) -> ResultNotSendable:
+    try:
+        shown = repr(value)[:200]
+    # The user's __repr__ may raise anything at all.
+    except BaseException:
+        shown = "<unprintable>"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    return ResultNotSendable(
+        f"the result, a {kind}, does not pickle: {failure.type_name(error)}: {error}; it is {shown}"
+    )
+
+
+class WorkerJob:
+    """The running job, as `current_job()` shows it in a worker."""
+
+    runs_in = "process"
+
+    def __init__(self, worker: Worker, ticket: int, number: int, definition: Definition, attempt: int) -> None:
+        self._worker = worker
+        self._number = number
+        self._reported_at = 0.0
+        self.ticket = ticket
+        self.name = definition.name
+        self.attempt = attempt
+        self.token = CancelToken()
+
+    @property
+    def id(self) -> str:
+        return self._worker.job_id(self._number)
+
+    @property
+    def runner(self) -> NoReturn:
+        raise RuntimeError(
+            f"job {self.name!r} runs in a worker process, where there is no runner: "
+            "return what is to be submitted and submit it from the loop"
+        )
+
+    def report_progress(self, done: float, total: float | None, note: str) -> None:
+        now = perf_counter()
+        if now - self._reported_at >= PROGRESS_INTERVAL or done == total:
+            self._reported_at = now
+            self._worker.report(self.ticket, (done, total, note))

@@ -1,0 +1,80 @@
+"""Imports are light: each worker process pays for them. Fresh interpreters, since this one has loaded everything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+HEAVY = ("asyncio", "anyio", "uvloop", "sqlite3", "numpy", "plotly", "multiprocessing.pool", "typer", "rich", "tqdm")
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after one statement."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def public_names() -> list[str]:
+    """What the package says it offers."""
+    import asyncjobs
+
+    return sorted(asyncjobs.__all__)
+
+
+@pytest.mark.parametrize("module", HEAVY)
+def test_import_of_the_worker_leaves_out(module: str) -> None:
+    assert module not in loaded_by("import asyncjobs.worker")
+
+
+def test_import_of_the_package_alone_loads_none_of_its_modules() -> None:
+    loaded = loaded_by("import asyncjobs")
+    assert sorted(name for name in loaded if name.startswith("asyncjobs.")) == []
+    assert "asyncio" not in loaded
+
+
+@pytest.mark.parametrize("module", ["numpy", "plotly", "sqlite3", "typer", "rich", "tqdm", "asyncjobs.bench"])
+def test_import_of_the_runner_leaves_out(module: str) -> None:
+    assert module not in loaded_by("from asyncjobs import Runner")
+
+
+def test_import_of_the_command_line_loads_neither_numpy_nor_plotly() -> None:
+    assert {"numpy", "plotly"} & loaded_by("import asyncjobs.cli") == set()
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_every_public_name_can_be_had(name: str) -> None:
+    import asyncjobs
+
+    assert getattr(asyncjobs, name) is not None
+
+
+def test_public_names_are_listed_by_dir() -> None:
+    import asyncjobs
+
+    assert set(asyncjobs.__all__) <= set(dir(asyncjobs))
+
+
+def test_an_unknown_name_raises_attribute_error_with_the_name() -> None:
+    import asyncjobs
+
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = asyncjobs.no_such_name  # type: ignore[attr-defined]
+
+
+def test_star_import_gives_the_public_names() -> None:
+    code = "from asyncjobs import *; import asyncjobs; assert all(name in globals() for name in asyncjobs.__all__)"
+    assert loaded_by(code)
+
+
+def test_the_package_is_marked_as_typed() -> None:
+    assert (ROOT / "asyncjobs" / "py.typed").is_file()
