@@ -4,7 +4,9 @@ Names are loaded when they are first used: every worker process runs this file f
 must not pay for the runner.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -62,3 +64,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """Keeps `asyncjobs.job` the decorator: importing the module `asyncjobs.job` would put itself there."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, (__name__,)  # as any module pickles for cloudpickle
+
+
+sys.modules[__name__].__class__ = _Package

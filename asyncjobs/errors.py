@@ -56,6 +56,8 @@ class WorkerLost(JobError, BrokenProcessPool):
     """The worker process died while it ran the job.
 
     Attributes:
+        lane: the name of the job's lane.
+        attempt: which attempt it was.
         pid: the worker's process id.
         signal: the signal's number, None if it was no signal or is unknown.
         exit_code: the exit code, None if it was a signal or is unknown.
@@ -65,6 +67,8 @@ class WorkerLost(JobError, BrokenProcessPool):
         item: in a group of a map's items, the one that ran.
     """
 
+    lane: str = ""
+    attempt: int = 0
     pid: int | None = None
     signal: int | None = None
     exit_code: int | None = None

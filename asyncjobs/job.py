@@ -17,6 +17,7 @@ from asyncjobs.context import running
 from asyncjobs.events import Progress
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
+from asyncjobs.options import is_number
 from asyncjobs.state import Event, JobState, advance
 from asyncjobs.token import StopReason
 from asyncjobs.wire.failure import safe_to_raise
@@ -27,6 +28,10 @@ R = TypeVar("R")
 logger = logging.getLogger("asyncjobs")
 
 _making = threading.Lock()
+
+# Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
+_QUEUED, _SUCCEEDED = JobState.QUEUED, JobState.SUCCEEDED
+_FAIL, _TIME_OUT, _LOSE = Event.FAIL, Event.TIME_OUT, Event.LOSE
 
 CancelAnswer = Literal["cancelled", "requested", "ended"]
 
@@ -79,9 +84,9 @@ class Job(Generic[R_co]):
         self._desk = desk
         self._call = call
         call.owner = self
-        self._state = JobState.QUEUED
+        self._state = _QUEUED
         # State, instant, state, instant ...: flat, since a million queued jobs have one each.
-        self._marks: tuple[Any, ...] = (JobState.QUEUED, now)
+        self._marks: tuple[Any, ...] = (_QUEUED, now)
         self._value: Any = None
         self._error: BaseException | None = None
         self._listeners: deque[Callable[[Job[Any]], object]] | None = None
@@ -150,7 +155,7 @@ class Job(Generic[R_co]):
 
     def done(self) -> bool:
         """Whether it is in a final state."""
-        return self._state >= JobState.SUCCEEDED
+        return self._state >= _SUCCEEDED
 
     def result(self) -> R_co:
         """The value, or the job's own exception raised.
@@ -161,7 +166,7 @@ class Job(Generic[R_co]):
         error = self.exception()
         if error is not None:
             raise safe_to_raise(error)
-        return cast(R_co, self._value)
+        return self._value  # type: ignore[no-any-return]
 
     def exception(self) -> BaseException | None:
         """What it raised, or the `JobError` that says what became of it; None if it succeeded.
@@ -169,20 +174,20 @@ class Job(Generic[R_co]):
         Raises:
             asyncio.InvalidStateError: it has not ended.
         """
-        if self._state < JobState.SUCCEEDED:
+        if self._state < _SUCCEEDED:
             raise asyncio.InvalidStateError(f"{self!r} has not ended; await it")
         if self._unseen is not None:
             self._unseen.was_seen = True
         return self._error
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        if self._state < JobState.SUCCEEDED:
+        if self._state < _SUCCEEDED:
             yield from self._ended()
-        return self.result()
+        return self._value if self._error is None else self.result()
 
     async def wait(self) -> None:
         """Wait until it has ended, whatever became of it; raises nothing of its own."""
-        if self._state < JobState.SUCCEEDED:
+        if self._state < _SUCCEEDED:
             await _Awaitable(self)
 
     def _ended(self) -> Generator[Any, None, None]:
@@ -191,7 +196,7 @@ class Job(Generic[R_co]):
         if loop is self._desk.loop:
             listener: Callable[[Job[Any]], object] = lambda _: future.done() or future.set_result(None)  # noqa: E731
         else:
-            listener = lambda _: loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))  # noqa: E731
+            listener = lambda _: call_soon(loop, lambda: future.done() or future.set_result(None))  # noqa: E731
         self._listen(listener)
         waiter = running.get()
         forget = self._desk.waits(waiter, self, future) if isinstance(waiter, Call) else None
@@ -206,7 +211,8 @@ class Job(Generic[R_co]):
     def add_done_callback(self, callback: Callable[[Job[R_co]], object]) -> None:
         """Call `callback(job)` on the runner's loop when it has ended; soon, if it has.
 
-        What a callback raises is logged; it harms neither the job nor other callbacks.
+        What a callback raises is logged; it harms neither the job nor other callbacks. Once
+        that loop is closed, callbacks run where the job is looked at.
         """
 
         def guarded(job: Job[Any]) -> None:
@@ -216,7 +222,7 @@ class Job(Generic[R_co]):
             except BaseException:
                 logger.exception("a done callback of job %r raised", job.name)
 
-        self._listen(lambda job: self._desk.loop.call_soon_threadsafe(guarded, job))
+        self._listen(lambda job: call_soon(self._desk.loop, guarded, job) or guarded(job))
 
     def _listen(self, listener: Callable[[Job[Any]], object]) -> None:
         # From any thread. 1. We append. 2. We look whether the job has ended meanwhile.
@@ -225,7 +231,7 @@ class Job(Generic[R_co]):
             with _making:
                 self._listeners = self._listeners if self._listeners is not None else deque()
         self._listeners.append(listener)
-        if self._state >= JobState.SUCCEEDED:
+        if self._state >= _SUCCEEDED:
             self._tell()
 
     def _tell(self) -> None:
@@ -254,10 +260,10 @@ class Job(Generic[R_co]):
         if self.done():
             return "ended"
         if grace is not None:
-            if not 0 <= grace < float("inf"):
+            if not (is_number(grace) and grace >= 0):
                 raise ValueError(f"grace={grace!r} is not allowed; allowed: seconds from 0")
             self._call.grace = grace
-        self._call.token.cancel(reason)
+        self._call.end(StopReason("cancel", reason))
         return "cancelled" if self._state is JobState.CANCELLED else "requested"
 
     # --- the engine's side --------------------------------------------------------------
@@ -283,7 +289,7 @@ class Job(Generic[R_co]):
     def settle(self, event: Event, value: Any, error: BaseException | None, now: float) -> JobState:
         """Make the last move: the value or error stands before anybody can see the state."""
         self._value, self._error = value, error
-        if error is not None and event in (Event.FAIL, Event.TIME_OUT, Event.LOSE):
+        if error is not None and event in (_FAIL, _TIME_OUT, _LOSE):
             self._unseen = _Unseen(self.name, error)
         return self.move(event, now)
 
@@ -311,6 +317,17 @@ class _Unseen:
     def __del__(self) -> None:
         if not self.was_seen:
             logger.error("job %r failed and nobody looked at it: %r", self._name, self._error)
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> bool:
+    """Have `loop` call it, from any thread; False if that loop is closed, so that nobody waits there."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        return False
+    return True
 
 
 def _remove(listeners: deque[Any], listener: object) -> None:

@@ -7,6 +7,7 @@ stood, beyond the bound if need be. Knows calls only by number, priority and pla
 from __future__ import annotations
 
 import asyncio
+import sys
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ class JobQueue(asyncio.Queue[Call]):
         self._buckets: dict[int, deque[Call]] = {}
         self._order: list[int] = []
         self._live = 0
+        self._room = maxsize if maxsize > 0 else sys.maxsize
         self._withdrawn = 0
         self._getters: deque[asyncio.Future[None]]
         self._putters: deque[asyncio.Future[None]]
@@ -50,7 +52,7 @@ class JobQueue(asyncio.Queue[Call]):
 
     def full(self) -> bool:
         """Whether `put` would wait."""
-        return 0 < self.maxsize <= self._live
+        return self._live >= self._room
 
     # --- in -----------------------------------------------------------------------------
 
@@ -60,18 +62,16 @@ class JobQueue(asyncio.Queue[Call]):
         Raises:
             QueueFull: there is no room.
         """
-        if self.full():
+        if self._live >= self._room:
             raise QueueFull(f"{self._live} jobs wait, and queue_size is {self.maxsize}; await submit(), or wait")
-        self._put(call)
-        self.wake()
-
-    def _put(self, call: Call) -> None:
         line = self._buckets.get(call.priority)
         if line is None:
             line = self._line(call.priority)
         line.append(call)
         call.in_queue = True
         self._live += 1
+        if self._getters or self._reserves:
+            self.wake()
 
     def _line(self, priority: int) -> deque[Call]:
         insort(self._order, -priority)
@@ -94,9 +94,9 @@ class JobQueue(asyncio.Queue[Call]):
 
     # --- out ----------------------------------------------------------------------------
 
-    def _front(self) -> deque[Call] | None:
+    def _front(self) -> deque[Call]:
         """The line whose first call is next, without withdrawn ones before it."""
-        while self._order:
+        while True:
             line = self._buckets[-self._order[0]]
             while line:
                 if line[0].in_queue:
@@ -104,12 +104,9 @@ class JobQueue(asyncio.Queue[Call]):
                 line.popleft()
                 self._withdrawn -= 1
             del self._buckets[-self._order.pop(0)]
-        return None
 
     def _get(self) -> Call:
-        line = self._front()
-        assert line is not None, "get from an empty queue"
-        call = line.popleft()
+        call = self._front().popleft()
         call.in_queue = False
         self._live -= 1
         return call
@@ -118,11 +115,15 @@ class JobQueue(asyncio.Queue[Call]):
         """The next call if there is one, and if `admits` agrees to it; never waits."""
         if not self._live:
             return None
-        if admits is not None:
+        line = self._buckets[-self._order[0]]
+        if not line or not line[0].in_queue:
             line = self._front()
-            if line is None or not admits(line[0]):
-                return None
-        call = self._get()
+        call = line[0]
+        if admits is not None and not admits(call):
+            return None
+        line.popleft()
+        call.in_queue = False
+        self._live -= 1
         if self._putters and not self.full():
             _wake_next(self._putters)
         return call

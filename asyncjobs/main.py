@@ -18,14 +18,17 @@ except ImportError:  # not on Windows
 
 T = TypeVar("T")
 
+TERMINATION_DRAIN = 10.0
+"""Seconds that runners without a `drain_timeout` drain after SIGTERM."""
+
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     """Run `main` to its end, as `asyncio.run` does, on uvloop if it is installed.
 
     Ctrl-C cancels `main`; an open runner cancels its jobs, each within its grace; then
     KeyboardInterrupt is raised. A second Ctrl-C ends at once. SIGTERM cancels `main` too,
-    but open runners first drain, for at most their `drain_timeout`; then the program exits
-    with code 143.
+    but open runners first drain, for at most their `drain_timeout` (10 s if they have none);
+    then the program exits with code 143. A second SIGTERM cuts the drain short.
 
     Raises:
         SystemExit: 143, after SIGTERM.
@@ -62,10 +65,9 @@ async def _as_main(main: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop
 
 
 def _terminate(loop: asyncio.AbstractEventLoop, terminated: list[bool]) -> None:
-    if terminated:
-        return
+    if not terminated:
+        drain_when_cancelled(loop, TERMINATION_DRAIN)
     terminated.append(True)
-    drain_when_cancelled(loop)
     task = _MAIN_TASKS.get(loop)
     if task is not None:
         task.cancel("SIGTERM")

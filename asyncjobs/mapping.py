@@ -8,13 +8,16 @@ their own (time limits, retries) are jobs of their own.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from asyncjobs.errors import NotSendable, WorkerLost
+from asyncjobs.context import running
+from asyncjobs.errors import NotSendable, RunnerClosed, WorkerLost
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, ChunkResult, Plan
 from asyncjobs.options import DEFAULTS, settle
@@ -44,7 +47,7 @@ class MapRun(Generic[R]):
 
     Iterate it, or ``await run.collect()`` for a list. It starts when it is first asked for a
     result. Leaving the loop early cancels what is in flight; inside ``async with`` that has
-    been awaited when the block ends.
+    been awaited when the block ends, and async generators among the sources are closed.
     """
 
     def __init__(
@@ -66,6 +69,9 @@ class MapRun(Generic[R]):
             raise ValueError(f"lookahead={lookahead!r} is not allowed; allowed: None, or a whole number from 1")
         if on_error not in ("raise", "skip", "return"):
             raise ValueError(f"on_error={on_error!r} is not allowed; allowed: 'raise', 'skip' or 'return'")
+        for name, flag in (("ordered", ordered), ("progress", progress)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name}={flag!r} is not allowed; allowed: True or False")
         self._runner = submitter._runner
         self._submitter = submitter
         self._ordered = ordered
@@ -79,10 +85,15 @@ class MapRun(Generic[R]):
             self._plan = _grouped(plan, starred=len(iterables) > 1)
         self._lookahead = lookahead
         self._size = 1
+        self._taken = 0
+        """Items that were taken and whose results have not been handed out."""
         self._in_flight: deque[_Group] = deque()
         self._ready: deque[_Group] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._results: AsyncIterator[R] | None = None
+        # Weak, or the generator would keep itself alive: a `break` must end it at once.
+        self._results: weakref.ref[AsyncGenerator[R, None]] | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
 
     def _goes_in_groups(self, plan: Plan) -> bool:
         lane = self._runner._engine.dispatchers[plan.lane].lane
@@ -94,16 +105,19 @@ class MapRun(Generic[R]):
     # --- the face -----------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[R]:
-        if self._results is None:
-            self._results = self._iterate()
-        return self._results
+        results = self._results() if self._results is not None else None
+        if results is None:
+            results = self._iterate()
+            self._results = weakref.ref(results)
+        return results
 
     async def collect(self) -> list[R]:
         """All results as a list; the fastest form."""
         values: list[R] = []
         try:
-            async for batch in self._batches():
-                values.extend(batch)
+            async with aclosing(self._batches()) as batches:
+                async for batch in batches:
+                    values.extend(batch)
         finally:
             self._cancel("the map ended early")
         return values
@@ -114,39 +128,49 @@ class MapRun(Generic[R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._results is not None:
-            await self._results.aclose()  # type: ignore[attr-defined]
+        results = self._results() if self._results is not None else None
+        if results is not None:
+            await results.aclose()
         jobs = self._cancel("the map was left")
         for job in jobs:
             await job.wait()
+        if self._feeder is not None:
+            await asyncio.wait([self._feeder])
 
-    async def _iterate(self) -> AsyncIterator[R]:
+    async def _iterate(self) -> AsyncGenerator[R, None]:
         try:
-            async for batch in self._batches():
-                for value in batch:
-                    yield value
+            async with aclosing(self._batches()) as batches:
+                async for batch in batches:
+                    for value in batch:
+                        yield value
         finally:
             self._cancel("the loop over the map was left")
 
     def _cancel(self, reason: str) -> list[Job[Any]]:
+        if self._feeder is not None:
+            self._feeder.cancel()
+        groups = (*self._in_flight, *self._ready)
+        for group in groups:
+            if group.job is not None:
+                group.job._listen(Job.exception)  # looked at: nobody will come for it any more
         jobs = [group.job for group in self._in_flight if group.job is not None and not group.job.done()]
         for job in jobs:
             job.cancel(reason)
-        for group in (*self._in_flight, *self._ready):
-            if group.job is not None and group.job.done():
-                group.job.exception()  # looked at: nobody will come for it any more
         return jobs
 
     # --- the run ------------------------------------------------------------------------
 
-    async def _batches(self) -> AsyncIterator[list[R]]:
+    async def _batches(self) -> AsyncGenerator[list[R], None]:
         """Results, a list at a time."""
+        if self._source.is_async and self._feeder is None:
+            self._feeder = self._runner._engine.start(self._feed())
         with progress_bar(self._progress, self._plan.name, min(self._sizes, default=None)) as bar:
             while True:
-                await self._fill()
-                if not self._in_flight:
-                    break
+                if self._feeder is None:
+                    await self._fill()
                 group = await self._next()
+                if group is None:
+                    break
                 values, errors = await self._harvest(group)
                 bar.update(len(values))
                 if not errors:
@@ -160,12 +184,32 @@ class MapRun(Generic[R]):
         if self._source.error is not None:
             raise self._source.error
 
+    async def _feed(self) -> None:
+        """Keep the look-ahead filled, in a task of its own: while an async source makes us
+        wait for its next item, the results of the ones before it are handed out."""
+        try:
+            while not self._source.is_empty:
+                self._room.clear()
+                await self._fill()
+                if not self._source.is_empty:
+                    await self._room.wait()
+        except asyncio.CancelledError:
+            self._source.error = RunnerClosed("the runner was closed while it read the map's source")
+        # Whatever it is, it belongs to whoever iterates over the results.
+        except BaseException as error:
+            self._source.error = error
+        finally:
+            self._source.is_empty = True
+            await self._source.aclose()
+            self._wake()
+
     async def _fill(self) -> None:
         """Send off items until the look-ahead is reached."""
-        while not self._source.is_empty and len(self._in_flight) < self._limit():
-            items = await self._source.take(self._group_size())
+        while not self._source.is_empty and (count := self._wanted()) > 0:
+            items = await self._source.take(count)
             if not items:
                 break
+            self._taken += len(items)
             for group in await self._launch(items):
                 self._in_flight.append(group)
                 if group.job is None:
@@ -173,19 +217,15 @@ class MapRun(Generic[R]):
                 else:
                     group.job._listen(lambda _, group=group: self._on_done(group))  # type: ignore[misc]
 
-    def _limit(self) -> int:
-        lane = self._runner._engine.dispatchers[self._plan.lane].lane
+    def _wanted(self) -> int:
+        """How many items to take next; 0: the look-ahead is reached."""
+        places = self._runner._engine.dispatchers[self._plan.lane].lane.size()
+        # An async source is asked for one at a time: none may wait here for the next.
+        size = self._size if self._grouped and not self._source.is_async else 1
         if self._lookahead is not None:
-            return max(1, self._lookahead // self._group_size())
-        return (GROUPS_PER_WORKER if self._grouped else 2) * lane.size() + 1
-
-    def _group_size(self) -> int:
-        if not self._grouped:
-            return 1
-        if self._lookahead is None:
-            return self._size
-        lane = self._runner._engine.dispatchers[self._plan.lane].lane
-        return max(1, min(self._size, self._lookahead // (2 * lane.size())))
+            return min(max(1, min(size, self._lookahead // (2 * places))), self._lookahead - self._taken)
+        limit = (GROUPS_PER_WORKER if self._grouped else 2) * places + 1
+        return size if len(self._in_flight) < limit else 0
 
     async def _launch(self, items: list[Any]) -> list[_Group]:
         """Send off one group; if it cannot be pickled, its items one by one."""
@@ -204,32 +244,50 @@ class MapRun(Generic[R]):
         payload = job._call.payload
         if self._grouped and payload is not None and len(payload.data) > GROUP_BYTES:
             self._size = max(1, len(items) // 2)
+        if not job._call.number and job._desk.queue.full():
+            job = await runner._wait_for_room(job)
         if not job._call.number:
-            if job._desk.queue.full():
-                await runner._wait_for_room(job)
             runner._engine.accept(job)
         return job
 
     def _on_done(self, group: _Group) -> None:
-        self._ready.append(group)
+        if not self._ordered:
+            self._ready.append(group)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _next(self) -> _Group:
-        """The next group to hand out: the oldest, or the first to be ready."""
-        if self._ordered:
-            group = self._in_flight[0]
-            if group.job is not None:
-                await group.job.wait()
-            self._in_flight.popleft()
-            self._ready.clear()
-            return group
-        while not self._ready:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        group = self._ready.popleft()
+    async def _next(self) -> _Group | None:
+        """The next group to hand out: the oldest, or the first to be ready; None at the end."""
+        while (group := self._ripe()) is None:
+            if not self._in_flight and self._source.is_empty:
+                return None
+            await self._until_changed()
         self._in_flight.remove(group)
+        self._taken -= len(group.items)
+        self._room.set()
         return group
+
+    def _ripe(self) -> _Group | None:
+        if not self._ordered:
+            return self._ready.popleft() if self._ready else None
+        oldest = self._in_flight[0] if self._in_flight else None
+        return oldest if oldest is not None and (oldest.job is None or oldest.job.done()) else None
+
+    async def _until_changed(self) -> None:
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        oldest = self._in_flight[0].job if self._in_flight else None
+        call = running.get()
+        # Inside a job: waiting for the oldest may be a deadlock, and is then refused.
+        is_nested = isinstance(call, Call) and oldest is not None
+        forget = oldest._desk.waits(call, oldest, waiter) if is_nested else None  # type: ignore
+        try:
+            await waiter
+        finally:
+            if forget is not None:
+                forget()
 
     async def _harvest(self, group: _Group) -> tuple[list[R], dict[int, BaseException]]:
         """A value per item; errors by index."""
@@ -311,6 +369,7 @@ class _Group:
 def _grouped(plan: Plan, *, starred: bool) -> Plan:
     group_plan = Plan(plan.fn, plan.name, plan.lane, plan.options, plan.is_coroutine)
     group_plan.by_name = plan.by_name
+    group_plan.home, group_plan.encodes = plan.home, plan.encodes
     group_plan.chunked = True
     group_plan.starred = starred
     return group_plan
@@ -325,9 +384,10 @@ class _Source:
     def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
         self.is_wide = len(iterables) > 1
         self.is_empty = False
-        self.error: Exception | None = None
-        self._is_async = any(hasattr(iterable, "__aiter__") for iterable in iterables)
-        if self._is_async:
+        self.error: BaseException | None = None
+        self.is_async = any(hasattr(iterable, "__aiter__") for iterable in iterables)
+        self._iterables = iterables
+        if self.is_async:
             self._steps = [_step(iterable) for iterable in iterables]
         else:
             plain = cast(tuple[Iterable[Any], ...], iterables)
@@ -337,7 +397,7 @@ class _Source:
         """Up to `count` items; fewer only at the end."""
         items: list[Any] = []
         try:
-            if self._is_async:
+            if self.is_async:
                 while len(items) < count:
                     row = [await step() for step in self._steps]
                     items.append(tuple(row) if self.is_wide else row[0])
@@ -349,6 +409,16 @@ class _Source:
             self.error = error
         self.is_empty = self.is_empty or len(items) < count
         return items
+
+    async def aclose(self) -> None:
+        """Close the async generators, in the task that ran them."""
+        for iterable in self._iterables:
+            if isinstance(iterable, AsyncGenerator):
+                try:
+                    await iterable.aclose()
+                # What its clean-up raises comes after what is known already.
+                except Exception as error:
+                    self.error = self.error or error
 
 
 def _step(iterable: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Any]:

@@ -79,21 +79,21 @@ class JobOptions:
         token: the job stops when this token is cancelled.
     """
 
-    lane: str | None | Unset = UNSET
-    name: str | None | Unset = UNSET
+    lane: str | Unset | None = UNSET
+    name: str | Unset | None = UNSET
     priority: int | Unset = UNSET
-    timeout: float | None | Unset = UNSET
-    queue_timeout: float | None | Unset = UNSET
-    deadline: float | None | Unset = UNSET
+    timeout: float | Unset | None = UNSET
+    queue_timeout: float | Unset | None = UNSET
+    deadline: float | Unset | None = UNSET
     retries: int | Retry | Unset = UNSET
     lost: str | Unset = UNSET
     grace: float | Unset = UNSET
-    key: str | None | Unset = UNSET
+    key: str | Unset | None = UNSET
     limiter: Any = UNSET
     output: str | Unset = UNSET
     snapshot: bool | Unset = UNSET
-    max_result: int | None | Unset = UNSET
-    token: CancelToken | None | Unset = UNSET
+    max_result: int | Unset | None = UNSET
+    token: CancelToken | Unset | None = UNSET
 
     def over(self, under: JobOptions) -> JobOptions:
         """These options, and those of `under` where these say nothing."""
@@ -128,6 +128,12 @@ class Settled:
     snapshot: bool
     max_result: int | None
     token: CancelToken | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to be begun, watched or released around the call."""
+        watched = (self.timeout, self.queue_timeout, self.deadline, self.key, self.limiter, self.token)
+        return all(option is None for option in watched)
 
 
 DEFAULTS: Final = JobOptions(

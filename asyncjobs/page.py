@@ -6,11 +6,9 @@ and plotly.js from the plotly package that made them.
 
 from __future__ import annotations
 
-import html
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -46,8 +44,8 @@ def write_html(
     *,
     title: str = "asyncjobs report",
     intro: str = "",
-) -> Path:
-    """Write the page and return its path; with figures it is about 5 MB, for plotly.js is inside.
+) -> None:
+    """Write the page; with figures it is about 5 MB, for plotly.js is inside.
 
     Each entry is a heading and what stands below it: one part or a list of them. A figure's
     own title gives way to the heading; its ``layout.meta["caption"]`` becomes the paragraph
@@ -58,14 +56,22 @@ def write_html(
     for heading, content in figures.items():
         parts = content if _is_several(content) else [content]
         body = "\n".join(_part(part, drawings) for part in parts)
-        sections.append(f"<section>\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>")
-    page = _PAGE.format(
-        title=html.escape(title), policy=_POLICY, style=_STYLE, intro=_text(intro), body="\n".join(sections)
-    )
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8")
-    return target
+        sections.append(f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>")
+    page = _PAGE.format(title=escape(title), policy=_POLICY, style=_STYLE, intro=_text(intro), body="\n".join(sections))
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as target:
+        target.write(page)
+
+
+def escape(text: str) -> str:
+    """The text for use inside HTML, attributes included.
+
+    `html.escape` does the same, but its module brings a table of 2,000 names along, and
+    every program that runs jobs imports this one. For the same reason there is no pathlib here.
+    """
+    for character, name in (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot"), ("'", "#x27")):
+        text = text.replace(character, f"&{name};")
+    return text
 
 
 def _is_several(content: Part | Sequence[Part]) -> bool:
@@ -78,18 +84,18 @@ def _part(part: Part, drawings: list[str]) -> str:
     if isinstance(part, Table):
         return _table(part)
     if isinstance(part, Code):
-        return f"<pre>{html.escape(part.text.strip())}</pre>"
+        return f"<pre>{escape(part.text.strip())}</pre>"
     return _drawing(part, drawings)
 
 
 def _text(text: str) -> str:
     paragraphs = re.split(r"\n\s*\n", text.strip())
-    return "\n".join(f"<p>{html.escape(paragraph)}</p>" for paragraph in paragraphs if paragraph)
+    return "\n".join(f"<p>{escape(paragraph)}</p>" for paragraph in paragraphs if paragraph)
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
-    rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in table.rows)
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
+    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 

@@ -6,7 +6,6 @@ does that). Needs the extra ``plot``.
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections import Counter, defaultdict
@@ -15,7 +14,7 @@ from heapq import heappop, heappush
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from asyncjobs.page import FONT, INK, RULE, Table, write_html
+from asyncjobs.page import FONT, INK, RULE, Table, escape, write_html
 from asyncjobs.stats import LaneStats, Span, Stats
 
 __all__ = [
@@ -98,7 +97,7 @@ def timeline(stats: Stats) -> Figure:
     for worker, group in _by_worker(spans, list(stats.lanes)):
         rows, count = pack([_interval(span) for span in group])
         band = min(count, _ROWS_PER_WORKER)
-        labels[top + band / 2] = html.escape(worker)
+        labels[top + band / 2] = escape(worker)
         for span, row in zip(group, rows, strict=True):
             bars[span.state].append(_Bar(span, top + (row + 0.5) * band / count, 0.84 * band / count))
         top += band + 0.35
@@ -127,7 +126,7 @@ def queue_depth(stats: Stats) -> Figure:
         trace = graph_objects().Scatter(
             x=[_micro(moment - zero) for moment in at],
             y=depth,
-            name=html.escape(name),
+            name=escape(name),
             showlegend=False,
             mode="lines",
             fill="tozeroy",
@@ -180,7 +179,7 @@ def throughput(stats: Stats) -> Figure:
                 x=[_micro((index + 0.5) * width) for index in sorted(ended)],
                 y=[ended[index] / width for index in sorted(ended)],
                 width=width,
-                name=html.escape(name),
+                name=escape(name),
                 marker={"color": color, "line": {"width": 0}},
                 hovertemplate="%{y:,.0f} jobs/s around %{x:.3f} s",
             )
@@ -284,7 +283,7 @@ class _Bar(NamedTuple):
 def _bar_trace(state: str, bars: Sequence[_Bar], zero: float) -> object:
     intervals = [_interval(bar.span) for bar in bars]
     hover = [
-        (html.escape(bar.span.name), html.escape(_worker(bar.span)), *(map(seconds_text, _waited_and_ran(bar.span))))
+        (escape(bar.span.name), escape(_worker(bar.span)), *(map(seconds_text, _waited_and_ran(bar.span))))
         for bar in bars
     ]
     return graph_objects().Bar(
@@ -312,7 +311,7 @@ def _histogram_trace(name: str, color: str, values: Sequence[float], *, legend: 
     return graph_objects().Scatter(
         x=x,
         y=y,
-        name=html.escape(name),
+        name=escape(name),
         legendgroup=name,
         showlegend=legend,
         mode="lines",
@@ -379,7 +378,7 @@ def panels(
         vertical_spacing=gap if rows > 1 else None,
         horizontal_spacing=0.06 if columns > 1 else None,
         row_heights=heights,
-        subplot_titles=[html.escape(title) for title in titles],
+        subplot_titles=[escape(title) for title in titles],
     )
     for index, title in enumerate(figure.layout.annotations):
         axis = figure.layout["xaxis" if index == 0 else f"xaxis{index + 1}"]

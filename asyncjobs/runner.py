@@ -24,7 +24,7 @@ import anyio
 from asyncjobs.context import running
 from asyncjobs.engine.dispatcher import Dispatcher
 from asyncjobs.engine.engine import Engine
-from asyncjobs.errors import RunnerClosed, WrongLoop
+from asyncjobs.errors import RunnerClosed
 from asyncjobs.events import Subscription
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane, Plan
@@ -85,9 +85,9 @@ class Submitter:
         """
         runner = self._runner
         job = runner._make(self._plan(fn), args, kwargs)
+        if not job._call.number and job._desk.queue.full():
+            job = await runner._wait_for_room(job)
         if not job._call.number:
-            if job._desk.queue.full():
-                await runner._wait_for_room(job)
             runner._engine.accept(job)
         return job
 
@@ -212,9 +212,10 @@ class Runner(Submitter):
         ):
             if not (is_count(value, least) or (value is None and name == "processes")):
                 raise ValueError(f"{name}={value!r} is not allowed; allowed: a whole number from {least}")
-        for name, seconds in (("drain_timeout", drain_timeout), ("watchdog", watchdog)):
-            if seconds is not None and not (is_number(seconds) and (seconds > 0 or name == "drain_timeout")):
-                raise ValueError(f"{name}={seconds!r} is not allowed; allowed: None, or seconds above 0")
+        if drain_timeout is not None and not (is_number(drain_timeout) and drain_timeout >= 0):
+            raise ValueError(f"drain_timeout={drain_timeout!r} is not allowed; allowed: None, or seconds from 0")
+        if watchdog is not None and not (is_number(watchdog) and watchdog > 0):
+            raise ValueError(f"watchdog={watchdog!r} is not allowed; allowed: None, or seconds above 0")
         super().__init__(self, _NONE)
         self._defaults = make_options(options or {})
         self._lanes: dict[str, Lane] = {
@@ -223,9 +224,16 @@ class Runner(Submitter):
             "process": ProcessLane(processes),
             **(lanes or {}),
         }
+        for name, lane in self._lanes.items():
+            if not (isinstance(name, str) and name):
+                raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
+            if not hasattr(lane, "capabilities"):
+                raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
         self._lane_options = {name: make_options(values) for name, values in (lane_options or {}).items()}
         for name in self._lane_options:
             self._check_lane(name)
+        if isinstance(self._defaults.lane, str):
+            self._check_lane(self._defaults.lane)
         self._queue_size = queue_size
         self._drain_timeout = drain_timeout
         self._history = history
@@ -233,6 +241,8 @@ class Runner(Submitter):
         self._machinery: Engine | None = None
         self._state: Literal["new", "open", "closing", "closed"] = "new"
         self._drain_when_cancelled = False
+        self._ending = asyncio.Lock()
+        self._unfinished: list[str] = []
 
     def __repr__(self) -> str:
         jobs = len(self._machinery.live) if self._machinery else 0
@@ -270,28 +280,32 @@ class Runner(Submitter):
         Returns:
             The names of the jobs that had not ended after `drain` and were cancelled.
 
-        Cancelling this call cuts the drain short; the jobs are cancelled all the same.
+        Cancelling this call cuts the drain short; the jobs are cancelled all the same. A
+        second call waits for the first, or hurries it with a shorter `drain`.
         """
         for name, seconds in (("drain", drain), ("grace", grace)):
             if seconds is not None and not (is_number(seconds) and seconds >= 0):
                 raise ValueError(f"{name}={seconds!r} is not allowed; allowed: None, or seconds from 0")
-        if self._state in ("new", "closed", "closing"):
-            self._state = "closed" if self._state == "new" else self._state
+        if self._state in ("new", "closed"):
+            self._state = "closed"
             return []
         engine = self._engine
         engine.check_loop()
         self._state = "closing"
         engine.wake_submitters()
-        unfinished: list[str] = []
         try:
             await _within(drain, engine.drained())
         finally:
             with anyio.CancelScope(shield=True):
-                unfinished = await self._shut_down(engine, grace)
-        return unfinished
+                async with self._ending:
+                    await self._shut_down(engine, grace)
+        return self._unfinished
 
-    async def _shut_down(self, engine: Engine, grace: float | None) -> list[str]:
+    async def _shut_down(self, engine: Engine, grace: float | None) -> None:
+        if self._state == "closed":  # by another call, while this one drained
+            return
         jobs = tuple(engine.live.values())
+        self._unfinished = [job.name for job in jobs]
         try:
             if jobs:
                 await self._stop(engine, jobs, grace)
@@ -303,7 +317,6 @@ class Runner(Submitter):
                 engine.watchdog.close()
             self._state = "closed"
             _open_runners.discard(self)
-        return [job.name for job in jobs]
 
     async def _stop(self, engine: Engine, jobs: tuple[Job[Any], ...], grace: float | None) -> None:
         names = sorted({job.name for job in jobs})
@@ -390,6 +403,8 @@ class Runner(Submitter):
 
         A subscriber that falls behind loses the oldest of `size` events; `dropped` counts.
         """
+        if not is_count(size, 1):
+            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
         return self._engine.bus.subscribe(size)
 
     def _suspects(self) -> str:
@@ -423,6 +438,7 @@ class Runner(Submitter):
         settled = settle(own.over(self._lane_options.get(name, _NONE)).over(self._defaults))
         plan = Plan(fn, settled.name or _name_of(fn), name, settled, is_coroutine)
         self._check_plan(plan, own)
+        plan.home = self._engine.dispatchers[name]
         return plan
 
     def _check_plan(self, plan: Plan, options: JobOptions) -> None:
@@ -434,7 +450,8 @@ class Runner(Submitter):
         refused = capabilities.unsupported & set(options.given())
         if refused:
             raise ValueError(f"lane {plan.lane!r} cannot honour the options {', '.join(sorted(refused))}")
-        if capabilities.encodes:
+        plan.encodes = capabilities.encodes
+        if plan.encodes:
             plan.by_name = codec.importable(plan.fn)
 
     def _make(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
@@ -443,23 +460,19 @@ class Runner(Submitter):
         if engine is None or self._state != "open":
             raise RunnerClosed(f"the runner is {self._state}; it takes jobs inside `async with Runner() as runner:`")
         engine.check_loop()
-        options = plan.options
-        if options.key is not None and options.key in engine.keys:
-            return engine.keys[options.key]
-        dispatcher = engine.dispatchers[plan.lane]
-        lane = dispatcher.lane
-        lane.check(plan)
+        if not plan.is_plain and plan.options.key in engine.keys:
+            return engine.keys[plan.options.key]
+        plan.home.lane.check(plan)
         call = Call(plan)
-        job: Job[Any] = Job(dispatcher, call, monotonic())
-        if lane.capabilities.encodes:
+        if plan.encodes:
             call.payload = self._payload(plan, args, kwargs)
         else:
-            if options.snapshot:
+            if plan.options.snapshot:
                 args, kwargs = copy.deepcopy((args, kwargs))
             call.args = args
             call.kwargs = kwargs or None
             call.context = copy_context()
-        return job
+        return Job(plan.home, call, monotonic())
 
     def _payload(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> codec.Payload:
         payload = codec.encode_arguments(plan.fn, args, kwargs)
@@ -468,7 +481,8 @@ class Runner(Submitter):
             payload = payload._replace(function=codec.encode_function(plan.fn))
         return payload
 
-    async def _wait_for_room(self, job: Job[Any]) -> None:
+    async def _wait_for_room(self, job: Job[Any]) -> Job[Any]:
+        """The job, once there is room for it; or the one with its key that came meanwhile."""
         engine = self._engine
         dispatcher = engine.dispatchers[job.lane]
         waiter = running.get()
@@ -482,13 +496,18 @@ class Runner(Submitter):
                     forget()
             if self._state != "open":
                 raise RunnerClosed(f"the runner is {self._state}; job {job.name!r} was not accepted")
+        return engine.keys.get(job._call.plan.options.key, job)  # type: ignore[arg-type]
 
 
-def drain_when_cancelled(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on the open runners of `loop` drain, even if their block ends by a cancel."""
+def drain_when_cancelled(loop: asyncio.AbstractEventLoop, longest: float) -> None:
+    """From now on the open runners of `loop` drain, even if their block ends by a cancel.
+
+    For at most their `drain_timeout`, or `longest` seconds where they have none.
+    """
     for runner in tuple(_open_runners):
         if runner.loop is loop:
             runner._drain_when_cancelled = True
+            runner._drain_timeout = longest if runner._drain_timeout is None else runner._drain_timeout
 
 
 async def _within(seconds: float | None, waiting: Any) -> None:

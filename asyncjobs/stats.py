@@ -199,7 +199,16 @@ class Ledger:
     def spans(self, epoch: float) -> list[Span]:
         """The history, oldest first; `epoch` is added to every instant."""
         return [
-            Span(self.lane, worker, name, state, queued + epoch, started and started + epoch, ended + epoch, seconds)
+            Span(
+                self.lane,
+                worker,
+                name,
+                state,
+                queued + epoch,
+                None if started is None else started + epoch,
+                ended + epoch,
+                seconds,
+            )
             for worker, name, state, queued, started, ended, seconds in self._spans
         ]
 

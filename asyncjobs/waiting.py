@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar
 
-from asyncjobs.job import Job
+from asyncjobs.job import Job, call_soon
 
 R = TypeVar("R")
 
@@ -24,8 +24,9 @@ async def gather(jobs: Iterable[Job[R]]) -> list[R]:
 
 
 async def as_completed(jobs: Iterable[Job[R]]) -> AsyncIterator[Job[R]]:
-    """The jobs themselves, each as soon as it has ended."""
+    """The jobs themselves, each as soon as it has ended; from any event loop."""
     waiting = list(jobs)
+    loop = asyncio.get_running_loop()
     ready: deque[Job[Any]] = deque()
     arrived = asyncio.Event()
 
@@ -34,7 +35,7 @@ async def as_completed(jobs: Iterable[Job[R]]) -> AsyncIterator[Job[R]]:
         arrived.set()
 
     for job in waiting:
-        job.add_done_callback(on_end)
+        job._listen(lambda ended: call_soon(loop, on_end, ended))
     for _ in waiting:
         while not ready:
             arrived.clear()

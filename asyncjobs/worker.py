@@ -139,6 +139,7 @@ class Worker:
         self._forked = False
         self._retiring = False
         self._threads = 0
+        self._streams = (sys.stdout, sys.stderr)
 
     # --- coming up ----------------------------------------------------------------------
 
@@ -164,6 +165,8 @@ class Worker:
         # The copies must not hold our channels open after our death, and a child that
         # returns into the worker loop must not answer.
         self._forked = True
+        # The child shares the cell; this ends a loop over a chunk's items, too.
+        self._cell.release()
         for descriptor in (self._data.fileno(), self._control.fileno(), self._settings.cell.number):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -233,7 +236,7 @@ class Worker:
                 self._running = 0
         except JobStopped as stop:
             self._running = 0
-            outcome, answer = frames.STOPPED, stop.reason.encode()
+            outcome, answer = frames.STOPPED, stop.reason.encode("utf-8", "backslashreplace")
         except BaseException as error:
             self._running = 0
             self._retiring = self._retiring or isinstance(error, MemoryError)
@@ -249,7 +252,7 @@ class Worker:
         try:
             return codec.loads(data)
         except BaseException as error:
-            error.add_note("raised while the arguments of the job were unpickled in the worker")
+            _annotate(error, "raised while the arguments of the job were unpickled in the worker")
             raise
 
     def _each(self, fn: Callable[..., Any], items: list[Any], starred: int) -> tuple[list[Any], dict[int, Any]]:
@@ -270,9 +273,7 @@ class Worker:
 
     def _encoded(self, kind: int, value: Any, definition: Definition) -> tuple[int, bytes]:
         try:
-            with_tokens = token.travelling()
-            with with_tokens:
-                data = codec.encode(value)
+            data = codec.encode(value)
         except BaseException as error:
             if kind == frames.CHUNK:
                 return frames.RETURNED, self._encoded_items(*value)
@@ -295,6 +296,8 @@ class Worker:
         return codec.encode((values, failures))
 
     def _flush(self) -> None:
+        if sys.stdout is not self._streams[0] or sys.stderr is not self._streams[1]:
+            sys.stdout, sys.stderr = self._streams
         try:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -303,12 +306,16 @@ class Worker:
 
     def _send(self, kind: int, ticket: int, body: bytes, seconds: float = 0.0) -> None:
         head = frames.header(kind, ticket, body, seconds)
-        with self._sending:
-            if len(body) < 65536:
-                self._data.sendall(head + body)
-            else:
-                self._data.sendall(head)
-                self._data.sendall(body)
+        try:
+            with self._sending:
+                if len(body) < 65536:
+                    self._data.sendall(head + body)
+                else:
+                    self._data.sendall(head)
+                    self._data.sendall(body)
+        except OSError as error:
+            # Said on stderr by `serve`, and so to the runner: there is no other way left.
+            raise ConnectionError("protocol closed: the job closed the channel, or put something over it") from error
 
     def _interrupt(self, *_: object) -> None:
         """SIGUSR1, in the main thread: raise in the job, and only in that job, once."""
@@ -366,8 +373,8 @@ class Worker:
             if not nbytes:
                 os._exit(0)
             reader.filled(nbytes)
-            for frame in reader.frames():
-                self._obey(frame.kind, frame.ticket, bytes(frame.body))
+            for kind, ticket, _, body in reader.frames():
+                self._obey(kind, ticket, bytes(body))
 
     def _obey(self, kind: int, ticket: int, body: bytes) -> None:
         if kind == frames.EXIT:
@@ -408,7 +415,21 @@ class Worker:
         signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGUSR1)
 
 
-def _not_sendable(value: object, error: BaseException) -> ResultNotSendable:
+def _annotate(error: BaseException, note: str) -> None:
+    try:
+        error.add_note(note)
+    # The user's class may refuse; then its own words have to do.
+    except Exception:
+        return
+
+
+def _not_sendable(value: object, error: BaseException) -> Exception:
+    if hasattr(value, "__await__"):
+        getattr(value, "close", bool)()  # so that nobody complains that it was never awaited
+        return TypeError(
+            f"a plain function returned an awaitable ({type(value).__name__}): make it `async def`, so that it "
+            "runs on the loop, or await inside it"
+        )
     try:
         shown = repr(value)[:200]
     # The user's __repr__ may raise anything at all.
@@ -416,7 +437,7 @@ def _not_sendable(value: object, error: BaseException) -> ResultNotSendable:
         shown = "<unprintable>"
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     return ResultNotSendable(
-        f"the result, a {kind}, does not pickle: {failure.type_name(error)}: {error}; it is {shown}"
+        f"the result, a {kind}, does not pickle: {failure.type_name(error)}: {failure.text_of(error)}; it is {shown}"
     )
 
 

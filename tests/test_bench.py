@@ -59,7 +59,7 @@ def test_spread_of_nothing_is_an_error() -> None:
 def test_spread_is_in_order_and_inside_the_values(values: list[float]) -> None:
     found = spread(values)
     assert found.min <= found.low <= found.median <= found.high <= found.max
-    assert (found.min, found.max, found.count) == (min(values), max(values), len(values))
+    assert (found.min, found.max, found.rounds) == (min(values), max(values), len(values))
 
 
 def test_ratios_are_taken_inside_each_round() -> None:
@@ -327,7 +327,7 @@ def test_every_goal_names_contestants_that_take_part(scale: object) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.may_leak("loky and joblib keep a resource tracker, aiomultiprocess a manager, to the end of the program")
 @pytest.mark.parametrize(
     "peer",
     [*peers.one_by_one(2), *peers.maps(2), *peers.thread_calls(), *peers.coroutines()],
@@ -365,7 +365,15 @@ def test_processor_time_counts_a_busy_child_and_not_a_sleeping_one() -> None:
 
 def test_import_time_of_a_statement_that_fails_shows_its_error() -> None:
     with pytest.raises(probes.ProbeFailed, match="No module named 'no_such_module'"):
-        probes.import_time("import no_such_module")
+        probes.import_times(["import no_such_module"], 1)
+
+
+def test_import_is_timed_in_every_round_with_byte_code_that_is_kept_apart() -> None:
+    before = set((ROOT / "asyncjobs").glob("__pycache__/*"))
+    times = probes.import_times(["import asyncjobs.errors", "import json"], 2)
+    assert {name: len(values) for name, values in times.items()} == {"import asyncjobs.errors": 2, "import json": 2}
+    assert all(0.0 < seconds < 5.0 for values in times.values() for seconds in values)
+    assert set((ROOT / "asyncjobs").glob("__pycache__/*")) == before
 
 
 def test_worker_imports_nothing_heavy() -> None:
@@ -385,12 +393,13 @@ def test_quick_benchmark_measures_every_goal_and_leaves_figures_and_page(name: s
         f"{name}.main(Path('figures.json'), Path('page.html'), True)\n"
     )
     command = [sys.executable, "-c", code]
-    environment = probes._environment()
+    environment = probes.source_environment()
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=280, check=False
     )
+    # On a busy machine the watchdog may say on standard error that the loop was late; a failure it must not show.
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert "Traceback" not in done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     goals = [goal for measurement in figures["measurements"] for goal in measurement["goals"]]
     assert all(goal["measured"] for goal in goals), [goal["what"] for goal in goals if not goal["measured"]]

@@ -185,9 +185,9 @@ def test_two_three_four_and_the_most_workers_are_tried(most: int, counts: list[i
     assert windows.worker_counts(most) == counts
 
 
-async def test_the_process_lane_gives_the_same_estimates_as_this_process() -> None:
+def test_the_process_lane_gives_the_same_estimates_as_this_process() -> None:
     told: list[Timing] = []
-    outcome = await windows.measure(2, density.benchmark_widths(3), told.append)
+    outcome = windows.measure(2, density.benchmark_widths(3), told.append)
     assert told == outcome.timings
     assert [timing.workers for timing in told] == [0, 2]
     assert all(timing.same and timing.seconds > 0 for timing in told)
@@ -229,9 +229,9 @@ def test_the_words_give_the_fastest_run_and_its_speed_up() -> None:
 
 def test_the_table_of_times_has_a_row_per_run() -> None:
     assert [row[:3] for row in findings.timing_table(TIMINGS).rows] == [
-        ("serial", "4 s", "1.00x"),
-        ("1 worker", "5 s", "0.80x"),
-        ("2 workers", "2 s", "2.00x"),
+        ("serial", "4.00 s", "1.00x"),
+        ("1 worker", "5.00 s", "0.80x"),
+        ("2 workers", "2.00 s", "2.00x"),
     ]
 
 
@@ -260,7 +260,7 @@ def test_the_fitted_line_runs_through_the_means(problem: Problem, training: Trai
 def test_each_bar_of_the_times_carries_its_speed_up() -> None:
     bars = pictures.window_times(TIMINGS, 2).data[0]
     assert list(bars.x) == ["serial", "1 worker", "2 workers"]
-    assert list(bars.text) == ["4 s<br><b>1.00x</b>", "5 s<br><b>0.80x</b>", "2 s<br><b>2.00x</b>"]
+    assert list(bars.text) == ["4.00 s<br><b>1.00x</b>", "5.00 s<br><b>0.80x</b>", "2.00 s<br><b>2.00x</b>"]
 
 
 # -- all of it ---------------------------------------------------------------------------------------------

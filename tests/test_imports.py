@@ -58,6 +58,21 @@ def test_every_public_name_can_be_had(name: str) -> None:
     assert getattr(asyncjobs, name) is not None
 
 
+def test_a_public_name_stays_what_it_is_when_a_module_of_that_name_is_loaded() -> None:
+    # Loading the submodule `asyncjobs.x` makes it the attribute `x` of the package, over any function of that name.
+    code = """
+import asyncjobs, pkgutil
+from importlib import import_module
+from types import ModuleType
+for module in pkgutil.iter_modules(asyncjobs.__path__, "asyncjobs."):
+    if module.name != "asyncjobs.__main__":
+        import_module(module.name)
+hidden = [name for name in asyncjobs.__all__ if isinstance(getattr(asyncjobs, name), ModuleType)]
+assert not hidden, hidden
+"""
+    assert loaded_by(code)
+
+
 def test_public_names_are_listed_by_dir() -> None:
     import asyncjobs
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import needs_browser, open_in_browser
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncjobs import report
-from asyncjobs.page import Code, Table, write_html
+from asyncjobs.page import Code, Table, escape, write_html
 from asyncjobs.stats import LaneStats, Span, Stats, percentiles, total
 
 T = 1_760_000_000.0
@@ -47,6 +49,12 @@ def span(
     begun = None if started is None else T + started
     seconds = 0.0 if started is None else ended - started
     return Span(lane, "" if started is None else worker, name, state, T + queued, begun, T + ended, seconds)
+
+
+def written(figures: dict[str, Any], path: Path, **changes: str) -> str:
+    """The text of the page with `figures`, written to `path`."""
+    write_html(figures, path, **changes)
+    return path.read_text(encoding="utf-8")
 
 
 def many(count: int) -> Stats:
@@ -248,7 +256,7 @@ def test_durations_are_written_with_three_digits(seconds: float, text: str) -> N
 
 
 def test_the_page_holds_plotly_once_and_names_nothing_to_load(tmp_path: Path) -> None:
-    page = report.write_html(report.figures(many(50)), tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+    page = written(report.figures(many(50)), tmp_path / "new" / "page.html")
     assert len(re.findall(r"plotly\.js v\d", page)) == 1
     assert page.count("Plotly.newPlot(") >= 4
     outside = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
@@ -256,24 +264,29 @@ def test_the_page_holds_plotly_once_and_names_nothing_to_load(tmp_path: Path) ->
     assert not re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=\"(?!data:)", page)
 
 
+@given(st.text(alphabet="&<>\"'amplt;x"))
+def test_text_is_escaped_as_the_standard_library_does(text: str) -> None:
+    assert escape(text) == html.escape(text)
+
+
 def test_all_text_on_the_page_is_escaped(tmp_path: Path) -> None:
     nasty = "<img src=x onerror=alert(1)>"
     parts = {nasty: [nasty, Table((nasty,), [(nasty,)]), Code(nasty)]}
-    page = write_html(parts, tmp_path / "page.html", title=nasty, intro=nasty).read_text(encoding="utf-8")
+    page = written(parts, tmp_path / "page.html", title=nasty, intro=nasty)
     assert "<img" not in page
     assert page.count("&lt;img") == 8
 
 
 def test_a_job_named_like_a_closing_script_tag_does_not_end_the_script(tmp_path: Path) -> None:
     drawn = {"one": report.timeline(stats(span(0, 0, 1, name="</script><h1>oops")))}
-    page = report.write_html(drawn, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = written(drawn, tmp_path / "page.html")
     assert "<h1>oops" not in page
 
 
 def test_paragraphs_captions_and_several_parts_keep_their_order(tmp_path: Path) -> None:
     figure = report.timeline(many(3))
     content = {"Heading": ["before", figure, Table(("a", "b"), [("1", "2")]), "after"]}
-    page = write_html(content, tmp_path / "page.html", intro="one\n\ntwo").read_text(encoding="utf-8")
+    page = written(content, tmp_path / "page.html", intro="one\n\ntwo")
     wanted = [
         "<p>one</p>",
         "<p>two</p>",
@@ -294,8 +307,8 @@ def test_putting_a_figure_on_a_page_leaves_its_title_in_place(tmp_path: Path) ->
     assert figure.layout.title.text == "Jobs per worker"
 
 
-def test_importing_the_pictures_does_not_load_plotly() -> None:
-    program = "import sys, asyncjobs.report; sys.exit('plotly' in sys.modules)"
+def test_importing_the_pictures_loads_neither_plotly_nor_what_only_pages_need() -> None:
+    program = "import sys, asyncjobs.report; sys.exit(bool({'plotly', 'html'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -316,15 +329,16 @@ def test_without_plotly_the_error_says_what_to_install() -> None:
 @needs_browser
 @pytest.mark.parametrize("count", [0, 10_000])
 def test_a_browser_draws_every_picture_and_has_nothing_to_complain_about(tmp_path: Path, count: int) -> None:
-    page = report.write_html(report.figures(many(count)), tmp_path / "page.html")
+    page = tmp_path / "page.html"
+    write_html(report.figures(many(count)), page)
     assert open_in_browser(page, tmp_path) == (4, [])
 
 
 @pytest.mark.slow
 @needs_browser
 def test_the_browser_itself_refuses_whatever_a_page_would_load(tmp_path: Path) -> None:
-    page = write_html({"one": "text"}, tmp_path / "page.html")
-    text = page.read_text(encoding="utf-8")
+    page = tmp_path / "page.html"
+    text = written({"one": "text"}, page)
     page.write_text(text.replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>'), encoding="utf-8")
     drawn, complaints = open_in_browser(page, tmp_path)
     assert drawn == 0

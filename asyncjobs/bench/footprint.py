@@ -33,12 +33,7 @@ def _imports(rounds: int) -> Measurement:
     values: dict[str, list[float]] = {probes.RUNNER_IMPORT: [], library: []}
     failures: dict[str, str] = {}
     try:
-        # One off the clock: the first import reads from disk and may write byte code.
-        for number in range(rounds + 1):
-            for statement, durations in values.items():
-                seconds = probes.import_time(statement)
-                if number:
-                    durations.append(seconds)
+        values = probes.import_times([probes.RUNNER_IMPORT, library], rounds)
     except probes.ProbeFailed as error:
         failures[probes.RUNNER_IMPORT] = str(error)
     return Measurement(

@@ -18,7 +18,7 @@ from asyncjobs.bench.scale import FULL, QUICK, Scale
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
     """Measure everything, print it, and write the figures and the page where a path is given.
 
-    About six minutes on two cores, with `quick` under one; nothing else should run meanwhile.
+    About five minutes on two cores, with `quick` under one; nothing else should run meanwhile.
     """
     check_writable(html_path)
     scale = QUICK if quick else FULL

@@ -40,7 +40,7 @@ class Spread(NamedTuple):
     high: float
     min: float
     max: float
-    count: int
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)

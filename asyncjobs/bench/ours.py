@@ -45,7 +45,8 @@ def coroutines() -> Contestant:
 
 
 def _version() -> str:
-    return peers.version("asyncjobs-runner")
+    # Not the metadata: the package may run from its source folder.
+    return aj.__version__
 
 
 @asynccontextmanager

@@ -111,7 +111,7 @@ def contestants(kernel: Kernel, scale: Scale) -> list[Contestant]:
     python = f"Python {platform.python_version()}"
     found = [Contestant(SERIAL, python, partial(_serial, kernel))]
     for workers in scale.workers:
-        found.append(Contestant(ours_name(workers), peers.version("asyncjobs-runner"), partial(_ours, kernel, workers)))
+        found.append(Contestant(ours_name(workers), aj.__version__, partial(_ours, kernel, workers)))
         found.append(Contestant(pool_name(workers), python, partial(_pool, kernel, workers)))
     return found
 

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,10 +34,29 @@ def library_import() -> str:
     return f"import asyncio, {loop}anyio, concurrent.futures.process"
 
 
-def import_time(statement: str) -> float:
-    """Seconds that a fresh interpreter needs for one import statement, its own start not counted."""
+def import_times(statements: Sequence[str], rounds: int) -> dict[str, list[float]]:
+    """Seconds that fresh interpreters need for each import statement, in turns; their own start is not counted.
+
+    Byte code is kept in a folder of its own for the while: where nothing may be written
+    beside the sources, every import would compile them anew, but not those of libraries.
+
+    Raises:
+        ProbeFailed: a statement does not work.
+    """
+    durations: dict[str, list[float]] = {statement: [] for statement in statements}
+    with tempfile.TemporaryDirectory() as cache:
+        # One round off the clock: it compiles, and reads from the disk.
+        for number in range(rounds + 1):
+            for statement in statements:
+                seconds = _import_time(statement, cache)
+                if number:
+                    durations[statement].append(seconds)
+    return durations
+
+
+def _import_time(statement: str, cache: str) -> float:
     code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
-    return float(_python("-c", code))
+    return float(_python("-c", code, environment={"PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}))
 
 
 def heavy_modules_of_worker() -> list[str]:
@@ -77,7 +97,7 @@ def idle_share(seconds: float) -> float:
 def _started(name: str, number: int) -> Iterator[subprocess.Popen[str]]:
     """A probe that has printed its first line; it is waited for at the end."""
     command = [sys.executable, "-m", "asyncjobs.bench.probed", name, str(number)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=source_environment()) as process:
         if not process.stdout or not process.stdout.readline():
             raise ProbeFailed(f"the probe {name} ended with {process.wait()} before it was ready")
         yield process
@@ -89,10 +109,11 @@ def _figures(name: str, number: int) -> Mapping[str, float]:
     return figures
 
 
-def _python(*arguments: str) -> str:
+def _python(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     command = [sys.executable, *arguments]
+    variables = {**source_environment(), **(environment or {})}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=_LIMIT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=_LIMIT, check=False)
     except subprocess.TimeoutExpired as error:
         raise ProbeFailed(f"no figure after {_LIMIT:g} s: {' '.join(arguments)[:80]}") from error
     if done.returncode:
@@ -100,7 +121,7 @@ def _python(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _environment() -> dict[str, str]:
+def source_environment() -> dict[str, str]:
     """This environment; the package is found also where it is run from its source folder."""
     paths = [_PACKAGE_PARENT, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -7,10 +7,10 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+import asyncjobs as aj
 from asyncjobs.bench import peers
 
 _PACKAGES = (
-    "asyncjobs-runner",
     "uvloop",
     "anyio",
     "cloudpickle",
@@ -33,6 +33,7 @@ def table() -> Mapping[str, str]:
         "load before": _load(),
         "event loop": "uvloop" if peers.installed("uvloop") else "asyncio",
         "start method of peers": peers.START_METHOD,
+        "asyncjobs-runner": aj.__version__,
     }
     return rows | {package: peers.version(package) for package in _PACKAGES}
 

@@ -49,7 +49,7 @@ def _against(measurement: Measurement, name: str) -> str:
 def spread_text(figures: Spread, unit: str) -> str:
     """The median with the quartiles: ``9,510 jobs/s  [9,120 .. 9,800]``; a single value stands alone."""
     middle = value_text(figures.median, unit)
-    if figures.count == 1:
+    if figures.rounds == 1:
         return middle
     # A unit that follows the number stands once; µs and ms, kB and MB may differ inside one spread.
     repeated = unit if unit.startswith(" ") else ""

@@ -17,9 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncjobs.cli.machine import Facts
+from asyncjobs.lanes.process import DESCRIPTORS_PER_SLOT
 
-# Measured: a process slot holds about this many descriptors, and two threads in the parent.
-SLOT_FILES = 15
 # Two threads in the parent; the worker, its control thread and its output; some for the job itself.
 SLOT_PIDS = 8
 # A worker with numpy imported, before it has done anything.
@@ -49,7 +48,7 @@ def process_slots(files: int | None, files_open: int = 0) -> int | None:
 
     40 with 8 open -> 2.
     """
-    return None if files is None else max(0, (files - files_open) // SLOT_FILES)
+    return None if files is None else max(0, (files - files_open) // DESCRIPTORS_PER_SLOT)
 
 
 def as_json(facts: Facts, findings: list[Finding]) -> str:
@@ -170,21 +169,22 @@ def _cores(facts: Facts) -> Finding | None:
         "warning",
         f"{usable} of {facts.cores} cores are usable, but os.cpu_count() says {facts.cores}: libraries that believe it "
         "start too many threads and slow each other down.",
-        f"Runner(processes={usable}), and OMP_NUM_THREADS={usable} for code outside the process lane.",
+        f"Runner(processes={usable}); tell other libraries by their own settings (torch.set_num_threads, n_jobs).",
     )
 
 
 def _thread_variables(facts: Facts) -> Finding | None:
     usable = facts.usable_cores
     values = {name: int(value) for name, value in facts.thread_variables.items() if value.isdigit()}
-    high = {name: value for name, value in values.items() if value > usable}
+    high = {name: value for name, value in values.items() if value > 1}
     if not high:
         return None
     listed = ", ".join(f"{name}={value}" for name, value in high.items())
     return Finding(
         "warning",
-        f"{listed}, with {usable} usable cores: numerical code waits for its own threads.",
-        "Unset them: the process lane sets the number for its workers itself.",
+        f"{listed} holds in every worker process too: one worker per core makes "
+        f"{max(high.values()) * usable} threads for {usable} usable core{'s' if usable > 1 else ''}.",
+        "Unset it: a process lane then gives each worker its share of the cores.",
     )
 
 

@@ -18,16 +18,9 @@ from importlib import metadata
 from pathlib import Path
 
 from asyncjobs import __version__
+from asyncjobs.lanes.process import THREAD_CAPS
 
 PACKAGES = ("uvloop", "anyio", "cloudpickle", "plotly", "numpy", "tqdm", "typer", "rich")
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 # cgroup v1 writes "no limit" as the largest multiple of a page.
 _UNLIMITED = 2**60
 
@@ -118,7 +111,7 @@ def gather() -> Facts:
         pids_used=groups.pids_used(),
         memory_files=_works(_try_memory_file),
         pidfd=_works(_try_pidfd),
-        thread_variables={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        thread_variables={name: os.environ[name] for name in THREAD_CAPS if name in os.environ},
         jupyter="ipykernel" in sys.modules or "JPY_PARENT_PID" in os.environ,
         temp=_temp(),
         temp_wanted=os.environ.get("TMPDIR"),

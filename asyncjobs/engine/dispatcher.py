@@ -17,7 +17,7 @@ from asyncjobs.engine.verdict import Verdict, judge, next_attempt, stopped_befor
 from asyncjobs.events import JobEvent, Progress
 from asyncjobs.job import Job
 from asyncjobs.jobqueue import JobQueue
-from asyncjobs.lanes.base import Call, Done, Lane, Outcome, Place, Refused
+from asyncjobs.lanes.base import Call, Done, Lane, Outcome, Place
 from asyncjobs.state import Event, JobState
 from asyncjobs.stats import LaneStats, Ledger, Span
 from asyncjobs.token import StopReason
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 CAPTURED = 64 * 1024
 """Characters of a job's output that are kept, about: the newest pieces."""
 
+# Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
 _RUNNING, _STOPPING, _WAITING, _QUEUED = JobState.RUNNING, JobState.STOPPING, JobState.WAITING, JobState.QUEUED
+_START, _SUCCEED = Event.START, Event.SUCCEED
 
 
 class Dispatcher:
@@ -42,6 +44,7 @@ class Dispatcher:
         self.runner = engine.runner
         self.runner_id = engine.runner_id
         self.epoch = engine.epoch
+        self.bus = engine.bus
         self.queue = JobQueue(queue_size)
         self.ledger = Ledger(name, lane.kind, history)
         self.is_paused = False
@@ -91,7 +94,7 @@ class Dispatcher:
             call = queue.take(None if place.idle else place.admits)
             if call is None:
                 break
-            if call.plan.options.limiter is not None and not self._admitted(call):
+            if not call.plan.is_plain and call.plan.options.limiter is not None and not self._admitted(call):
                 continue
             call.place = place
             place.start(call)
@@ -101,7 +104,7 @@ class Dispatcher:
         """Wait for the place to change, or (if it listens) for something to take."""
         waiter: asyncio.Future[None] = self.loop.create_future()
         place.changed = partial(_resolve, waiter)
-        if not self.queue.empty():
+        if self.queue.qsize():
             self.queue.wake()  # what this place left, another may take
         if listen:
             self.queue.listen(waiter, reserve=reserve)
@@ -148,11 +151,11 @@ class Dispatcher:
 
     def progressed(self, job: Job[Any], progress: Progress) -> None:
         """A job said how far it is, in any thread."""
-        if self.engine.bus.subscriptions:
+        if self.bus.subscriptions:
             if self.on_loop():
-                self._publish(job, progress)
+                self.publish(job, progress)
             else:
-                self.loop.call_soon_threadsafe(self._publish, job, progress)
+                self.loop.call_soon_threadsafe(self.publish, job, progress)
 
     def waits(self, waiter: Call, job: Job[Any], future: asyncio.Future[None]) -> Any:
         """A running job waits for `job`; the answer takes that back."""
@@ -170,41 +173,45 @@ class Dispatcher:
         elif job.state is _QUEUED and not call.in_queue and call.place is not None:
             call.place.stop(call)  # in a worker's window: only the worker knows whether it starts
         elif job.state is not _STOPPING:
+            self._stop_timer(job)
             self.queue.withdraw(call)
-            self._settle(job, stopped_before_start(call, reason))
+            self._end(job, stopped_before_start(call, reason))
 
     # --- what the lane tells (Host) -----------------------------------------------------
 
     def started(self, call: Call) -> None:
         """`call` runs now: its time limit begins."""
         job: Job[Any] = call.owner  # type: ignore[assignment]
-        now = monotonic()
-        job.started_at = now
-        self._move(job, Event.START, now)
+        job.started_at = now = monotonic()
+        job.move(_START, now)
+        if self.bus.subscriptions:
+            self.publish(job)
         timeout = call.plan.options.timeout
         if timeout is not None:
             text = f"job {call.name!r} ran longer than its timeout of {timeout:g} s (attempt {call.attempt})"
             self._timers[job] = self.loop.call_later(timeout, self._too_late, job, call.token, "timeout", text)
 
+    def returned(self, call: Call, value: Any, seconds: float) -> None:
+        """`call` has returned `value`: the short way for what happens most."""
+        if call._token is None and call.plan.is_plain:
+            self._settle(call.owner, _SUCCEED, value, None, seconds)  # type: ignore[arg-type]
+        else:
+            self.finished(call, Done(value, seconds))
+
     def finished(self, call: Call, outcome: Outcome) -> None:
         """`call` has ended: settle its job, or try again."""
         job: Job[Any] = call.owner  # type: ignore[assignment]
-        options = call.plan.options
-        call.place = None if type(outcome) is Refused else call.place
-        if type(outcome) is Done and call._token is None:
-            verdict = Verdict(Event.SUCCEED, outcome.value, None, outcome.seconds)
-        else:
-            verdict = judge(call, outcome)
-        if options.timeout is not None:
-            self._stop_timer(job)
-        if options.limiter is not None:
-            self._release(call)
+        verdict = judge(call, outcome)
+        if not verdict.started:
+            call.place = None
+        self._stop_timer(job)
+        self._release(call)
         if verdict.error is not None:
             delay = next_attempt(call, verdict, random())
             if delay is not None and not self.engine.is_cancelling:
                 self._try_again(job, delay)
                 return
-        self._settle(job, verdict)
+        self._end(job, verdict)
 
     def give_back(self, calls: Sequence[Call]) -> None:
         """Calls that were sent and not started go back to where they stood."""
@@ -237,7 +244,7 @@ class Dispatcher:
     def refuse(self, error: Exception) -> None:
         """Nothing that waits can run."""
         while (call := self.queue.take()) is not None:
-            self._settle(call.owner, Verdict(Event.FAIL, error=error))  # type: ignore[arg-type]
+            self._settle(call.owner, Event.FAIL, None, error, 0.0)  # type: ignore[arg-type]
 
     def _stop_timer(self, job: Job[Any]) -> None:
         timer = self._timers.pop(job, None)
@@ -246,10 +253,8 @@ class Dispatcher:
 
     # --- moves --------------------------------------------------------------------------
 
-    def accept(self, job: Job[Any]) -> None:
-        """Put a job into the queue, where there is room: its limits begin."""
-        self.ledger.submitted += 1
-        self.queue.put_nowait(job._call)
+    def begin_limits(self, job: Job[Any]) -> None:
+        """Watch over the whole job, its waiting included; it may end at once."""
         options = job._call.plan.options
         if options.queue_timeout is not None:
             text = f"job {job.name!r} waited longer than its queue_timeout of {options.queue_timeout:g} s"
@@ -258,11 +263,7 @@ class Dispatcher:
             text = f"job {job.name!r} did not end within its deadline of {options.deadline:g} s"
             self._limit(job, options.deadline, "deadline", text)
         if options.token is not None:
-            parent = options.token
-            take_back = parent.add_callback(lambda reason: job._call.token.raise_for(reason))
-            self._on_end(job, take_back)
-        if self.engine.bus.subscriptions:
-            self._publish(job)
+            self._on_end(job, options.token.add_callback(job._call.end))
 
     def _limit(self, job: Job[Any], seconds: float, kind: str, text: str) -> None:
         timer = self.loop.call_later(seconds, self._too_late, job, None, kind, text)
@@ -274,64 +275,70 @@ class Dispatcher:
     def _too_late(self, job: Job[Any], token: Any, kind: str, text: str) -> None:
         if kind == "queue_timeout" and job.started_at is not None:
             return
-        (token or job._call.token).raise_for(StopReason(kind, text))
+        if token is not None:
+            token.raise_for(StopReason(kind, text))
+        else:
+            job._call.end(StopReason(kind, text))
 
     def _try_again(self, job: Job[Any], delay: float) -> None:
         self.ledger.retries += 1
         self._move(job, Event.RETRY, monotonic())
         job._call.renew()
         # The loop's own heap of timers keeps the waiting ones in order of time.
-        timer = self.loop.call_later(delay, self._due, job)
-        self._on_end(job, timer.cancel)
+        self._timers[job] = self.loop.call_later(delay, self._due, job)
 
     def _due(self, job: Job[Any]) -> None:
+        del self._timers[job]
         if job.state is _WAITING:
             self._move(job, Event.DUE, monotonic())
             self.queue.give_back([job._call])
 
     def _move(self, job: Job[Any], event: Event, now: float) -> None:
         job.move(event, now)
-        if self.engine.bus.subscriptions:
-            self._publish(job)
+        if self.bus.subscriptions:
+            self.publish(job)
 
     def fail_unstarted(self, job: Job[Any], error: Exception) -> None:
         """End a job that will never be started."""
+        self._stop_timer(job)
         self.queue.withdraw(job._call)
-        self._settle(job, Verdict(Event.FAIL, error=error))
+        self._settle(job, Event.FAIL, None, error, 0.0)
 
-    def _settle(self, job: Job[Any], verdict: Verdict) -> None:
+    def _end(self, job: Job[Any], verdict: Verdict) -> None:
+        self._settle(job, verdict.event, verdict.value, verdict.error, verdict.seconds)
+
+    def _settle(
+        self, job: Job[Any], event: Event, value: Any, error: BaseException | None, seconds: float
+    ) -> None:
         """The one exit: final state, value or error, account, listeners, last event."""
         now = monotonic()
         call = job._call
-        state = job.settle(verdict.event, verdict.value, verdict.error, now)
-        place, marks = call.place, job._marks
-        call.seconds = verdict.seconds
-        self.ledger.settled(
-            "" if place is None else place.name,
-            call.plan.name,
-            state._name_,
-            marks[1],
-            job.started_at,
-            now,
-            verdict.seconds,
-        )
-        if job._timers is not None:
-            for clean_up in job._timers:
-                clean_up()
-            job._timers = None
-        if call.plan.options.limiter is not None:
-            self._release(call)
+        plan, place = call.plan, call.place
+        state = job.settle(event, value, error, now)
+        call.seconds = seconds
         # Nothing of the call is needed any more but its plan and number.
         call.args, call.kwargs, call.payload, call.context = (), None, None, None
+        worker = "" if place is None else place.name
+        self.ledger.settled(worker, plan.name, state._name_, job._marks[1], job.started_at, now, seconds)
+        if not plan.is_plain:
+            self._clean_up(job)
         self.engine.forget(job)
-        if self.engine.bus.subscriptions:
-            self._publish(job)
-        job._tell()
+        if self.bus.subscriptions:
+            self.publish(job)
+        if job._listeners is not None:
+            job._tell()
 
-    def _publish(self, job: Job[Any], progress: Progress | None = None) -> None:
+    def _clean_up(self, job: Job[Any]) -> None:
+        for clean_up in job._timers or ():
+            clean_up()
+        job._timers = None
+        self._release(job._call)
+
+    def publish(self, job: Job[Any], progress: Progress | None = None) -> None:
+        """Tell the subscribers where `job` is now."""
         at = self.epoch + monotonic()
         event = JobEvent(job.id, job.name, self.name, job.state, job.attempt, at, progress)
-        self.engine.bus.publish(event)
+        self.bus.publish(event)
 
     # --- the lane as its owner sees it --------------------------------------------------
 

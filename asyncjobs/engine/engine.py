@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from secrets import token_hex
 from time import monotonic, time
 from typing import Any
@@ -42,7 +42,7 @@ class Engine:
         self.epoch = time() - monotonic()
         self.bus = EventBus()
         self.live: dict[int, Job[Any]] = {}
-        self.keys: dict[str, Job[Any]] = {}
+        self.keys: dict[str | None, Job[Any]] = {}
         self.is_cancelling = False
         self.tasks: asyncio.TaskGroup
         self.watchdog: Watchdog | None = None
@@ -54,6 +54,7 @@ class Engine:
         self._waits: dict[int, tuple[Call, Job[Any] | None, str, asyncio.Future[Any]]] = {}
         self._wait_numbers = 0
         self._deadlock_check: asyncio.TimerHandle | None = None
+        self._helpers: set[asyncio.Task[None]] = set()
         self.dispatchers = {name: Dispatcher(self, name, lane, queue_size, history) for name, lane in lanes.items()}
 
     # --- life ---------------------------------------------------------------------------
@@ -74,12 +75,21 @@ class Engine:
                 await self._end.wait()
                 for dispatcher in self.dispatchers.values():
                     dispatcher.close()
+                for helper in self._helpers:
+                    helper.cancel()
         except BaseException as error:
             if not ready.done():
                 ready.set_exception(error)
                 return
             self._broke(error)
             raise
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` beside the consumers. It must not raise; it is cancelled when the runner closes."""
+        task = self.tasks.create_task(work)
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
+        return task
 
     def _broke(self, error: BaseException) -> None:
         """A consumer failed: a fault of ours. No job may wait for ever because of it."""
@@ -121,16 +131,14 @@ class Engine:
         Raises:
             WrongLoop: the caller is not on this runner's event loop (a forked child has none).
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop is not self.loop:
-            where = "another event loop" if loop is not None else "a thread or process without its event loop"
-            raise WrongLoop(
-                f"the runner was called from {where}; from a thread use "
-                "asyncio.run_coroutine_threadsafe(runner.run(fn, ...), runner.loop)"
-            )
+        loop = asyncio._get_running_loop()
+        if loop is self.loop:
+            return
+        where = "another event loop" if loop is not None else "a thread or process without its event loop"
+        raise WrongLoop(
+            f"the runner was called from {where}; from a thread use "
+            "asyncio.run_coroutine_threadsafe(runner.run(fn, ...), runner.loop)"
+        )
 
     def on_loop(self) -> bool:
         """Whether the caller is in the loop's thread."""
@@ -146,21 +154,28 @@ class Engine:
             RunnerClosed: the runner is closing.
         """
         call = job._call
-        call.number = self._next_number()
-        self.dispatchers[call.plan.lane].accept(job)
-        self.live[call.number] = job
-        key = call.plan.options.key
-        if key is not None:
-            self.keys[key] = job
+        plan = call.plan
+        call.number = number = self._next_number()
+        desk = plan.home
+        desk.queue.put_nowait(call)
+        desk.ledger.submitted += 1
+        self.live[number] = job
+        if self.bus.subscriptions:
+            desk.publish(job)
+        if not plan.is_plain:
+            if plan.options.key is not None:
+                self.keys[plan.options.key] = job
+            # Last of all: a token that is cancelled already ends the job here.
+            desk.begin_limits(job)
         if self.watchdog is not None and self.watchdog.is_parked:
             self.watchdog.wake()
 
     def forget(self, job: Job[Any]) -> None:
         """`job` has ended."""
-        del self.live[job._call.number]
-        key = job._call.plan.options.key
-        if key is not None and self.keys.get(key) is job:
-            del self.keys[key]
+        call = job._call
+        del self.live[call.number]
+        if not call.plan.is_plain and self.keys.get(call.plan.options.key) is job:
+            del self.keys[call.plan.options.key]
         if not self.live and self._all_done is not None and not self._all_done.done():
             self._all_done.set_result(None)
 
@@ -175,7 +190,7 @@ class Engine:
         """Ask every living job to stop; how many there were."""
         jobs = tuple(self.live.values())
         for job in jobs:
-            job._call.token.raise_for(reason)
+            job._call.end(reason)
         return len(jobs)
 
     def echo(self, stream: str, text: str) -> None:

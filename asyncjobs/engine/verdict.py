@@ -70,7 +70,7 @@ def _cancelled(call: Call, stop: StopReason | None, outcome: Stopped | Abandoned
 
 def next_attempt(call: Call, verdict: Verdict, random: float) -> float | None:
     """Seconds until the job is tried again, or None if this was its last attempt."""
-    if verdict.error is None or not _is_retryable(call, verdict):
+    if verdict.error is None or call.is_last or not _is_retryable(call, verdict):
         return None
     retry = call.plan.options.retry
     if verdict.event is Event.LOSE:

@@ -28,9 +28,13 @@ class Plan:
     __slots__ = (
         "__weakref__",
         "by_name",
+        "captures",
         "chunked",
+        "encodes",
         "fn",
+        "home",
         "is_coroutine",
+        "is_plain",
         "lane",
         "name",
         "number",
@@ -45,6 +49,12 @@ class Plan:
         self.lane = lane
         self.options = options
         self.is_coroutine = is_coroutine
+        self.home: Any = None
+        """The runner's own note; lanes never look."""
+        self.is_plain = options.is_plain
+        self.captures = options.output == "capture"
+        self.encodes = False
+        """Whether arguments are pickled at submit."""
         self.pace: float | None = None
         self.by_name: tuple[str, str] | None = None
         """Where a worker can import it from; None: it travels by value."""
@@ -81,6 +91,7 @@ class Call:
         "context",
         "grace",
         "in_queue",
+        "is_last",
         "kwargs",
         "number",
         "output",
@@ -111,6 +122,8 @@ class Call:
         self.place: Place | None = None
         """Where it was sent, from then until it ends."""
         self.in_queue = False
+        self.is_last = False
+        """No attempt may follow this one: the whole job was asked to stop."""
         self.seconds = 0.0
         """How long the last attempt ran, as measured where it ran."""
         self._token: CancelToken | None = None
@@ -127,6 +140,15 @@ class Call:
     def stop(self) -> StopReason | None:
         """Why the attempt is to stop, or None."""
         return None if self._token is None else self._token.stop
+
+    def end(self, reason: StopReason) -> None:
+        """Ask for the end of the whole job; safe from any thread.
+
+        The attempt may be stopping already, for its own time limit. That reason stands, as
+        the first, but no other attempt may follow.
+        """
+        self.is_last = True
+        self.token.raise_for(reason)
 
     def renew(self) -> None:
         """Get ready for another attempt: a stop for the last one's time limit is over."""
@@ -223,6 +245,9 @@ class Host(Protocol):
 
     def finished(self, call: Call, outcome: Outcome) -> None:
         """`call` has ended; said exactly once for each call that was started."""
+
+    def returned(self, call: Call, value: Any, seconds: float) -> None:
+        """The same as ``finished(call, Done(value, seconds))``, without making the record."""
 
     def give_back(self, calls: Sequence[Call]) -> None:
         """These were taken and not started: back to where they stood in the queue."""

@@ -145,6 +145,7 @@ class Body:
         self._gone = asyncio.Event()
         self._process: Any = None
         self._newborn: list[Any] = []
+        self._executor_threads: list[threading.Thread] = []
         self._control: asyncio.Transport | None = None
         self._pidfd = -1
         self._closers: list[Callable[[], object]] = []
@@ -173,6 +174,7 @@ class Body:
         self._closers.append(cell.close)
         self._cell_map = mmap.mmap(cell.number, worker.CELL_SIZE)
         self._cell = memoryview(self._cell_map).cast("Q")
+        self._closers.append(self._release_cell)
         self._stdout = self._pipe("stdout")
         self._stderr = self._pipe("stderr")
         settings = worker.Settings(
@@ -192,9 +194,10 @@ class Body:
         self._data_socket = data
         self._data_channel = _DataChannel(self, self._on_frames)
         self._data, _ = await self._loop.create_connection(lambda: self._data_channel, sock=data)
+        self._hand_over(data, self._data)
         control_channel = _DataChannel(self, self._on_frames)
         self._control, _ = await self._loop.create_connection(lambda: control_channel, sock=control)
-        self._closers += [self._data.abort, self._control.abort]
+        self._hand_over(control, self._control)
         _living.add(self)
         self._control_socket = control
 
@@ -203,6 +206,12 @@ class Body:
         self._closers += [near.close, far.close]
         near.setblocking(False)
         return near, far
+
+    def _hand_over(self, near: socket.socket, transport: asyncio.Transport) -> None:
+        """From here on the transport closes `near`. We must not do it, too: the number may
+        belong to somebody else by the time the loop gets round to it."""
+        self._closers.remove(near.close)
+        self._closers.append(transport.abort)
 
     def _pipe(self, stream: str) -> OutputPipe | None:
         if self._recipe.inherit_output:
@@ -220,9 +229,10 @@ class Body:
                 initargs=(settings,),
             )
             self._closers.append(lambda: self._executor.shutdown(wait=False))
-            before = set(multiprocessing.active_children())
+            children, threads = set(multiprocessing.active_children()), set(threading.enumerate())
             resident = self._executor.submit(worker.serve)
-            self._newborn = [child for child in multiprocessing.active_children() if child not in before]
+            self._newborn = [child for child in multiprocessing.active_children() if child not in children]
+            self._executor_threads = [thread for thread in threading.enumerate() if thread not in threads]
         resident.add_done_callback(self._resident_ended)
 
     def _resident_ended(self, _: Future[Any]) -> None:
@@ -364,6 +374,7 @@ class Body:
         await self._wait_gone(CLOSE_WAIT)
         self.kill("closed")
         await self._wait_gone(CLOSE_WAIT)
+        await self.executor_ended()
         self.abandon()
 
     async def _wait_gone(self, seconds: float) -> None:
@@ -372,6 +383,14 @@ class Body:
                 await self._gone.wait()
         except TimeoutError:
             return
+
+    async def executor_ended(self) -> None:
+        """Wait for the executor's own threads, some milliseconds after the worker's end: the
+        interpreter's exit hook writes to their pipe while they close it (CPython's race)."""
+        for _ in range(100):
+            if not any(thread.is_alive() for thread in self._executor_threads):
+                return
+            await asyncio.sleep(0.001)
 
     def abandon(self) -> None:
         """Release everything without waiting."""
@@ -386,6 +405,13 @@ class Body:
             self._pidfd = -1
         while self._closers:
             self._closers.pop()()
+        # multiprocessing's record of the child holds two descriptors for as long as it lives.
+        self._newborn, self._process = [], None
+
+    def _release_cell(self) -> None:
+        """A mapping holds a descriptor of its own, and a closed runner may live on."""
+        self._cell.release()
+        self._cell_map.close()
 
     def hang_up(self) -> None:
         """Make the worker leave, from any thread and without a loop."""
@@ -394,6 +420,11 @@ class Body:
                 channel.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # closed already
+
+    def join_executor(self, timeout: float) -> None:
+        """Block until the executor's threads have ended, at most `timeout` seconds each."""
+        for thread in self._executor_threads:
+            thread.join(timeout)
 
 
 def _shared_cell() -> Descriptor:
@@ -416,6 +447,8 @@ def _hang_up_all() -> None:
     if os.getpid() == _home:
         for body in tuple(_living):
             body.hang_up()
+        for body in tuple(_living):
+            body.join_executor(CLOSE_WAIT)
 
 
 # The executor's own exit hook joins a thread that waits for the resident call, for ever.

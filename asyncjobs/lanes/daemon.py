@@ -19,10 +19,10 @@ Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 class _Thread:
     """One thread: waits on its own lock for its next piece of work."""
 
-    __slots__ = ("_idle", "_ready", "_work")
+    __slots__ = ("_executor", "_ready", "_work")
 
-    def __init__(self, idle: list[_Thread], name: str, work: Work) -> None:
-        self._idle = idle
+    def __init__(self, executor: DaemonThreads, name: str, work: Work) -> None:
+        self._executor = executor
         self._ready = threading.Lock()
         self._work: Work | None = work
         threading.Thread(target=self._loop, name=name, daemon=True).start()
@@ -33,6 +33,7 @@ class _Thread:
         self._ready.release()
 
     def _loop(self) -> None:
+        idle = self._executor.idle
         self._ready.acquire()
         while self._work is not None:
             future, fn, args = self._work
@@ -42,14 +43,25 @@ class _Thread:
             try:
                 result = fn(*args)
             except BaseException as error:
-                self._idle.append(self)
+                idle.append(self)
                 future.set_exception(error)
             else:
-                self._idle.append(self)
+                idle.append(self)
                 future.set_result(result)
             del future, fn, args
             result = None
+            # Closed while we were busy: either we take ourselves from the list here, or
+            # `shutdown` has taken us and hands us our end.
+            if self._executor.closed and self._leaves():
+                return
             self._ready.acquire()
+
+    def _leaves(self) -> bool:
+        try:
+            self._executor.idle.remove(self)
+        except ValueError:
+            return False
+        return True
 
 
 class DaemonThreads(Executor):
@@ -57,9 +69,9 @@ class DaemonThreads(Executor):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._idle: list[_Thread] = []
         self._numbers = itertools.count()
-        self._closed = False
+        self.idle: list[_Thread] = []
+        self.closed = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run ``fn(*args)`` in a thread at once.
@@ -67,21 +79,24 @@ class DaemonThreads(Executor):
         Raises:
             RuntimeError: closed, or the system starts no more threads.
         """
-        if self._closed:
+        if self.closed:
             raise RuntimeError("the executor is closed")
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
         work: Work = (future, fn, args)
         try:
-            thread = self._idle.pop()
+            thread = self.idle.pop()
         except IndexError:
-            _Thread(self._idle, f"{self._name}-{next(self._numbers)}", work)
+            _Thread(self, f"{self._name}-{next(self._numbers)}", work)
         else:
             thread.hand(work)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the idle threads; busy ones end after their work. Never waits."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().hand(None)
+        self.closed = True
+        while True:
+            try:
+                self.idle.pop().hand(None)
+            except IndexError:
+                return

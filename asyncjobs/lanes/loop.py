@@ -8,7 +8,7 @@ from time import monotonic
 
 from asyncjobs.context import running
 from asyncjobs.errors import JobStopped
-from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Done, Failed, Host, Outcome, Plan, Stopped
+from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Failed, Host, Outcome, Plan, Stopped
 
 
 class LoopLane:
@@ -27,6 +27,7 @@ class LoopLane:
         self._size = size
         self.name = "loop"
         self.changed: Callable[[], None] = _nobody
+        self.hungry = self.idle = True
         self.is_down = self.is_cold = self.leaving = False
         self._tasks: dict[Call, asyncio.Task[None]] = {}
         self._abandoned: set[Call] = set()
@@ -49,7 +50,7 @@ class LoopLane:
     def resize(self, size: int) -> None:
         """Change how many may run at once; takes effect as they end."""
         self._size = size
-        self.changed()
+        self._look_around()
 
     def busy(self) -> int:
         """How many run now."""
@@ -78,14 +79,6 @@ class LoopLane:
 
     # --- the place ----------------------------------------------------------------------
 
-    @property
-    def hungry(self) -> bool:
-        return len(self._tasks) < self._size
-
-    @property
-    def idle(self) -> bool:
-        return True
-
     def admits(self, call: Call) -> bool:
         return True
 
@@ -96,25 +89,34 @@ class LoopLane:
             context = context.copy()
         self._host.started(call)
         self._tasks[call] = self._host.loop.create_task(self._run(call), context=context)
+        self.hungry = len(self._tasks) < self._size
 
     def flush(self) -> None:
         """Tasks start by themselves."""
 
     async def _run(self, call: Call) -> None:
         running.set(call)
+        outcome: Outcome | None = None
+        value: Any = None
         started = monotonic()
-        outcome: Outcome
         try:
-            value = await call.plan.fn(*call.args, **(call.kwargs or {}))
-            outcome = Done(value, monotonic() - started)
+            value = await (call.plan.fn(*call.args, **call.kwargs) if call.kwargs else call.plan.fn(*call.args))
         # Everything, SystemExit too: nothing that a job raises may end the loop.
         except BaseException as error:
             outcome = self._raised(call, error, monotonic() - started)
+        seconds = monotonic() - started
         del self._tasks[call]
-        if call in self._abandoned:
+        if self._abandoned and call in self._abandoned:
             self._abandoned.discard(call)
-        else:
+        elif outcome is not None:
             self._host.finished(call, outcome)
+        else:
+            self._host.returned(call, value, seconds)
+        if not self.hungry:
+            self._look_around()
+
+    def _look_around(self) -> None:
+        self.hungry = len(self._tasks) < self._size
         self.changed()
 
     def _raised(self, call: Call, error: BaseException, seconds: float) -> Outcome:

@@ -28,7 +28,8 @@ class OutputPipe:
         self._loop = loop
         self._descriptor = reading
         self._on_text = on_text
-        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        # "replace" is the fast one: a flood of invalid bytes must not hold up the loop.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._tail = b""
         os.set_blocking(reading, False)
         loop.add_reader(reading, self.read)

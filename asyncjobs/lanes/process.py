@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from asyncjobs.errors import AsyncJobsError, NotSendable
-from asyncjobs.lanes.base import Call, Capabilities, Host, Plan
+from asyncjobs.lanes.base import Capabilities, Host, Plan
 from asyncjobs.lanes.body import Recipe
 from asyncjobs.lanes.slot import KNOWN_FUNCTIONS, LARGE_FUNCTION, Slot
 from asyncjobs.lanes.spawning import START_METHODS
@@ -171,7 +171,10 @@ class ProcessLane:
 
     def has_idle_slot(self) -> bool:
         """Whether some worker waits for a call."""
-        return any(slot.is_idle for slot in self._slots)
+        for slot in self._slots:  # a plain loop: asked before each call that joins a window
+            if slot.is_idle:
+                return True
+        return False
 
     def number_for(self, plan: Plan, by_value: bytes | None) -> tuple[int, bool]:
         """A number for a function on the wire, and whether it is new.

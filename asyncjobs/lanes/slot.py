@@ -16,9 +16,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asyncjobs.errors import ResourceExhausted, ResultNotSendable, WorkerLost, WorkerStartError
-from asyncjobs.lanes.base import Call, ChunkResult, Done, Failed, Lost, Outcome, Plan, Stopped
+from asyncjobs.lanes.base import Call, ChunkResult, Failed, Lost, Outcome, Plan, Stopped
 from asyncjobs.lanes.body import Body, Death
-from asyncjobs.token import StopReason, by_number
+from asyncjobs.token import CancelToken, StopReason, by_number
 from asyncjobs.wire import codec, failure, frames
 from asyncjobs.worker import CALL_HEAD, KEYWORDS, STARRED, Definition
 
@@ -55,6 +55,7 @@ class Slot:
         self._alone = False
         self._outbox: list[bytes] = []
         self._ticket = 0
+        self._begun = 0
         self._known: OrderedDict[int, None] = OrderedDict()
         self._served = 0
         self._retiring = False
@@ -133,24 +134,22 @@ class Slot:
         number = plan.number
         if number not in self._known:
             number, forget = self._define(plan, payload)
-        for token in payload.tokens:
-            self._watch(token)
+        if payload.tokens:
+            self._watch_all(payload.tokens)
         flags = (KEYWORDS if payload.keywords else 0) | (STARRED if plan.starred else 0)
         body = CALL_HEAD.pack(number, call.attempt, call.number, flags) + payload.data
-        kind = frames.CHUNK if plan.chunked else frames.CALL
-        self._outbox.append(frames.header(kind, ticket, body))
+        self._outbox.append(frames.header(frames.CHUNK if plan.chunked else frames.CALL, ticket, body))
         self._outbox.append(body)
         if forget:
             self._outbox.append(frames.encode(frames.FORGET, forget))
-        first = not self._calls
         self._calls[ticket] = call
         pace = plan.pace
         if pace is None:
             self._alone = not plan.chunked
         else:
             self._load += pace
-        if first:
-            self._begin(call)
+        if len(self._calls) == 1:
+            self._begin_first()
 
     def flush(self) -> None:
         """Send what `start` collected, in one write."""
@@ -181,7 +180,11 @@ class Slot:
             self._outbox.append(frames.encode(frames.FORGET, oldest))
         return number, 0
 
-    def _watch(self, token: Any) -> None:
+    def _watch_all(self, tokens: tuple[CancelToken, ...]) -> None:
+        for token in tokens:
+            self._watch(token)
+
+    def _watch(self, token: CancelToken) -> None:
         """Raise the worker's twin of `token` when it is raised here."""
         number = token.number
         if number in self._watched:
@@ -200,9 +203,14 @@ class Slot:
 
     # --- answers ------------------------------------------------------------------------
 
-    def _begin(self, call: Call) -> None:
-        self._started_at = monotonic()
-        self._host.started(call)
+    def _begin_first(self) -> None:
+        """The first call without an answer is the one that runs; say so once."""
+        for ticket, call in self._calls.items():
+            if ticket != self._begun:
+                self._begun = ticket
+                self._started_at = monotonic()
+                self._host.started(call)
+            return
 
     def on_frames(self, arrived: Iterator[frames.Frame]) -> None:
         """Take in what the worker sent."""
@@ -218,16 +226,28 @@ class Slot:
                     self._load = max(0.0, self._load - (call.plan.pace or 0.0))
                 else:
                     self._load, self._alone = 0.0, False
-                if call.output is not None and self._body is not None:
+                if call.plan.captures and self._body is not None:
                     self._body.read_output()
-                self._host.finished(call, _outcome(kind, seconds, body, call))
+                self._end(call, kind, seconds, body)
                 if calls:
-                    self._begin(next(iter(calls.values())))
+                    self._begin_first()
             else:
                 self._special(kind, ticket, body)
         if self._lane.recycle_after is not None and self._served >= self._lane.recycle_after and not calls:
             self._retiring = True
         self.changed()
+
+    def _end(self, call: Call, kind: int, seconds: float, body: memoryview) -> None:
+        if kind != frames.RETURNED:
+            self._host.finished(call, _outcome(kind, seconds, body))
+            return
+        try:
+            value = codec.loads(body)
+        # The user's own class may raise anything while it is rebuilt.
+        except BaseException as error:
+            self._host.finished(call, Failed(_not_rebuilt(call, error), seconds))
+            return
+        self._host.returned(call, _chunk(value) if call.plan.chunked else value, seconds)
 
     def _special(self, kind: int, ticket: int, body: memoryview) -> None:
         if kind == frames.PROGRESS:
@@ -287,6 +307,7 @@ class Slot:
         for call in calls:
             self._load = max(0.0, self._load - (call.plan.pace or 0.0))
         self._return(calls)
+        self._begin_first()
 
     def _return(self, calls: list[Call]) -> None:
         for call in calls:
@@ -408,6 +429,7 @@ class Slot:
         self._calls.clear()
         self._return(innocent)
         death = await body.autopsy()
+        await body.executor_ended()
         body.abandon()
         if not self.leaving:
             self._host.crashed(self.name, death.cause)
@@ -440,21 +462,18 @@ class Slot:
             self._body.hang_up()
 
 
-def _outcome(kind: int, seconds: float, body: memoryview, call: Call) -> Outcome:
-    if kind == frames.RETURNED:
-        try:
-            value = codec.loads(body)
-        # The user's own class may raise anything while it is rebuilt.
-        except BaseException as error:
-            problem = ResultNotSendable(
-                f"the result of {call.name!r} could not be unpickled here: {failure.type_name(error)}: {error}"
-            )
-            problem.__cause__ = error
-            return Failed(problem, seconds)
-        return Done(_chunk(value) if call.plan.chunked else value, seconds)
+def _outcome(kind: int, seconds: float, body: memoryview) -> Outcome:
     if kind == frames.RAISED:
         return Failed(failure.rebuild(codec.loads(body)), seconds)
     return Stopped(seconds, "stopped", str(body, "utf-8"))
+
+
+def _not_rebuilt(call: Call, error: BaseException) -> ResultNotSendable:
+    problem = ResultNotSendable(
+        f"the result of {call.name!r} could not be unpickled here: {failure.type_name(error)}: {failure.text_of(error)}"
+    )
+    problem.__cause__ = error
+    return problem
 
 
 def _chunk(value: tuple[list[Any], dict[int, failure.Failure]]) -> ChunkResult:
@@ -469,6 +488,7 @@ def _lost(name: str, call: Call, death: Death, item: int) -> WorkerLost:
         f"worker {name} (pid {death.pid}) died ({death.cause}) while it ran {call.name!r}, "
         f"attempt {call.attempt}{likely}{stderr}"
     )
+    error.lane, error.attempt = call.plan.lane, call.attempt
     error.pid, error.signal, error.exit_code = death.pid, death.signal, death.exit_code
     error.stderr, error.cause, error.item = death.stderr, death.cause, item
     return error

@@ -58,7 +58,7 @@ def encode_arguments(fn: object, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return Payload(data, bool(kwargs))
     with travelling() as tokens:
         try:
-            return Payload(encode(value), bool(kwargs), tuple(tokens))
+            return Payload(cloudpickle.dumps(value, PROTOCOL), bool(kwargs), tuple(tokens))
         except Exception as error:
             raise not_sendable(fn, args, kwargs, error) from error
 
@@ -71,7 +71,8 @@ def encode(value: object) -> bytes:
         data = _NEEDS_MORE
     if b"__main__" not in data:
         return data
-    return cloudpickle.dumps(value, PROTOCOL)  # type: ignore[no-any-return]
+    with travelling():
+        return cloudpickle.dumps(value, PROTOCOL)  # type: ignore[no-any-return]
 
 
 def importable(fn: object) -> tuple[str, str] | None:
@@ -97,8 +98,7 @@ def encode_function(fn: object) -> bytes:
         NotSendable: it does not pickle; what it captured may be to blame.
     """
     try:
-        with travelling():
-            return encode(fn)
+        return encode(fn)
     except Exception as error:
         raise _error(f"the function {_name(fn)}", fn, error) from error
 
@@ -131,7 +131,7 @@ def not_sendable(fn: object, args: tuple[Any, ...], kwargs: dict[str, Any], erro
 
 def _error(what: str, value: object, error: Exception) -> NotSendable:
     problem = NotSendable(
-        f"{what} cannot be sent to a process: {type(value).__name__} does not pickle ({error}). "
+        f"{what} cannot be sent to a process: {type(value).__name__} does not pickle ({_text(error)}). "
         "Make it inside the job, or run the job in lane 'thread'."
     )
     problem.argument = what
@@ -150,8 +150,7 @@ def _culprit(path: str, value: object, depth: int = 0) -> tuple[str, object] | N
 
 def _sendable(value: object) -> bool:
     try:
-        with travelling():
-            encode(value)
+        encode(value)
     except Exception:
         return False
     return True
@@ -165,6 +164,14 @@ def _parts(value: object) -> list[tuple[str, object]]:
     if dataclasses.is_dataclass(value) or hasattr(value, "__dict__"):
         return [(f".{name}", part) for name, part in getattr(value, "__dict__", {}).items()]
     return []
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    # The user's __reduce__ may raise what has no text.
+    except Exception:
+        return f"{type(error).__name__} without a text"
 
 
 def _name(fn: object) -> str:

@@ -12,6 +12,7 @@ import traceback
 from typing import NamedTuple
 
 from asyncjobs.errors import RemoteError, RemoteTraceback
+from asyncjobs.wire import codec
 
 TRACEBACK_LIMIT = 64 * 1024
 """Bytes of traceback text that are kept: the head and the tail."""
@@ -34,7 +35,7 @@ def capture(error: BaseException, *, skip_frames: int = 0) -> Failure:
     trace = error.__traceback__
     for _ in range(skip_frames):
         trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
-    return Failure(type_name(error), _text(error), _format(error.with_traceback(trace)), _pickled(error))
+    return Failure(type_name(error), text_of(error), _format(error.with_traceback(trace)), _pickled(error))
 
 
 def rebuild(failure: Failure) -> BaseException:
@@ -45,7 +46,7 @@ def rebuild(failure: Failure) -> BaseException:
             error = pickle.loads(failure.pickled)
         # Whatever an exception's own constructor does wrong, the description still stands.
         except BaseException as broken:
-            return describe(failure, f"it could not be rebuilt: {type_name(broken)}: {_text(broken)}")
+            return describe(failure, f"it could not be rebuilt: {type_name(broken)}: {text_of(broken)}")
         if not isinstance(error, BaseException) or type_name(error) != failure.type_name:
             return describe(failure, "its pickle made something else")
     if error is None:
@@ -68,9 +69,9 @@ def safe_to_raise(error: BaseException) -> BaseException:
     from_asyncio = type(error).__name__ == "CancelledError"
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)) and not from_asyncio:
         return error
-    wrapped = RemoteError(f"the job raised {type_name(error)}: {_text(error)}")
+    wrapped = RemoteError(f"the job raised {type_name(error)}: {text_of(error)}")
     wrapped.type_name = type_name(error)
-    wrapped.text = _text(error)
+    wrapped.text = text_of(error)
     wrapped.remote_traceback = _format(error)
     wrapped.original = error
     wrapped.__cause__ = error
@@ -83,9 +84,10 @@ def type_name(error: BaseException) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Its message, clipped, as a plain string; ``<unprintable>`` if it has none to give."""
     try:
-        return str(error)
+        return clip(str.__str__(str(error)), TRACEBACK_LIMIT)
     # The user's __str__ may raise anything at all.
     except BaseException:
         return "<unprintable>"
@@ -110,10 +112,7 @@ def clip(text: str, limit: int) -> str:
 
 def _pickled(error: BaseException) -> bytes | None:
     try:
-        data = pickle.dumps(error, 5)
-        if b"__main__" not in data:
-            return data
+        return codec.encode(error)
     # The user's __reduce__ may raise anything at all.
     except BaseException:
         return None
-    return None

@@ -4,27 +4,28 @@ A frame is a 32-byte header and a body::
 
     magic u16 | kind u8 | spare u8 | crc u32 | ticket u64 | length u64 | seconds f64
 
-`crc` covers the rest of the header and the first 4 KiB of the body: a job that writes into
-our descriptor is found out, and nothing is unpickled that was not framed by us. `ticket`
-names the job on this slot; `seconds` is the measured run time in answers. Knows nothing of
-what bodies mean.
+`crc` is that of the first 4 KiB of the body, begun with kind, ticket and length: a job that
+writes into our descriptor is found out, and nothing is unpickled that was not framed by us.
+`ticket` names the job on this slot; `seconds` is the measured run time in answers. Knows
+nothing of what bodies mean.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 from zlib import crc32
 
 MAGIC: Final = 0xA5C1
 HEADER: Final = struct.Struct("<HBBIQQd")
-_COVERED: Final = struct.Struct("<BQQd")
 _pack_header = HEADER.pack
-_pack_covered = _COVERED.pack
 _unpack_header = HEADER.unpack_from
 HEADER_SIZE: Final = HEADER.size
 CHECKED_BODY: Final = 4096
+LONGEST_BODY: Final = 1 << 40
+"""No frame is longer; a length beyond it was not written by us."""
+LAST_KIND: Final = 63
 
 # Runner to worker, on the data channel.
 DEFINE: Final = 1
@@ -52,13 +53,9 @@ class ProtocolError(Exception):
     """The stream holds something that we did not write."""
 
 
-class Frame(NamedTuple):
-    """One message; `body` is a view that is valid until the reader is fed again."""
-
-    kind: int
-    ticket: int
-    seconds: float
-    body: memoryview
+Frame = tuple[int, int, float, memoryview]
+"""One message: kind, ticket, seconds, body. The body is a view that is valid until the
+reader is fed again. A plain tuple: one is made for every job and every answer."""
 
 
 def encode(kind: int, ticket: int = 0, body: bytes = b"", seconds: float = 0.0) -> bytes:
@@ -70,7 +67,7 @@ def header(kind: int, ticket: int, body: bytes, seconds: float = 0.0) -> bytes:
     """The 32 bytes that go before `body`."""
     length = len(body)
     checked = body if length <= CHECKED_BODY else memoryview(body)[:CHECKED_BODY]
-    crc = crc32(checked, crc32(_pack_covered(kind, ticket, length, seconds)))
+    crc = crc32(checked, (kind << 24 ^ ticket ^ length) & 0xFFFFFFFF)
     return _pack_header(MAGIC, kind, 0, crc, ticket, length, seconds)
 
 
@@ -91,7 +88,10 @@ class FrameReader:
         self._end = 0
 
     def _allocate(self, size: int) -> None:
-        self._buffer = bytearray(size)
+        try:
+            self._buffer = bytearray(size)
+        except (MemoryError, OverflowError) as error:  # most likely no length of ours
+            raise ProtocolError(f"a frame announces {size} bytes, more than there is memory for") from error
         self._view = memoryview(self._buffer)
 
     def buffer(self) -> memoryview:
@@ -118,15 +118,18 @@ class FrameReader:
             body_start = start + HEADER_SIZE
             after = body_start + length
             if after > end:
+                # The checksum comes with the body: garbage must not make us wait for that.
+                if length > LONGEST_BODY or kind > LAST_KIND:
+                    raise ProtocolError(f"a frame of kind {kind} claims {length} bytes")
                 self._start = start
                 self._make_room(HEADER_SIZE + length)
                 return
             body = view[body_start:after]
             checked = body if length <= CHECKED_BODY else body[:CHECKED_BODY]
-            if crc32(checked, crc32(_pack_covered(kind, ticket, length, seconds))) != crc:
+            if crc32(checked, (kind << 24 ^ ticket ^ length) & 0xFFFFFFFF) != crc:
                 raise ProtocolError(f"checksum of a frame of kind {kind} is wrong")
             start = self._start = after
-            yield Frame(kind, ticket, seconds, body)
+            yield kind, ticket, seconds, body
         self._make_room(HEADER_SIZE)
 
     def _make_room(self, needed: int) -> None:

@@ -83,7 +83,7 @@ def estimate(most: int, widths: int, console: Console) -> Outcome:
         def tell(timing: windows.Timing) -> None:
             status.update(f"estimating; {timing.seconds:.1f} s with {timing.workers or 1} at work")
 
-        outcome: Outcome = asyncjobs.run(windows.measure(most, density.benchmark_widths(widths), tell))
+        outcome = windows.measure(most, density.benchmark_widths(widths), tell)
     print_table(findings.timing_table(outcome.timings), console)
     console.print(Text(findings.timing_text(outcome.timings, widths, usable_cores())))
     return outcome

@@ -89,7 +89,7 @@ def timing_table(timings: Sequence[Timing]) -> Table:
     rows = [
         (
             workers(timing),
-            seconds_text(timing.seconds),
+            f"{timing.seconds:.2f} s",
             f"{serial / timing.seconds:.2f}x",
             "-" if timing.workers == 0 else seconds_text(timing.start_seconds),
             "yes" if timing.same else "NO",

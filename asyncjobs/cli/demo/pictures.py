@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from asyncjobs.bench import density
 from asyncjobs.cli.demo.descent import EVERY, Problem, Run, Step
 from asyncjobs.cli.demo.findings import called, counted, workers
 from asyncjobs.cli.demo.windows import Estimates, Timing
+from asyncjobs.page import escape
 from asyncjobs.report import dress, graph_objects, pack, panels, seconds_text
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def fit(problem: Problem, run: Run) -> Figure:
             graph_objects().Scatter(
                 x=[country.income for country in mine],
                 y=[country.life for country in mine],
-                text=[html.escape(country.name) for country in mine],
+                text=[escape(country.name) for country in mine],
                 name=continent,
                 mode="markers",
                 marker={
@@ -197,14 +197,15 @@ def window_times(timings: Sequence[Timing], cores: int) -> Figure:
     caption = (
         f"Shorter is better; the bold figure is how many times as fast as serial. All runs have the same "
         f"{counted(cores, 'core')}: more workers than cores cannot help, and should not hurt. Starting the workers is "
-        "not in these times, it stands in the table."
+        "not in these times, it stands in the table. Each is one run, and wanders when the machine is busy with "
+        "something else; asyncjobs bench parzen takes medians."
     )
     figure = dress(graph_objects().Figure(), "Times and speed-ups", caption)
     figure.add_trace(
         graph_objects().Bar(
             x=[workers(timing) for timing in timings],
             y=[timing.seconds for timing in timings],
-            text=[f"{seconds_text(timing.seconds)}<br><b>{serial / timing.seconds:.2f}x</b>" for timing in timings],
+            text=[f"{timing.seconds:.2f} s<br><b>{serial / timing.seconds:.2f}x</b>" for timing in timings],
             textposition="outside",
             cliponaxis=False,
             width=0.55,

@@ -35,7 +35,7 @@ async with Runner(processes=4) as runner:               # on worker processes
 """
 
 
-def write_story(path: Path, problem: Problem, training: Training, outcome: Outcome, widths: int) -> Path:
+def write_story(path: Path, problem: Problem, training: Training, outcome: Outcome, widths: int) -> None:
     """Write the page; nothing is measured here."""
     cores = usable_cores()
     intro = (
@@ -59,7 +59,7 @@ def write_story(path: Path, problem: Problem, training: Training, outcome: Outco
     }
     for heading, figure in report.figures(outcome.stats).items():
         sections[f"The runner: {heading.lower()}"] = figure
-    return write_html(sections, path, title="asyncjobs demo", intro=intro)
+    write_html(sections, path, title="asyncjobs demo", intro=intro)
 
 
 def _training(training: Training) -> list[Part]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncjobs
 from asyncjobs import Runner
 from asyncjobs.bench import density
 from asyncjobs.stats import Stats
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
-WIDTHS = 60
+WIDTHS = 40
 """How many window widths between 1.0 and 1.2 are estimated in each run."""
 
 
@@ -68,12 +69,25 @@ def serial(samples: NDArray[float64], widths: list[float]) -> tuple[list[float],
     return values, time.perf_counter() - began
 
 
-async def measure(most: int, widths: list[float], tell: Callable[[Timing], None]) -> Outcome:
-    """Estimate with each number of workers; `tell` hears of each run as soon as it has ended."""
+def measure(most: int, widths: list[float], tell: Callable[[Timing], None]) -> Outcome:
+    """Estimate serially and with each number of workers; `tell` hears of each run as soon as it has ended."""
     samples = density.gaussian_samples()
+    # Before there is a loop: nothing else should wait for it.
     expected, seconds = serial(samples, widths)
-    timings = [Timing(0, seconds, 0.0, True)]
-    tell(timings[0])
+    first = Timing(0, seconds, 0.0, True)
+    tell(first)
+    outcome: Outcome = asyncjobs.run(_on_workers(most, samples, widths, expected, tell))
+    return outcome._replace(timings=[first, *outcome.timings])
+
+
+async def _on_workers(
+    most: int,
+    samples: NDArray[float64],
+    widths: list[float],
+    expected: list[float],
+    tell: Callable[[Timing], None],
+) -> Outcome:
+    timings = []
     counts = worker_counts(most)
     for count in counts:
         async with Runner(processes=count) as runner:

@@ -1,0 +1,78 @@
+from asyncjobs.context import JobContext as JobContext
+from asyncjobs.context import current_job as current_job
+from asyncjobs.errors import AsyncJobsError as AsyncJobsError
+from asyncjobs.errors import JobCancelled as JobCancelled
+from asyncjobs.errors import JobError as JobError
+from asyncjobs.errors import JobStopped as JobStopped
+from asyncjobs.errors import JobTimeout as JobTimeout
+from asyncjobs.errors import LaneStalled as LaneStalled
+from asyncjobs.errors import NotSendable as NotSendable
+from asyncjobs.errors import RemoteError as RemoteError
+from asyncjobs.errors import ResourceExhausted as ResourceExhausted
+from asyncjobs.errors import ResultNotSendable as ResultNotSendable
+from asyncjobs.errors import ResultTooLarge as ResultTooLarge
+from asyncjobs.errors import RunnerClosed as RunnerClosed
+from asyncjobs.errors import WorkerLost as WorkerLost
+from asyncjobs.errors import WorkerStartError as WorkerStartError
+from asyncjobs.errors import WouldDeadlock as WouldDeadlock
+from asyncjobs.errors import WrongLoop as WrongLoop
+from asyncjobs.events import JobEvent as JobEvent
+from asyncjobs.events import Progress as Progress
+from asyncjobs.job import Job as Job
+from asyncjobs.jobqueue import QueueFull as QueueFull
+from asyncjobs.lanes.executor import ExecutorLane as ExecutorLane
+from asyncjobs.lanes.loop import LoopLane as LoopLane
+from asyncjobs.lanes.process import ProcessLane as ProcessLane
+from asyncjobs.lanes.thread import ThreadLane as ThreadLane
+from asyncjobs.main import run as run
+from asyncjobs.options import JobOptions as JobOptions
+from asyncjobs.options import job as job
+from asyncjobs.retry import Retry as Retry
+from asyncjobs.runner import Runner as Runner
+from asyncjobs.state import JobState as JobState
+from asyncjobs.stats import Stats as Stats
+from asyncjobs.token import CancelToken as CancelToken
+from asyncjobs.waiting import as_completed as as_completed
+from asyncjobs.waiting import gather as gather
+
+__version__: str
+
+__all__ = [
+    "AsyncJobsError",
+    "CancelToken",
+    "ExecutorLane",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobError",
+    "JobEvent",
+    "JobOptions",
+    "JobState",
+    "JobStopped",
+    "JobTimeout",
+    "LaneStalled",
+    "LoopLane",
+    "NotSendable",
+    "ProcessLane",
+    "Progress",
+    "QueueFull",
+    "RemoteError",
+    "ResourceExhausted",
+    "ResultNotSendable",
+    "ResultTooLarge",
+    "Retry",
+    "Runner",
+    "RunnerClosed",
+    "Stats",
+    "ThreadLane",
+    "WorkerLost",
+    "WorkerStartError",
+    "WouldDeadlock",
+    "WrongLoop",
+    "__version__",
+    "as_completed",
+    "current_job",
+    "gather",
+    "job",
+    "run",
+]

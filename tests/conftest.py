@@ -1,0 +1,105 @@
+"""What every test gets: a leak check, the loop's complaints as failures, stacks when one hangs.
+
+Fixture: `runner` (2 processes, 4 threads; what is left in it is cancelled).
+Markers: ``both_loops`` runs an async test on asyncio's own loop and on uvloop;
+``may_leak("reason")`` and ``may_complain("reason")`` switch one check off for a test.
+``ASYNCJOBS_TEST_LOOP=uvloop`` runs every async test on uvloop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+import pytest
+from hypothesis import settings
+
+from asyncjobs import Runner
+from asyncjobs.testing.leaks import start_helpers, take_census, wait_for_no_leaks
+
+try:
+    import uvloop
+except ImportError:  # not on Windows
+    uvloop = None
+
+HANG = 50.0
+"""Seconds after which every thread's stack is printed; pytest-timeout ends the test at 60."""
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+if uvloop is not None:
+    LOOPS["uvloop"] = uvloop.new_event_loop
+DEFAULT_LOOP = os.environ.get("ASYNCJOBS_TEST_LOOP", "asyncio")
+
+
+# A shared machine may stop for longer than any deadline of one example.
+settings.register_profile("asyncjobs", deadline=None)
+settings.load_profile("asyncjobs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_loops: run this async test on asyncio's own loop and on uvloop")
+    config.addinivalue_line("markers", "may_leak(reason): this test leaves threads, processes or files behind")
+    config.addinivalue_line("markers", "may_complain(reason): the loop may log errors in this test")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    wanted = ["asyncio", "uvloop"] if item.get_closest_marker("both_loops") else [DEFAULT_LOOP]
+    return {name: LOOPS[name] for name in wanted if name in LOOPS}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _helpers() -> None:
+    """What stays for good is there before the first test, so that none is blamed for it."""
+    start_helpers()
+
+
+@pytest.fixture(autouse=True)
+def _stacks_when_it_hangs() -> Iterator[None]:
+    faulthandler.dump_traceback_later(HANG, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(request: pytest.FixtureRequest, _stacks_when_it_hangs: None) -> Iterator[None]:
+    """Threads, processes, descriptors and shared memory are back as they were within 2 s."""
+    before = take_census()
+    yield
+    if request.node.get_closest_marker("may_leak") is None:
+        leaks = wait_for_no_leaks(before)
+        if leaks:
+            pytest.fail("left behind after 2 s:\n" + "\n".join(leaks), pytrace=False)
+
+
+class _Complaints(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def _no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
+    """asyncio reports what nobody handled to its logger; here that is a failure."""
+    handler = _Complaints()
+    log = logging.getLogger("asyncio")
+    log.addHandler(handler)
+    yield
+    log.removeHandler(handler)
+    if handler.texts and request.node.get_closest_marker("may_complain") is None:
+        pytest.fail("the event loop complained:\n" + "\n".join(handler.texts), pytrace=False)
+
+
+@pytest.fixture
+async def runner() -> AsyncIterator[Runner]:
+    """A runner with 2 processes and 4 threads; what the test leaves in it is cancelled."""
+    async with Runner(processes=2, threads=4) as opened:
+        yield opened
+        await opened.aclose(drain=0, grace=0.1)

@@ -1,0 +1,83 @@
+"""Every lane, put through the same checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from multiprocessing import get_context
+
+import pytest
+
+from asyncjobs import ExecutorLane, LoopLane, ProcessLane, ThreadLane
+from asyncjobs.lanes.base import Lane
+from asyncjobs.testing import LANE_CHECKS, check_lane
+
+
+@contextmanager
+def over(make_executor: Callable[[], Executor]) -> Iterator[Lane]:
+    with make_executor() as executor:
+        yield ExecutorLane(executor, 2)
+
+
+def over_threads() -> AbstractContextManager[Lane]:
+    return over(lambda: ThreadPoolExecutor(2))
+
+
+def over_processes() -> AbstractContextManager[Lane]:
+    return over(lambda: ProcessPoolExecutor(2, mp_context=get_context("forkserver")))
+
+
+LANES: dict[str, Callable[[], AbstractContextManager[Lane]]] = {
+    "loop": lambda: nullcontext(LoopLane(2)),
+    "thread": lambda: nullcontext(ThreadLane(2)),
+    "forkserver": lambda: nullcontext(ProcessLane(2, start_method="forkserver")),
+    "spawn": lambda: nullcontext(ProcessLane(2, start_method="spawn")),
+    "executor-threads": over_threads,
+    "executor-processes": over_processes,
+}
+# Context variables cannot leave a process. A foreign executor is handed the bare function.
+OWN_PROCESSES = {"context_variables_come_along"}
+FOREIGN = {
+    "cancel_of_a_listener_stops_it",
+    "context_variables_come_along",
+    "job_knows_itself",
+    "progress_arrives",
+}
+WITHOUT: dict[str, set[str]] = {
+    "forkserver": OWN_PROCESSES,
+    "spawn": OWN_PROCESSES,
+    "executor-threads": FOREIGN,
+    "executor-processes": FOREIGN | {"token_argument_is_one_token"},
+}
+CASES = [
+    pytest.param(LANES[lane], check, id=f"{lane}-{name}", marks=[pytest.mark.slow] if lane == "spawn" else [])
+    for lane in LANES
+    for name, check in LANE_CHECKS.items()
+    if name not in WITHOUT.get(lane, ())
+]
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(("make_lane", "check"), CASES)
+async def test_lane_keeps_its_promise(make_lane: Callable[[], AbstractContextManager[Lane]], check: Callable) -> None:
+    await check(make_lane)
+
+
+async def test_check_lane_runs_every_check() -> None:
+    await check_lane(LANES["thread"])
+
+
+async def test_check_lane_refuses_a_promise_that_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match=r"without=\['flies'\] is not allowed; allowed: .*value_comes_back"):
+        await check_lane(LANES["thread"], without={"flies"})
+
+
+async def test_check_lane_names_the_check_that_failed() -> None:
+    class Shy(ThreadLane):
+        def size(self) -> int:
+            return 0
+
+    with pytest.raises(AssertionError) as caught:
+        await check_lane(lambda: nullcontext(Shy(2)))
+    assert "in the lane check 'closing_at_once_cancels'" in caught.value.__notes__[0]

@@ -1,0 +1,155 @@
+"""Counters and percentiles, and the account that a lane keeps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncjobs import Runner
+from asyncjobs.stats import Histogram, LaneStats, Ledger, Percentiles, percentiles, total
+
+durations = st.floats(min_value=1e-7, max_value=1e9)
+NOTHING = Percentiles(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+# --- percentiles ------------------------------------------------------------------------
+
+
+def test_percentiles_of_nothing_are_zeros() -> None:
+    assert percentiles([]) == NOTHING == Histogram().summary()
+
+
+def test_percentiles_of_a_hundred_values() -> None:
+    found = percentiles(float(value) for value in range(101))
+    assert found == Percentiles(101, 50.0, 50.0, 90.0, 99.0, 100.0)
+
+
+@given(st.lists(durations, min_size=1))
+def test_percentiles_are_values_in_order(values: list[float]) -> None:
+    found = percentiles(values)
+    assert {found.p50, found.p90, found.p99, found.max} <= set(values)
+    assert min(values) <= found.p50 <= found.p90 <= found.p99 <= found.max == max(values)
+    assert found.count == len(values)
+    assert math.isclose(found.mean, math.fsum(values) / len(values), rel_tol=1e-9)
+
+
+@given(st.lists(durations, min_size=1, max_size=200), st.floats(0.01, 1.0))
+def test_a_histogram_is_right_to_seven_percent(values: list[float], share: float) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    exact = sorted(values)[max(0, math.ceil(share * len(values) - 1e-9) - 1)]
+    assert math.isclose(histogram.percentile(share), exact, rel_tol=0.07)
+    assert (histogram.count, histogram.max) == (len(values), max(values))
+
+
+@pytest.mark.parametrize("odd", [0.0, -1.0, 1e-300, 1e300, 5e-324])
+def test_a_histogram_takes_any_duration(odd: float) -> None:
+    histogram = Histogram()
+    histogram.add(odd)
+    assert histogram.count == 1
+    assert math.isfinite(histogram.percentile(0.5))
+
+
+def test_a_histogram_does_not_grow() -> None:
+    histogram = Histogram()
+    before = len(histogram._buckets)
+    for power in range(-30, 30):
+        histogram.add(2.0**power)
+    assert len(histogram._buckets) == before
+
+
+# --- the account of a lane --------------------------------------------------------------
+
+
+def snapshot(ledger: Ledger, open_seconds: float = 10.0) -> LaneStats:
+    return ledger.snapshot(places=2, busy=1, queued=3, queue_size=9, abandoned=0, open_seconds=open_seconds)
+
+
+def test_a_ledger_counts_and_measures() -> None:
+    ledger = Ledger("fit", "process", 100)
+    ledger.submitted, ledger.retries, ledger.crashes = 4, 1, 2
+    ledger.settled("fit-0", "a", "SUCCEEDED", 0.0, 1.0, 3.0, 2.0)
+    ledger.settled("fit-1", "b", "FAILED", 0.0, 3.0, 7.0, 4.0)
+    ledger.settled("", "c", "CANCELLED", 0.0, None, 8.0, 0.0)
+    found = snapshot(ledger)
+    assert (found.succeeded, found.failed, found.cancelled, found.timed_out, found.lost) == (1, 1, 1, 0, 0)
+    assert (found.submitted, found.retries, found.crashes) == (4, 1, 2)
+    assert (found.places, found.busy, found.queued, found.queue_size) == (2, 1, 3, 9)
+    assert found.wait == percentiles([1.0, 3.0])
+    assert found.run == percentiles([2.0, 4.0])
+    assert found.busy_share == pytest.approx(6.0 / 20.0)
+
+
+def test_a_job_that_never_started_has_no_wait_and_no_run() -> None:
+    ledger = Ledger("fit", "process", 100)
+    ledger.settled("", "c", "CANCELLED", 0.0, None, 8.0, 0.0)
+    assert (snapshot(ledger).wait, snapshot(ledger).run) == (NOTHING, NOTHING)
+    (span,) = ledger.spans(1000.0)
+    assert (span.queued_at, span.started_at, span.ended_at) == (1000.0, None, 1008.0)
+
+
+def test_spans_are_on_the_clock_of_people() -> None:
+    ledger = Ledger("fit", "process", 100)
+    ledger.settled("fit-0", "a", "SUCCEEDED", 1.0, 2.0, 5.0, 3.0)
+    (span,) = ledger.spans(1000.0)
+    assert span == ("fit", "fit-0", "a", "SUCCEEDED", 1001.0, 1002.0, 1005.0, 3.0)
+
+
+def test_a_start_at_the_very_zero_of_the_clock_is_a_start() -> None:
+    ledger = Ledger("fit", "process", 100)
+    ledger.settled("fit-0", "a", "SUCCEEDED", 0.0, 0.0, 1.0, 1.0)
+    (span,) = ledger.spans(1000.0)
+    assert span.started_at == 1000.0
+
+
+@given(history=st.integers(0, 20), jobs=st.integers(0, 60))
+def test_counts_are_of_all_jobs_and_spans_of_the_latest(history: int, jobs: int) -> None:
+    ledger = Ledger("fit", "process", history)
+    for number in range(jobs):
+        ledger.settled("fit-0", str(number), "SUCCEEDED", 0.0, 0.0, float(number), 0.0)
+    assert snapshot(ledger).succeeded == jobs
+    assert [span.name for span in ledger.spans(0.0)] == [str(number) for number in range(jobs)][max(0, jobs - history) :]
+
+
+def test_the_busy_share_never_exceeds_one_and_is_zero_at_the_very_start() -> None:
+    ledger = Ledger("fit", "process", 10)
+    ledger.settled("fit-0", "a", "SUCCEEDED", 0.0, 0.0, 100.0, 100.0)
+    assert snapshot(ledger, 1.0).busy_share == 1.0
+    assert snapshot(ledger, 0.0).busy_share == 0.0
+
+
+def test_totals_add_the_lanes_up_and_order_the_spans_by_their_end() -> None:
+    first, second = Ledger("fit", "process", 10), Ledger("plot", "thread", 10)
+    first.submitted, second.submitted = 1, 2
+    first.settled("fit-0", "a", "SUCCEEDED", 0.0, 0.0, 5.0, 5.0)
+    second.settled("plot-0", "b", "LOST", 0.0, 0.0, 3.0, 3.0)
+    lanes = [snapshot(first), snapshot(second)]
+    found = total(lanes, open_seconds=9.0, loop_lag=NOTHING, spans=first.spans(0.0) + second.spans(0.0))
+    assert (found.submitted, found.succeeded, found.lost) == (3, 1, 1)
+    assert [span.name for span in found.spans] == ["b", "a"]
+    assert list(found.lanes) == ["fit", "plot"]
+
+
+# --- a real runner ----------------------------------------------------------------------
+
+
+async def test_a_runner_counts_under_the_names_of_the_final_states() -> None:
+    async def succeed() -> None: ...
+    async def fail() -> None:
+        raise OSError("no")
+
+    async with Runner(history=3) as runner:
+        for fn in (succeed, succeed, fail, succeed):
+            await (await runner.submit(fn)).wait()
+        job = await runner.submit(fail)
+        await job.wait()
+        job.exception()
+        stats = runner.stats()
+    assert (stats.submitted, stats.succeeded, stats.failed) == (5, 3, 2)
+    assert stats.lanes["loop"].run.count == 3
+    assert [span.state for span in stats.spans] == ["FAILED", "SUCCEEDED", "FAILED"]
+    assert stats.lanes["thread"].submitted == 0
