@@ -30,10 +30,14 @@ class Echo:
                 self._dropped += len(text)
                 return
             self._held += len(text)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="asyncjobs-echo", daemon=True)
-            self._thread.start()
         self._waiting.put((stream, text))
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="asyncjobs-echo", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread is left: it waits for the next text
+                return
+            self._thread = thread
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from asyncjobs.state import JobState
@@ -27,8 +26,7 @@ class Progress(NamedTuple):
         return self.done / self.total if self.total else None
 
 
-@dataclass(frozen=True, slots=True)
-class JobEvent:
+class JobEvent(NamedTuple):
     """One thing that happened to one job, at `at` (UTC epoch seconds)."""
 
     job_id: str
@@ -52,7 +50,7 @@ class Subscription:
         self._events: deque[JobEvent] = deque(maxlen=size)
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
-        self.dropped = 0
+        self.dropped: int = 0
 
     def _offer(self, event: JobEvent) -> None:
         if len(self._events) == self._events.maxlen:

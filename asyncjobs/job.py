@@ -25,7 +25,7 @@ from asyncjobs.wire.failure import safe_to_raise
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
-logger = logging.getLogger("asyncjobs")
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 _making = threading.Lock()
 

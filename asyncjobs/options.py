@@ -8,8 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Final, Literal, NamedTuple, TypeVar, TypedDict, Unpack, cast
 
 from asyncjobs.retry import Retry
 from asyncjobs.token import CancelToken
@@ -55,8 +54,7 @@ class OptionFields(TypedDict, total=False):
     token: CancelToken | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JobOptions:
+class JobOptions(NamedTuple):
     """How one job, or one kind of job, is to be run.
 
     Attributes:
@@ -98,7 +96,7 @@ class JobOptions:
     def over(self, under: JobOptions) -> JobOptions:
         """These options, and those of `under` where these say nothing."""
         given = {name: value for name, value in self.given().items() if value is not UNSET}
-        return replace(under, **cast(dict[str, Any], given)) if given else under
+        return under._replace(**cast(dict[str, Any], given)) if given else under
 
     def given(self) -> dict[str, object]:
         """The options that were given, by name."""
@@ -106,11 +104,10 @@ class JobOptions:
         return {name: value for name, value in values if value is not UNSET}
 
 
-NAMES: Final = tuple(field.name for field in fields(JobOptions))
+NAMES: Final = JobOptions._fields
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Settled:
+class Settled(NamedTuple):
     """Options with nothing left open, as the engine reads them."""
 
     lane: str | None
@@ -239,8 +236,7 @@ def _limiter(value: object) -> bool:
     return value is None or hasattr(value, "acquire_on_behalf_of_nowait")
 
 
-@dataclass(frozen=True, slots=True)
-class _Check:
+class _Check(NamedTuple):
     test: Callable[[Any], bool]
     allowed: str
 

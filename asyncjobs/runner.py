@@ -43,8 +43,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-logger = logging.getLogger("asyncjobs")
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
+BREATH = 0.001
+"""Seconds of submitting after which `submit` gives the loop a turn: what was submitted starts
+while more is, and a loop that computes between submits does not hold its own jobs up."""
 LAST_WAIT = 2.5
 """Seconds beyond the longest grace that a closing runner waits for stopped jobs."""
 
@@ -89,6 +92,9 @@ class Submitter:
             job = await runner._wait_for_room(job)
         if not job._call.number:
             runner._engine.accept(job)
+            if job._marks[1] > runner._breath_due:
+                await asyncio.sleep(0)
+                runner._breath_due = monotonic() + BREATH
         return job
 
     @overload
@@ -119,16 +125,38 @@ class Submitter:
             job.cancel("whoever waited for it was cancelled")
             raise
 
+    @overload
     def map(
         self,
-        fn: Callable[..., Awaitable[R]] | Callable[..., R],
+        fn: Callable[..., Awaitable[R]],
         /,
         *iterables: Iterable[Any] | AsyncIterable[Any],
         ordered: bool = True,
         lookahead: int | None = None,
         on_error: Literal["raise", "skip", "return"] = "raise",
         progress: bool = False,
-    ) -> MapRun[R]:
+    ) -> MapRun[R]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., R],
+        /,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        ordered: bool = True,
+        lookahead: int | None = None,
+        on_error: Literal["raise", "skip", "return"] = "raise",
+        progress: bool = False,
+    ) -> MapRun[R]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        ordered: bool = True,
+        lookahead: int | None = None,
+        on_error: Literal["raise", "skip", "return"] = "raise",
+        progress: bool = False,
+    ) -> MapRun[Any]:
         """Call `fn` on each item, or on the items of several iterables side by side.
 
         Args:
@@ -241,6 +269,7 @@ class Runner(Submitter):
         self._machinery: Engine | None = None
         self._state: Literal["new", "open", "closing", "closed"] = "new"
         self._drain_when_cancelled = False
+        self._breath_due = 0.0
         self._ending = asyncio.Lock()
         self._unfinished: list[str] = []
 

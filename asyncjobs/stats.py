@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 # Eight buckets to the octave: a percentile is right to about 5 %.
@@ -38,9 +37,9 @@ class Histogram:
 
     def __init__(self) -> None:
         self._buckets = [0] * _BUCKETS
-        self.count = 0
-        self.total = 0.0
-        self.max = 0.0
+        self.count: int = 0
+        self.total: float = 0.0
+        self.max: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one duration; anything below 60 ns, zero and less included, counts as 60 ns."""
@@ -97,8 +96,7 @@ class Span(NamedTuple):
     """How long its last attempt ran, as measured where it ran."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaneStats:
+class LaneStats(NamedTuple):
     """One lane at one moment; the counts are since the runner opened."""
 
     lane: str
@@ -131,8 +129,7 @@ class LaneStats:
     """Time spent running over places x time open; near 1.0: saturated, near 0.0: idle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """A snapshot of a runner: totals, each lane, the loop's lag, the latest finished jobs."""
 
     lanes: Mapping[str, LaneStats]
@@ -148,8 +145,12 @@ class Stats:
     """How long the runner has been open."""
     loop_lag: Percentiles
     """How late the loop answered the watchdog; above 0.25 s something blocks it."""
-    spans: tuple[Span, ...] = field(repr=False)
+    spans: tuple[Span, ...]
     """The newest finished jobs, oldest first, at most the runner's `history`."""
+
+    def __repr__(self) -> str:
+        lanes = ", ".join(f"{lane.lane}: {lane.busy} of {lane.places} busy" for lane in self.lanes.values())
+        return f"<Stats {self.submitted} submitted, {self.succeeded} succeeded, {self.failed} failed; {lanes}>"
 
 
 def percentiles(seconds: Iterable[float]) -> Percentiles:
@@ -172,12 +173,12 @@ class Ledger:
     __slots__ = ("_ran", "_spans", "counts", "crashes", "kind", "lane", "retries", "submitted")
 
     def __init__(self, lane: str, kind: str, history: int) -> None:
-        self.lane = lane
-        self.kind = kind
-        self.submitted = 0
-        self.retries = 0
-        self.crashes = 0
-        self.counts = dict.fromkeys(("SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED", "LOST"), 0)
+        self.lane: str = lane
+        self.kind: str = kind
+        self.submitted: int = 0
+        self.retries: int = 0
+        self.crashes: int = 0
+        self.counts: dict[str, int] = dict.fromkeys(("SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED", "LOST"), 0)
         self._ran = 0.0
         self._spans: deque[tuple[str, str, str, float, float | None, float, float]] = deque(maxlen=history)
 

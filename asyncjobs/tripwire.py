@@ -10,22 +10,35 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None
+
+LASTING = ("nice", "setpriority", "sched_setaffinity", "sched_setscheduler", "chroot", "setrlimit", "prlimit")
+"""What these change in a process may not be changed back."""
 
 
 class Tripwire:
     """Wraps the functions that change a process; `restore` undoes what they changed."""
 
     def __init__(self) -> None:
-        self.tripped = False
+        self.tripped: bool = False
         """Something was changed since the last `restore`."""
         self.spoilt = False
         """Something was changed that cannot be put back: the process should be replaced."""
         self._snapshot()
 
     def _snapshot(self) -> None:
-        self._directory = os.getcwd()
+        self._directory = _directory()
+        self._blocked = _blocked_signals()
+        self._recursion = sys.getrecursionlimit()
         self._mask = os.umask(0)
         os.umask(self._mask)
         self._environment = dict(os.environ)
@@ -34,12 +47,15 @@ class Tripwire:
     def arm(self) -> None:
         """Wrap the functions; call once, in the worker's main thread."""
         for module, names in (
-            (os, ("chdir", "fchdir", "umask", "putenv", "unsetenv")),
-            (signal, ("signal", "setitimer", "alarm")),
+            (os, ("chdir", "fchdir", "umask", "putenv", "unsetenv", "close", "closerange", "dup2")),
+            (signal, ("signal", "setitimer", "alarm", "pthread_sigmask")),
+            (sys, ("setrecursionlimit",)),
+            (os, LASTING),
+            (resource, LASTING),
         ):
             for name in names:
                 if hasattr(module, name):
-                    setattr(module, name, self._watched(getattr(module, name)))
+                    setattr(module, name, self._watched(getattr(module, name), name in LASTING))
         register = atexit.register
 
         def register_and_spoil(*args: Any, **kwargs: Any) -> Any:
@@ -48,9 +64,10 @@ class Tripwire:
 
         atexit.register = register_and_spoil
 
-    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _watched(self, function: Callable[..., Any], lasts: bool) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:
             self.tripped = True
+            self.spoilt = self.spoilt or lasts
             return function(*args, **kwargs)
 
         watched.__name__ = watched.__qualname__ = function.__name__
@@ -58,8 +75,13 @@ class Tripwire:
         return watched
 
     def restore(self) -> None:
-        """Put back the directory, the mask, the environment, the timers and the handlers."""
-        os.chdir(self._directory)
+        """Put back the directory, the masks, the environment, the timers and the handlers."""
+        self.spoilt = self.spoilt or not _streams_are_open()
+        if self._directory is not None:
+            os.chdir(self._directory)
+        sys.setrecursionlimit(self._recursion)
+        if _blocked_signals() != self._blocked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         os.umask(self._mask)
         for name in set(os.environ) - set(self._environment):
             del os.environ[name]
@@ -69,3 +91,23 @@ class Tripwire:
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
         self.tripped = False
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it is gone; so be it
+
+
+def _blocked_signals() -> set[Any]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, "pthread_sigmask") else set()
+
+
+def _streams_are_open() -> bool:
+    try:
+        for descriptor in (0, 1, 2):
+            os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from time import monotonic
 
 from asyncjobs.stats import Histogram, Percentiles
 
-logger = logging.getLogger("asyncjobs")
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 PARK_AFTER = 4
 """Quiet looks in a row after which the thread parks."""
@@ -46,15 +46,20 @@ class Watchdog:
         self._answered = threading.Event()
         self._wanted = threading.Event()
         self._closed = False
-        self.is_parked = True
+        self.is_parked: bool = True
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
         """There is something to watch."""
         self.is_parked = False
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="asyncjobs-watchdog", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="asyncjobs-watchdog", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread is left: work matters more, the next job tries again
+                self.is_parked = True
+                return
+            self._thread = thread
         self._wanted.set()
 
     def close(self) -> None:

@@ -14,60 +14,38 @@ runner reads there who is to blame.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import mmap
 import os
 import pickle
 import signal
 import socket
-import struct
 import sys
 import threading
 import traceback
+from _thread import _count as _threads_alive  # as active_count(), in C: asked after each job
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, NamedTuple, NoReturn, cast
+from types import ModuleType
+from typing import Any, NoReturn, cast
 from weakref import WeakValueDictionary
 
 from asyncjobs import context, token
 from asyncjobs.errors import JobStopped, ResultNotSendable, ResultTooLarge
-from asyncjobs.lanes.spawning import Descriptor
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.tripwire import Tripwire
 from asyncjobs.wire import codec, failure, frames
+from asyncjobs.wire.frames import CALL, CHUNK
+from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, STARRED, Definition, Settings
 
-CALL_HEAD = struct.Struct("<IIQB")
-"""Before the pickled arguments: function, attempt, job number, flags."""
-KEYWORDS = 1
-STARRED = 2
-CELL_SIZE = 16
-"""Two numbers: the ticket that runs, and in a chunk the item that runs."""
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 PROGRESS_INTERVAL = 0.05
 """Seconds between two progress reports of one job; the last one always goes out."""
-
-
-class Settings(NamedTuple):
-    """What a worker is given when it starts."""
-
-    data: socket.socket
-    control: socket.socket
-    cell: Descriptor
-    stdout: Descriptor | None
-    stderr: Descriptor | None
-    runner_id: str
-    env: dict[str, str]
-    preload: tuple[str, ...]
-    initializer: bytes | None
-    """Pickled ``(function, args)``."""
-
-
-class Definition(NamedTuple):
-    """A function as the runner describes it once; calls then name its number."""
-
-    name: str
-    reference: codec.Reference
-    max_result: int | None
 
 
 _settings: Settings | None = None
@@ -84,6 +62,7 @@ def serve() -> NoReturn:
     assert _settings is not None
     try:
         _leave_the_terminal()
+        _die_with_the_runner(_settings.lifeline)
         _take_over_output(_settings)
         worker = Worker(_settings)
         worker.prepare()
@@ -96,12 +75,26 @@ def serve() -> NoReturn:
 
 
 def _leave_the_terminal() -> None:
-    """Ctrl-C is the runner's to handle, and a dead runner takes its workers along."""
+    """Ctrl-C is the runner's to handle, and so is SIGTERM, which a shutdown sends to all
+    processes and the executor sends when it believes us dead."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A handler, for what is ignored stays ignored in programs that a job starts.
+    signal.signal(signal.SIGTERM, _let_the_runner_decide)
     os.setpgid(0, 0)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _let_the_runner_decide(*_: object) -> None:
+    """The runner ends us when its jobs have ended."""
+
+
+def _die_with_the_runner(lifeline: Descriptor) -> None:
+    """The kernel kills us when the runner's end of this pipe closes, even if a job holds the
+    interpreter lock. PDEATHSIG would follow the forkserver, which dies when it cannot fork,
+    or with spawn the thread that started us."""
+    if fcntl is not None and hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline.number, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline.number, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline.number, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
 
 
 def _take_over_output(settings: Settings) -> None:
@@ -158,13 +151,14 @@ class Worker:
         self._tripwire = Tripwire()
         self._tripwire.arm()
         threading.Thread(target=self._hear, name="asyncjobs-control", daemon=True).start()
-        self._threads = threading.active_count()
+        self._threads = _threads_alive()
         self._send(frames.HELLO, 0, pickle.dumps(os.getpid()))
 
     def _in_a_fork(self) -> None:
         # The copies must not hold our channels open after our death, and a child that
         # returns into the worker loop must not answer.
         self._forked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # The child shares the cell; this ends a loop over a chunk's items, too.
         self._cell.release()
         for descriptor in (self._data.fileno(), self._control.fileno(), self._settings.cell.number):
@@ -183,7 +177,7 @@ class Worker:
                 os._exit(0)
             reader.filled(nbytes)
             for kind, ticket, _, body in reader.frames():
-                if kind == frames.CALL or kind == frames.CHUNK:
+                if kind == CALL or kind == CHUNK:
                     self._take(kind, ticket, body)
                     if self._retiring:
                         break
@@ -211,7 +205,7 @@ class Worker:
             self._stops.pop(ticket, None)
         if self._tripwire.tripped:
             self._tripwire.restore()
-        if self._tripwire.spoilt or threading.active_count() > self._threads:
+        if self._tripwire.spoilt or _threads_alive() > self._threads:
             self._retiring = True
 
     def _answer(self, kind: int, ticket: int, body: memoryview) -> None:
@@ -260,15 +254,16 @@ class Worker:
         values: list[Any] = []
         failures: dict[int, failure.Failure] = {}
         append, cell = values.append, self._cell
-        for item in items:
+        call = (lambda args: fn(*args)) if starred else fn
+        for index, item in enumerate(items):
+            cell[1] = index
             try:
-                append(fn(*item) if starred else fn(item))
+                append(call(item))
             except JobStopped:
                 raise
             except BaseException as error:
-                failures[len(values)] = failure.capture(error, skip_frames=1)
+                failures[index] = failure.capture(error, skip_frames=1)
                 append(None)
-            cell[1] += 1
         return values, failures
 
     def _encoded(self, kind: int, value: Any, definition: Definition) -> tuple[int, bytes]:
@@ -451,9 +446,9 @@ class WorkerJob:
         self._number = number
         self._reported_at = 0.0
         self.ticket = ticket
-        self.name = definition.name
+        self.name: str = definition.name
         self.attempt = attempt
-        self.token = CancelToken()
+        self.token: CancelToken = CancelToken()
 
     @property
     def id(self) -> str:

@@ -29,22 +29,23 @@ def crash() -> None:
 async def main() -> None:
     async with aj.Runner(processes=1) as runner:
         limited = runner.options(lane="process", timeout=0.3, grace=0.2)
-        job = await limited.submit(endless)
+        late = await limited.submit(endless)
         try:
-            await job
+            await late
         except aj.JobTimeout as error:
-            print(f"{job.state.name}: {error}")
+            print(f"{late.state.name}: {error}")
 
         policy = aj.Retry(5, backoff=0.05, on=ConnectionError)
-        job = await runner.options(lane="process", retries=policy).submit(flaky, 4)
-        print(f"{job.state.name}: {await job}")
-        print("  its states:", " ".join(mark.state.name for mark in job.history))
+        tried = await runner.options(lane="process", retries=policy).submit(flaky, 4)
+        value = await tried
+        print(f"{tried.state.name}: {value}")
+        print("  its states:", " ".join(mark.state.name for mark in tried.history))
 
-        job = await runner.options(lane="process").submit(crash)
+        dead = await runner.options(lane="process").submit(crash)
         try:
-            await job
+            await dead
         except aj.WorkerLost as error:
-            print(f"{job.state.name}: the worker died of {error.cause}")
+            print(f"{dead.state.name}: the worker died of {error.cause}")
 
         print("and the lane goes on:", await runner.options(lane="process").run(sum, [1, 2, 3]))
 

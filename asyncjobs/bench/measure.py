@@ -156,7 +156,7 @@ class Race:
         self._clock = clock
         self.values: dict[str, list[float]] = {one.name: [] for one in contestants}
         self.failures: dict[str, str] = {}
-        self.versions = {one.name: one.version for one in contestants}
+        self.versions: dict[str, str] = {one.name: one.version for one in contestants}
 
     async def run(self, rounds: int) -> AsyncIterator[str]:
         """Measure `rounds` times; yields a line for the reader before each figure is taken."""

@@ -13,8 +13,8 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from asyncjobs.engine.verdict import Verdict, judge, next_attempt, stopped_before_start
-from asyncjobs.events import JobEvent, Progress
+from asyncjobs.engine.verdict import Verdict, judge, next_attempt, overrun, stopped_before_start
+from asyncjobs.events import EventBus, JobEvent, Progress
 from asyncjobs.job import Job
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call, Done, Lane, Outcome, Place
@@ -40,14 +40,14 @@ class Dispatcher:
         self.engine = engine
         self.name = name
         self.lane = lane
-        self.loop = engine.loop
-        self.runner = engine.runner
-        self.runner_id = engine.runner_id
-        self.epoch = engine.epoch
-        self.bus = engine.bus
-        self.queue = JobQueue(queue_size)
-        self.ledger = Ledger(name, lane.kind, history)
-        self.is_paused = False
+        self.loop: asyncio.AbstractEventLoop = engine.loop
+        self.runner: Any = engine.runner
+        self.runner_id: str = engine.runner_id
+        self.epoch: float = engine.epoch
+        self.bus: EventBus = engine.bus
+        self.queue: JobQueue = JobQueue(queue_size)
+        self.ledger: Ledger = Ledger(name, lane.kind, history)
+        self.is_paused: bool = False
         self._consumers: dict[Place, asyncio.Task[None]] = {}
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
         self._limited: dict[Call, asyncio.Task[None]] = {}
@@ -188,8 +188,8 @@ class Dispatcher:
             self.publish(job)
         timeout = call.plan.options.timeout
         if timeout is not None:
-            text = f"job {call.name!r} ran longer than its timeout of {timeout:g} s (attempt {call.attempt})"
-            self._timers[job] = self.loop.call_later(timeout, self._too_late, job, call.token, "timeout", text)
+            reason = overrun(call)
+            self._timers[job] = self.loop.call_later(timeout, self._too_late, job, call.token, *reason)
 
     def returned(self, call: Call, value: Any, seconds: float) -> None:
         """`call` has returned `value`: the short way for what happens most."""
@@ -307,9 +307,7 @@ class Dispatcher:
     def _end(self, job: Job[Any], verdict: Verdict) -> None:
         self._settle(job, verdict.event, verdict.value, verdict.error, verdict.seconds)
 
-    def _settle(
-        self, job: Job[Any], event: Event, value: Any, error: BaseException | None, seconds: float
-    ) -> None:
+    def _settle(self, job: Job[Any], event: Event, value: Any, error: BaseException | None, seconds: float) -> None:
         """The one exit: final state, value or error, account, listeners, last event."""
         now = monotonic()
         call = job._call

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from secrets import token_hex
 from time import monotonic, time
 from typing import Any
 
@@ -25,7 +25,7 @@ from asyncjobs.state import JobState
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
 
-logger = logging.getLogger("asyncjobs")
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 DEADLOCK_INTERVAL = 0.25
 """Seconds between two looks at who waits for whom, while any job waits for another."""
@@ -36,14 +36,14 @@ class Engine:
 
     def __init__(self, runner: Any, lanes: Mapping[str, Lane], queue_size: int, history: int) -> None:
         self.runner = runner
-        self.runner_id = token_hex(3)
-        self.loop = asyncio.get_running_loop()
-        self.opened_at = monotonic()
-        self.epoch = time() - monotonic()
-        self.bus = EventBus()
+        self.runner_id: str = os.urandom(3).hex()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.opened_at: float = monotonic()
+        self.epoch: float = time() - monotonic()
+        self.bus: EventBus = EventBus()
         self.live: dict[int, Job[Any]] = {}
         self.keys: dict[str | None, Job[Any]] = {}
-        self.is_cancelling = False
+        self.is_cancelling: bool = False
         self.tasks: asyncio.TaskGroup
         self.watchdog: Watchdog | None = None
         self._next_number = itertools.count(1).__next__
@@ -55,7 +55,9 @@ class Engine:
         self._wait_numbers = 0
         self._deadlock_check: asyncio.TimerHandle | None = None
         self._helpers: set[asyncio.Task[None]] = set()
-        self.dispatchers = {name: Dispatcher(self, name, lane, queue_size, history) for name, lane in lanes.items()}
+        self.dispatchers: dict[str, Dispatcher] = {
+            name: Dispatcher(self, name, lane, queue_size, history) for name, lane in lanes.items()
+        }
 
     # --- life ---------------------------------------------------------------------------
 
@@ -214,9 +216,7 @@ class Engine:
             return
         rows = tuple(self._waits.values())
         waits = [
-            Wait(
-                waiter.owner, job, lane, job is not None and job.state not in (JobState.RUNNING, JobState.STOPPING)
-            )
+            Wait(waiter.owner, job, lane, job is not None and job.state not in (JobState.RUNNING, JobState.STOPPING))
             for waiter, job, lane, _ in rows
         ]
         doomed = hopeless(waits, self._view())
@@ -230,9 +230,7 @@ class Engine:
         for job in self.live.values():
             if job.state in (JobState.RUNNING, JobState.STOPPING):
                 holders[job.lane].append(job)
-        return {
-            name: LaneView(held, len(held) >= self.dispatchers[name].lane.size()) for name, held in holders.items()
-        }
+        return {name: LaneView(held, len(held) >= self.dispatchers[name].lane.size()) for name, held in holders.items()}
 
     def _refuse_wait(self, row: tuple[Call, Job[Any] | None, str, asyncio.Future[Any]]) -> None:
         waiter, job, lane, future = row

@@ -36,6 +36,10 @@ def judge(call: Call, outcome: Outcome) -> Verdict:
         return Verdict(Event.FAIL, error=outcome.error, started=False)
     if stop is not None and stop.kind in TIME_LIMITS:
         return Verdict(Event.TIME_OUT, error=out_of_time(call, stop), seconds=outcome.seconds)
+    timeout = call.plan.options.timeout
+    if stop is None and timeout is not None and outcome.seconds > timeout:
+        # It held the interpreter lock, so that the timer could not come first.
+        return Verdict(Event.TIME_OUT, error=out_of_time(call, overrun(call)), seconds=outcome.seconds)
     if isinstance(outcome, Done):
         return Verdict(Event.SUCCEED, value=outcome.value, seconds=outcome.seconds)
     if isinstance(outcome, Failed):
@@ -50,6 +54,12 @@ def stopped_before_start(call: Call, stop: StopReason) -> Verdict:
     if stop.kind in TIME_LIMITS:
         return Verdict(Event.TIME_OUT, error=out_of_time(call, stop))
     return Verdict(Event.CANCEL, error=_cancelled(call, stop, None))
+
+
+def overrun(call: Call) -> StopReason:
+    """The reason to stop an attempt that runs longer than it may."""
+    limit = call.plan.options.timeout
+    return StopReason("timeout", f"job {call.name!r} ran longer than its timeout of {limit:g} s (attempt {call.attempt})")
 
 
 def out_of_time(call: Call, stop: StopReason) -> JobTimeout:
@@ -83,5 +93,5 @@ def _is_retryable(call: Call, verdict: Verdict) -> bool:
     if verdict.event is Event.LOSE:
         return call.plan.options.lost == "retry" and call.stop is None
     if verdict.event is Event.TIME_OUT:
-        return call.stop is not None and call.stop.kind == "timeout"
+        return call.stop is None or call.stop.kind == "timeout"
     return verdict.event is Event.FAIL and verdict.started and call.stop is None

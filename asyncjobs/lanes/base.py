@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.options import Settled
@@ -44,24 +43,24 @@ class Plan:
     )
 
     def __init__(self, fn: Callable[..., Any], name: str, lane: str, options: Settled, is_coroutine: bool) -> None:
-        self.fn = fn
-        self.name = name
-        self.lane = lane
-        self.options = options
-        self.is_coroutine = is_coroutine
+        self.fn: Callable[..., Any] = fn
+        self.name: str = name
+        self.lane: str = lane
+        self.options: Settled = options
+        self.is_coroutine: bool = is_coroutine
         self.home: Any = None
         """The runner's own note; lanes never look."""
-        self.is_plain = options.is_plain
-        self.captures = options.output == "capture"
-        self.encodes = False
+        self.is_plain: bool = options.is_plain
+        self.captures: bool = options.output == "capture"
+        self.encodes: bool = False
         """Whether arguments are pickled at submit."""
         self.pace: float | None = None
         self.by_name: tuple[str, str] | None = None
         """Where a worker can import it from; None: it travels by value."""
-        self.number = 0
-        self.chunked = False
+        self.number: int = 0
+        self.chunked: bool = False
         """Its calls carry a list of items, and return a `ChunkResult`."""
-        self.starred = False
+        self.starred: bool = False
         """In a chunk: each item is a tuple of arguments."""
 
     def measured(self, seconds: float) -> None:
@@ -104,13 +103,13 @@ class Call:
     )
 
     def __init__(self, plan: Plan) -> None:
-        self.number = 0
+        self.number: int = 0
         """Given when the runner accepts it; grows: first in, first out among equals."""
-        self.plan = plan
-        self.priority = plan.options.priority
+        self.plan: Plan = plan
+        self.priority: int = plan.options.priority
         self.owner: Owner
         """Whose call it is; lanes only show it to the running job."""
-        self.attempt = 1
+        self.attempt: int = 1
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] | None = None
         self.payload: Payload | None = None
@@ -121,10 +120,10 @@ class Call:
         self.grace: float = plan.options.grace
         self.place: Place | None = None
         """Where it was sent, from then until it ends."""
-        self.in_queue = False
-        self.is_last = False
+        self.in_queue: bool = False
+        self.is_last: bool = False
         """No attempt may follow this one: the whole job was asked to stop."""
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         """How long the last attempt ran, as measured where it ran."""
         self._token: CancelToken | None = None
 
@@ -309,8 +308,7 @@ class Place(Protocol):
         """The same at once, without a loop; a second call does nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a lane can do with a running call."""
 
     kills: bool = False
@@ -319,7 +317,7 @@ class Capabilities:
     """Takes coroutine functions, and only those."""
     encodes: bool = False
     """Arguments travel to another process: they are pickled at submit."""
-    unsupported: frozenset[str] = field(default_factory=frozenset)
+    unsupported: frozenset[str] = frozenset()
     """Options that it cannot honour."""
 
 

@@ -8,22 +8,25 @@ of calls, windows or what frames mean: that is the slot's.
 from __future__ import annotations
 
 import asyncio
+import logging
 import mmap
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
-from asyncjobs import worker
 from asyncjobs.lanes.output import OutputPipe
-from asyncjobs.lanes.spawning import Descriptor, start_context, without_main
+from asyncjobs.spawning import Descriptor, FarFunction, start_context, without_main
 from asyncjobs.wire import frames
+from asyncjobs.wire.terms import CELL_SIZE, Settings
 
 CAUSE_WAIT = 0.5
 """Seconds to wait for the exit code of a dead worker: a grandchild may keep it from us."""
@@ -31,6 +34,13 @@ EOF_WAIT = 0.2
 """Seconds between the end of a channel and the end of its worker, before we help."""
 CLOSE_WAIT = 1.0
 """Seconds that a worker is given to leave by itself before it is killed."""
+
+
+_asking = threading.Lock()
+"""Two threads that ask multiprocessing for an exit code at once may both be told wrong, as
+waitpid and the forkserver's pipe answer once; and to start a process is to ask for all."""
+
+logger = logging.getLogger("asyncjobs")
 
 
 class Recipe(NamedTuple):
@@ -138,8 +148,8 @@ class Body:
         self._on_text = on_text
         self.on_change = on_change
         self.writable = True
-        self.pid = 0
-        self.is_dead = False
+        self.pid: int = 0
+        self.is_dead: bool = False
         self._killed_for = ""
         self._hello: asyncio.Future[None] = loop.create_future()
         self._gone = asyncio.Event()
@@ -155,32 +165,41 @@ class Body:
     async def start(self) -> None:
         """Start the process and connect; returns before it says hello.
 
-        Blocks the loop for some milliseconds: the process must be started by a thread that
-        lives as long as the runner, for with `spawn` its death signal follows that thread.
-
         Raises:
             OSError: no descriptors or processes left; everything opened is closed again.
+            EOFError: the forkserver died of it (no processes left, say).
+            RuntimeError: no thread left for the executor.
         """
         try:
             await self._open()
         except BaseException:
+            self._bury_stillborn()
             self._close_all()
             raise
+
+    def _bury_stillborn(self) -> None:
+        """The executor starts its process before its thread, and knows nothing of it if that fails."""
+        for child in self._newborn:
+            child.kill()
+            child.join(CAUSE_WAIT)
 
     async def _open(self) -> None:
         data, far_data = self._socket_pair()
         control, far_control = self._socket_pair()
         cell = _shared_cell()
         self._closers.append(cell.close)
-        self._cell_map = mmap.mmap(cell.number, worker.CELL_SIZE)
+        self._cell_map = mmap.mmap(cell.number, CELL_SIZE)
         self._cell = memoryview(self._cell_map).cast("Q")
         self._closers.append(self._release_cell)
+        lifeline, near_lifeline = map(Descriptor, os.pipe())
+        self._closers += [lifeline.close, near_lifeline.close]
         self._stdout = self._pipe("stdout")
         self._stderr = self._pipe("stderr")
-        settings = worker.Settings(
+        settings = Settings(
             far_data,
             far_control,
             cell,
+            lifeline,
             self._stdout.worker_end if self._stdout else None,
             self._stderr.worker_end if self._stderr else None,
             self._recipe.runner_id,
@@ -189,6 +208,7 @@ class Body:
             self._recipe.initializer,
         )
         self._spawn(settings)
+        lifeline.close()
         for far in (far_data, far_control, *(pipe.worker_end for pipe in (self._stdout, self._stderr) if pipe)):
             far.close()
         self._data_socket = data
@@ -220,23 +240,30 @@ class Body:
         self._closers.append(pipe.close)
         return pipe
 
-    def _spawn(self, settings: worker.Settings) -> None:
+    def _spawn(self, settings: Settings) -> None:
         with without_main(self._recipe.early_env):
             self._executor = ProcessPoolExecutor(
                 max_workers=1,
                 mp_context=start_context(self._recipe.start_method),
-                initializer=worker.boot,
+                initializer=FarFunction("asyncjobs.worker", "boot"),
                 initargs=(settings,),
             )
             self._closers.append(lambda: self._executor.shutdown(wait=False))
             children, threads = set(multiprocessing.active_children()), set(threading.enumerate())
-            resident = self._executor.submit(worker.serve)
-            self._newborn = [child for child in multiprocessing.active_children() if child not in children]
+            try:
+                with _asking:
+                    resident = self._executor.submit(FarFunction("asyncjobs.worker", "serve"))
+            finally:
+                self._newborn = [child for child in multiprocessing.active_children() if child not in children]
             self._executor_threads = [thread for thread in threading.enumerate() if thread not in threads]
         resident.add_done_callback(self._resident_ended)
 
     def _resident_ended(self, _: Future[Any]) -> None:
-        """In the executor's thread: the worker is gone, and its exit code is known."""
+        """In the executor's thread: it has given the worker up."""
+        with _asking:
+            until = monotonic() + CAUSE_WAIT / 2
+            while any(child.exitcode is None for child in self._newborn) and monotonic() < until:
+                sleep(0.001)
         try:
             self._loop.call_soon_threadsafe(self._ended)
         except RuntimeError:
@@ -244,8 +271,14 @@ class Body:
                 raise
 
     def _ended(self) -> None:
+        """The executor has given the worker up: because it died, mostly. If the forkserver
+        died, or a job closed the pipe that multiprocessing watches, it lives on."""
+        lives_on = self._pidfd >= 0 and not _is_readable(self._pidfd)
+        if lives_on:
+            self._newborn, self._process = [], None  # what they say of its end is made up
         self._gone.set()
-        self._died()
+        if not lives_on:
+            self._died()
 
     async def hello(self, timeout: float) -> None:
         """Wait until the worker is ready.
@@ -305,6 +338,7 @@ class Body:
         """End the worker and its process group now; `why` becomes the cause of death."""
         if not self.is_dead:
             self._killed_for = self._killed_for or why
+            self._name_strays()
             self._signal_group(signal.SIGKILL)
 
     def channel_closed(self) -> None:
@@ -322,6 +356,12 @@ class Body:
                 send(self.pid, number)
             except (ProcessLookupError, PermissionError):
                 continue  # gone already
+
+    def _name_strays(self) -> None:
+        """Children of the worker in sessions of their own outlive it: say which."""
+        strays = [pid for pid in _children_of(self.pid) if _group_of(pid) not in (self.pid, None)]
+        if strays:
+            logger.warning("worker pid %d leaves processes behind that left its group: %s", self.pid, strays)
 
     def _died(self) -> None:
         if self._pidfd >= 0:
@@ -370,6 +410,8 @@ class Body:
         if self._control is None:  # it was never there
             self.abandon()
             return
+        if not self.is_dead:
+            self._name_strays()
         self.tell(frames.EXIT)
         await self._wait_gone(CLOSE_WAIT)
         self.kill("closed")
@@ -427,13 +469,38 @@ class Body:
             thread.join(timeout)
 
 
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _children_of(pid: int) -> list[int]:
+    """Its children, as far as the system shows them."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as children:
+                found += map(int, children.read().split())
+    except OSError:
+        return found  # gone, or not this kind of system
+    return found
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def _shared_cell() -> Descriptor:
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("asyncjobs-cell", os.MFD_CLOEXEC)
     else:
         with tempfile.TemporaryFile() as file:
             number = os.dup(file.fileno())
-    os.ftruncate(number, worker.CELL_SIZE)
+    os.ftruncate(number, CELL_SIZE)
     return Descriptor(number)
 
 

@@ -71,7 +71,7 @@ class DaemonThreads(Executor):
         self._name = name
         self._numbers = itertools.count()
         self.idle: list[_Thread] = []
-        self.closed = False
+        self.closed: bool = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run ``fn(*args)`` in a thread at once.

@@ -41,7 +41,7 @@ class ExecutorLane:
     """
 
     kind = "executor"
-    capabilities = Capabilities(unsupported=frozenset({"output", "max_result"}))
+    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result"}))
 
     def __init__(self, executor: Executor, size: int | None = None) -> None:
         if not isinstance(executor, Executor):
@@ -50,7 +50,7 @@ class ExecutorLane:
             raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
         self._executor = executor
         self._size = size or getattr(executor, "_max_workers", None) or os.cpu_count() or 1
-        self.name = "executor"
+        self.name: str = "executor"
         self.changed: Callable[[], None] = _nobody
         self.is_down = self.is_cold = self.leaving = False
         self._running: dict[Call, Future[Any]] = {}

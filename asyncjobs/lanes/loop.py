@@ -19,15 +19,16 @@ class LoopLane:
     """
 
     kind = "loop"
-    capabilities = Capabilities(coroutines=True)
+    capabilities: Capabilities = Capabilities(coroutines=True)
 
     def __init__(self, size: int = 1000) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
         self._size = size
-        self.name = "loop"
+        self.name: str = "loop"
         self.changed: Callable[[], None] = _nobody
-        self.hungry = self.idle = True
+        self.hungry = True
+        self.idle = True
         self.is_down = self.is_cold = self.leaving = False
         self._tasks: dict[Call, asyncio.Task[None]] = {}
         self._abandoned: set[Call] = set()

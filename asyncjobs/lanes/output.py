@@ -10,7 +10,7 @@ import codecs
 import os
 from collections.abc import Callable
 
-from asyncjobs.lanes.spawning import Descriptor
+from asyncjobs.spawning import Descriptor
 
 KEPT = 64 * 1024
 """Bytes of a worker's output that are kept for a crash report."""
@@ -24,7 +24,7 @@ class OutputPipe:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) -> None:
         reading, writing = os.pipe()
-        self.worker_end = Descriptor(writing)
+        self.worker_end: Descriptor = Descriptor(writing)
         self._loop = loop
         self._descriptor = reading
         self._on_text = on_text

@@ -13,7 +13,7 @@ from asyncjobs.errors import AsyncJobsError, NotSendable
 from asyncjobs.lanes.base import Capabilities, Host, Plan
 from asyncjobs.lanes.body import Recipe
 from asyncjobs.lanes.slot import KNOWN_FUNCTIONS, LARGE_FUNCTION, Slot
-from asyncjobs.lanes.spawning import START_METHODS
+from asyncjobs.spawning import START_METHODS
 from asyncjobs.options import is_count
 from asyncjobs.wire import codec
 
@@ -62,7 +62,7 @@ class ProcessLane:
     """
 
     kind = "process"
-    capabilities = Capabilities(kills=True, encodes=True)
+    capabilities: Capabilities = Capabilities(kills=True, encodes=True)
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class ProcessLane:
         self._made = 0
         self._numbers = 0
         self._contents: OrderedDict[tuple[bytes, str, int | None], int] = OrderedDict()
-        self.name = "process"
+        self.name: str = "process"
         self.host: Host
 
     # --- the lane -----------------------------------------------------------------------
@@ -109,7 +109,7 @@ class ProcessLane:
         """Make the slots; their workers start when they are needed."""
         self.name = name
         self.host = host
-        self.recipe = self._make_recipe()
+        self.recipe: Recipe = self._make_recipe()
         _raise_descriptor_limit(self._workers * DESCRIPTORS_PER_SLOT)
         self._slots = [self._new_slot() for _ in range(self._workers)]
 

@@ -9,6 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import errno
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from asyncjobs.lanes.base import Call, ChunkResult, Failed, Lost, Outcome, Plan,
 from asyncjobs.lanes.body import Body, Death
 from asyncjobs.token import CancelToken, StopReason, by_number
 from asyncjobs.wire import codec, failure, frames
-from asyncjobs.worker import CALL_HEAD, KEYWORDS, STARRED, Definition
+from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, STARRED, Definition
 
 if TYPE_CHECKING:
     from asyncjobs.lanes.process import ProcessLane
@@ -118,8 +119,8 @@ class Slot:
 
     def admits(self, call: Call) -> bool:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
-        if self._lane.has_idle_slot():
-            return False
+        if self._lane.has_idle_slot() or self._lane.max_rss is not None:
+            return False  # with `max_rss` a call must not be killed for what another one used
         if call.plan.chunked:
             return len(self._calls) < 2
         pace = call.plan.pace
@@ -233,7 +234,7 @@ class Slot:
                     self._begin_first()
             else:
                 self._special(kind, ticket, body)
-        if self._lane.recycle_after is not None and self._served >= self._lane.recycle_after and not calls:
+        if not calls and self._is_used_up():
             self._retiring = True
         self.changed()
 
@@ -248,6 +249,12 @@ class Slot:
             self._host.finished(call, Failed(_not_rebuilt(call, error), seconds))
             return
         self._host.returned(call, _chunk(value) if call.plan.chunked else value, seconds)
+
+    def _is_used_up(self) -> bool:
+        lane = self._lane
+        if lane.recycle_after is not None and self._served >= lane.recycle_after:
+            return True
+        return lane.max_rss is not None and self._body is not None and self._body.rss() > lane.max_rss
 
     def _special(self, kind: int, ticket: int, body: memoryview) -> None:
         if kind == frames.PROGRESS:
@@ -398,11 +405,9 @@ class Slot:
         body = self._body = Body(self._host.loop, self._lane.recipe, self.on_frames, self.on_text, self._body_changed)
         try:
             await body.start()
-        except OSError as error:
+        except (OSError, EOFError, RuntimeError) as error:
             self._body = None
-            problem = ResourceExhausted(f"worker {self.name} could not be started: {error}")
-            problem.resource = "descriptors" if error.errno in (23, 24) else "processes"
-            return problem
+            return _no_process(self.name, error)
         try:
             await body.hello(START_TIMEOUT)
         except (TimeoutError, ChildProcessError) as error:
@@ -492,6 +497,16 @@ def _lost(name: str, call: Call, death: Death, item: int) -> WorkerLost:
     error.pid, error.signal, error.exit_code = death.pid, death.signal, death.exit_code
     error.stderr, error.cause, error.item = death.stderr, death.cause, item
     return error
+
+
+def _no_process(name: str, error: Exception) -> Exception:
+    text = f"worker {name} could not be started: {type(error).__name__}: {error}"
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        hint = "; the limit of processes and threads may be reached (EAGAIN)"
+        return WorkerStartError(f"{text}{hint if isinstance(error, (EOFError, RuntimeError)) else ''}")
+    problem = ResourceExhausted(f"{text}; no descriptors are left")
+    problem.resource = "descriptors"
+    return problem
 
 
 def _start_error(name: str, error: Exception, death: Death) -> WorkerStartError:

@@ -28,7 +28,7 @@ class ThreadLane:
     """
 
     kind = "thread"
-    capabilities = Capabilities()
+    capabilities: Capabilities = Capabilities()
 
     def __init__(self, size: int = 32, *, max_abandoned: int | None = None) -> None:
         for name, value, least in (("size", size, 1), ("max_abandoned", max_abandoned, 0)):
@@ -36,7 +36,7 @@ class ThreadLane:
                 raise ValueError(f"{name}={value!r} is not allowed; allowed: a whole number from {least}")
         self._size = size
         self._max_abandoned = size if max_abandoned is None else max_abandoned
-        self.name = "thread"
+        self.name: str = "thread"
         self.changed: Callable[[], None] = _nobody
         self.is_down = self.is_cold = self.leaving = False
         self._running: set[Call] = set()

@@ -10,6 +10,7 @@ import dataclasses
 import pickle
 import sys
 import types
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -19,7 +20,7 @@ from asyncjobs.token import CancelToken, travelling
 
 PROTOCOL = 5
 _dumps = pickle.dumps
-loads = pickle.loads
+loads: Callable[..., Any] = pickle.loads
 _NEEDS_MORE = b"__main__"
 
 

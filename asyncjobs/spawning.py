@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from multiprocessing import reduction
 from typing import Any
 
@@ -23,7 +24,7 @@ class Descriptor:
     __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number: int = number
 
     def close(self) -> None:
         """Close it; a second call does nothing."""
@@ -37,6 +38,26 @@ class Descriptor:
 
 def _arrived(duplicate: Any) -> Descriptor:
     return Descriptor(duplicate.detach())
+
+
+class FarFunction:
+    """Stands for a function that only the other process imports: it unpickles as that."""
+
+    __slots__ = ("_module", "_name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
+
+    def __call__(self) -> None:
+        raise TypeError(f"{self._module}.{self._name} runs in a worker process only")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find, (self._module, self._name)
+
+
+def _find(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
 
 
 class LocalLock:

@@ -1,0 +1,47 @@
+"""The terms between a slot and its worker: what a worker is given, and what a call looks like.
+
+Values only; both ends import it, so it stays light.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final, NamedTuple
+
+from asyncjobs.spawning import Descriptor
+from asyncjobs.wire.codec import Reference
+
+CALL_HEAD: Final = struct.Struct("<IIQB")
+"""Before the pickled arguments: function, attempt, job number, flags."""
+KEYWORDS: Final = 1
+"""The arguments are ``(args, kwargs)``, not `args` alone."""
+STARRED: Final = 2
+"""In a group of items: each item is a tuple of arguments."""
+CELL_SIZE: Final = 16
+"""Bytes of the shared cell: the ticket that runs, and in a group the item that runs."""
+
+
+class Settings(NamedTuple):
+    """What a worker is given when it starts."""
+
+    data: socket.socket
+    control: socket.socket
+    cell: Descriptor
+    lifeline: Descriptor
+    """The kernel signals its end to the worker, even while a job keeps the interpreter lock."""
+    stdout: Descriptor | None
+    stderr: Descriptor | None
+    runner_id: str
+    env: dict[str, str]
+    preload: tuple[str, ...]
+    initializer: bytes | None
+    """Pickled ``(function, args)``."""
+
+
+class Definition(NamedTuple):
+    """A function as the runner describes it once; calls then name its number."""
+
+    name: str
+    reference: Reference
+    max_result: int | None
