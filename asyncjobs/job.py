@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from asyncjobs.context import running
 from asyncjobs.events import Progress
@@ -194,9 +194,9 @@ class Job(Generic[R_co]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         if loop is self._desk.loop:
-            listener: Callable[[Job[Any]], object] = lambda _: future.done() or future.set_result(None)  # noqa: E731
+            listener: Callable[[Job[Any]], object] = lambda _: _resolve(future)  # noqa: E731
         else:
-            listener = lambda _: call_soon(loop, lambda: future.done() or future.set_result(None))  # noqa: E731
+            listener = lambda _: call_soon(loop, _resolve, future)  # noqa: E731
         self._listen(listener)
         waiter = running.get()
         forget = self._desk.waits(waiter, self, future) if isinstance(waiter, Call) else None
@@ -222,7 +222,11 @@ class Job(Generic[R_co]):
             except BaseException:
                 logger.exception("a done callback of job %r raised", job.name)
 
-        self._listen(lambda job: call_soon(self._desk.loop, guarded, job) or guarded(job))
+        def soon(job: Job[Any]) -> None:
+            if not call_soon(self._desk.loop, guarded, job):
+                guarded(job)  # the loop is closed: here and now, or never
+
+        self._listen(soon)
 
     def _listen(self, listener: Callable[[Job[Any]], object]) -> None:
         # From any thread. 1. We append. 2. We look whether the job has ended meanwhile.
@@ -328,6 +332,11 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], 
             raise
         return False
     return True
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _remove(listeners: deque[Any], listener: object) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
 from contextlib import aclosing
 from itertools import islice
 from types import TracebackType
@@ -77,7 +77,7 @@ class MapRun(Generic[R]):
         self._ordered = ordered
         self._on_error = on_error
         self._progress = progress
-        self._sizes = [len(iterable) for iterable in iterables if hasattr(iterable, "__len__")]
+        self._sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
         self._source = _Source(iterables)
         self._plan = plan
         self._grouped = self._goes_in_groups(plan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple, TypeVar, TypedDict, Unpack, cast
+from typing import Any, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, cast
 
 from asyncjobs.retry import Retry
 from asyncjobs.token import CancelToken

@@ -63,10 +63,7 @@ class Retry:
 
     def delay(self, attempt: int, random: float) -> float:
         """Seconds between attempt `attempt` and the next."""
-        if callable(self.backoff):
-            plain = self.backoff(attempt)
-        else:
-            plain = self.backoff * 2.0 ** min(attempt - 1, 64)
+        plain = self.backoff(attempt) if callable(self.backoff) else self.backoff * 2.0 ** min(attempt - 1, 64)
         return max(0.0, min(plain, MAX_DELAY)) * (1.0 - self.jitter * random)
 
 

@@ -473,9 +473,9 @@ class Runner(Submitter):
     def _check_plan(self, plan: Plan, options: JobOptions) -> None:
         capabilities = self._lanes[plan.lane].capabilities
         if plan.is_coroutine and not capabilities.coroutines:
-            raise TypeError(f"{plan.name} is a coroutine function; lane {plan.lane!r} runs plain functions, 'loop' these")
+            raise TypeError(f"{plan.name} is a coroutine function; lane {plan.lane!r} runs plain functions only")
         if capabilities.coroutines and not plan.is_coroutine:
-            raise TypeError(f"{plan.name} is a plain function and would block lane {plan.lane!r}; use 'thread' or 'process'")
+            raise TypeError(f"{plan.name} is a plain function and would block lane {plan.lane!r}; try 'thread'")
         refused = capabilities.unsupported & set(options.given())
         if refused:
             raise ValueError(f"lane {plan.lane!r} cannot honour the options {', '.join(sorted(refused))}")
@@ -507,7 +507,8 @@ class Runner(Submitter):
         payload = codec.encode_arguments(plan.fn, args, kwargs)
         if plan.by_name is None:
             # Captured values may have changed since the last submit: pickled each time.
-            payload = payload._replace(function=codec.encode_function(plan.fn))
+            function, tokens = codec.encode_function(plan.fn)
+            payload = payload._replace(function=function, tokens=payload.tokens + tokens)
         return payload
 
     async def _wait_for_room(self, job: Job[Any]) -> Job[Any]:
@@ -525,7 +526,7 @@ class Runner(Submitter):
                     forget()
             if self._state != "open":
                 raise RunnerClosed(f"the runner is {self._state}; job {job.name!r} was not accepted")
-        return engine.keys.get(job._call.plan.options.key, job)  # type: ignore[arg-type]
+        return engine.keys.get(job._call.plan.options.key, job)
 
 
 def drain_when_cancelled(loop: asyncio.AbstractEventLoop, longest: float) -> None:
@@ -553,7 +554,7 @@ def _is_coroutine_function(fn: Any) -> bool:
         fn = fn.func
     if inspect.isasyncgenfunction(fn):
         raise TypeError(f"{_name_of(fn)} is an async generator function; iterate over it inside a coroutine")
-    call = getattr(type(fn), "__call__", None)
+    call = getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself is wanted
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
 
 

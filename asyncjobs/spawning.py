@@ -33,7 +33,7 @@ class Descriptor:
             os.close(number)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (reduction.DupFd(self.number),)  # type: ignore[attr-defined]
+        return _arrived, (reduction.DupFd(self.number),)
 
 
 def _arrived(duplicate: Any) -> Descriptor:
@@ -106,11 +106,11 @@ class _PrivateLocks:
         return LocalLock(value)
 
 
-class _ForkServer(_PrivateLocks, multiprocessing.context.ForkServerContext):
+class _ForkServer(_PrivateLocks, multiprocessing.context.ForkServerContext):  # type: ignore[misc]  # other locks
     pass
 
 
-class _Spawn(_PrivateLocks, multiprocessing.context.SpawnContext):
+class _Spawn(_PrivateLocks, multiprocessing.context.SpawnContext):  # type: ignore[misc]  # other locks
     pass
 
 

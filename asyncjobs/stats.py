@@ -22,7 +22,7 @@ _BUCKETS = (40 - _LOWEST_EXPONENT) * _PER_OCTAVE
 class Percentiles(NamedTuple):
     """A distribution of durations, in seconds, right to about 5 % (mean and max are exact)."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
     mean: float
     p50: float
     p90: float

@@ -19,7 +19,6 @@ import mmap
 import os
 import pickle
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -32,6 +31,7 @@ from weakref import WeakValueDictionary
 
 from asyncjobs import context, token
 from asyncjobs.errors import JobStopped, ResultNotSendable, ResultTooLarge
+from asyncjobs.spawning import Descriptor
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.tripwire import Tripwire
 from asyncjobs.wire import codec, failure, frames
@@ -177,7 +177,7 @@ class Worker:
                 os._exit(0)
             reader.filled(nbytes)
             for kind, ticket, _, body in reader.frames():
-                if kind == CALL or kind == CHUNK:
+                if kind in (CALL, CHUNK):
                     self._take(kind, ticket, body)
                     if self._retiring:
                         break
@@ -254,7 +254,7 @@ class Worker:
         values: list[Any] = []
         failures: dict[int, failure.Failure] = {}
         append, cell = values.append, self._cell
-        call = (lambda args: fn(*args)) if starred else fn
+        call: Callable[[Any], Any] = (lambda args: fn(*args)) if starred else fn
         for index, item in enumerate(items):
             cell[1] = index
             try:

@@ -143,6 +143,12 @@ def test_a_failed_attempt_leaves_no_permission_to_pickle_tokens() -> None:
         pickle.dumps(CancelToken())
 
 
+def by_value(fn: Any) -> Any:
+    """The function after a journey by value."""
+    data, _ = encode_function(fn)
+    return resolve(Reference(None, data))
+
+
 # --- functions --------------------------------------------------------------------------
 
 
@@ -193,7 +199,7 @@ def test_a_function_that_hides_behind_another_ones_name_goes_by_value() -> None:
         return module_level(number) * 100
 
     assert importable(wrapper) is None
-    assert resolve(Reference(None, encode_function(wrapper)))(1) == 200
+    assert by_value(wrapper)(1) == 200
 
 
 def test_a_function_of_main_goes_by_value() -> None:
@@ -202,7 +208,7 @@ def test_a_function_of_main_goes_by_value() -> None:
 
     fn.__module__, fn.__qualname__ = "__main__", "fn"
     assert importable(fn) is None
-    assert resolve(Reference(None, encode_function(fn)))() == 5
+    assert by_value(fn)() == 5
 
 
 @pytest.mark.parametrize(
@@ -216,16 +222,21 @@ def test_a_function_of_main_goes_by_value() -> None:
     ],
 )
 def test_what_has_no_name_works_by_value(fn: Any, args: tuple[Any, ...], value: object) -> None:
-    assert resolve(Reference(None, encode_function(fn)))(*args) == value
+    assert by_value(fn)(*args) == value
 
 
 def test_captured_values_are_those_of_the_moment() -> None:
     weights = [1.0]
     step = lambda: sum(weights)  # noqa: E731
-    before = encode_function(step)
+    before, _ = encode_function(step)
     weights.append(2.0)
     assert resolve(Reference(None, before))() == 1.0
-    assert resolve(Reference(None, encode_function(step)))() == 3.0
+    assert by_value(step)() == 3.0
+
+
+def test_tokens_that_a_function_captured_are_listed() -> None:
+    token = CancelToken()
+    assert encode_function(lambda: token.cancelled)[1] == (token,)
 
 
 def test_a_function_that_captured_what_cannot_travel_is_named() -> None:

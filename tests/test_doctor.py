@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from asyncjobs.cli import doctor, machine
-from asyncjobs.cli.machine import ControlGroups, Facts
+from asyncjobs.cli.machine import Facts
+from asyncjobs.processors import ControlGroups, usable_processors
 
 GIB = 2**30
 GOOD = Facts(
@@ -134,7 +135,7 @@ def test_a_process_slot_takes_about_fifteen_descriptors(files: int | None, opene
 def test_this_machine_can_be_described_and_judged() -> None:
     facts = machine.gather()
     assert 1 <= facts.usable_cores <= facts.cores
-    assert facts.usable_cores == machine.usable_cores()
+    assert facts.usable_cores == usable_processors()
     assert facts.versions["anyio"]
     assert facts.temp_writable
     assert {finding.level for finding in doctor.check(facts)} <= {"warning", "note"}

@@ -23,7 +23,7 @@ FACE = "asyncjobs"
 # `mapping` below the `runner` that makes maps, and the command line above the benchmarks that it starts.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"state", "retry", "token", "portal"}),
+    frozenset({"state", "retry", "token", "processors", "spawning", "portal"}),
     frozenset({"options", "context", "events", "wire", "tripwire", "echo", "progressbar"}),
     frozenset({"stats", "page", "worker"}),
     frozenset({"lanes", "report", "watchdog"}),

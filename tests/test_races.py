@@ -7,6 +7,7 @@ fails again. `FakeLane` ends its calls in every way that a lane may, when chance
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -24,6 +25,7 @@ NANOSECOND = 1e-9
 
 def on_seed(seed: int, race: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run `race` on a shuffled loop; what fails says with which seed."""
+    random.seed(seed)
     try:
         with asyncio.Runner(loop_factory=lambda: ShuffledLoop(seed)) as loops:
             return loops.run(race())
@@ -60,7 +62,7 @@ async def complete_and_cancel() -> tuple[str, JobState]:
         job = await runner.submit(work)
         await running.wait()
         answers: list[str] = []
-        loop.call_soon(fact.set_result, "value")
+        loop.call_soon(lambda: fact.done() or fact.set_result("value"))
         loop.call_soon(lambda: answers.append(job.cancel("in the same tick")))
         await job.wait()
         while not answers:
@@ -93,17 +95,15 @@ async def complete_at_the_limit(difference: float) -> JobState:
     return job.state
 
 
-@pytest.mark.parametrize("nanoseconds", [-1, 0, 1])
-def test_completion_and_time_limit_in_one_tick_have_one_winner_and_both_win_sometimes(nanoseconds: int) -> None:
-    race = lambda: complete_at_the_limit(nanoseconds * NANOSECOND)  # noqa: E731
-    seen = Counter(on_seed(seed, race) for seed in range(SEEDS))
+def test_completion_and_time_limit_in_one_tick_have_one_winner_and_both_win_sometimes() -> None:
+    seen = Counter(on_seed(seed, lambda: complete_at_the_limit(0.0)) for seed in range(SEEDS))
     assert set(seen) == {JobState.SUCCEEDED, JobState.TIMED_OUT}, seen
 
 
-@pytest.mark.parametrize(("microseconds", "expected"), [(-1, JobState.SUCCEEDED), (1, JobState.TIMED_OUT)])
-def test_a_microsecond_apart_the_earlier_one_wins(microseconds: int, expected: JobState) -> None:
-    race = lambda: complete_at_the_limit(microseconds * 1e-6)  # noqa: E731
-    assert {on_seed(seed, race) for seed in range(50)} == {expected}
+@pytest.mark.parametrize(("nanoseconds", "expected"), [(-1, JobState.SUCCEEDED), (1, JobState.TIMED_OUT)])
+def test_a_nanosecond_apart_the_earlier_one_wins(nanoseconds: int, expected: JobState) -> None:
+    race = lambda: complete_at_the_limit(nanoseconds * NANOSECOND)  # noqa: E731
+    assert {on_seed(seed, race) for seed in range(SEEDS // 5)} == {expected}
 
 
 async def cancel_at_the_limit() -> tuple[str, JobState]:
@@ -210,7 +210,7 @@ def test_an_hour_of_backoff_takes_no_time_and_a_cancel_ends_it_at_once() -> None
             asyncio.get_running_loop().call_later(4000.0, job.cancel)
             await job.wait()
             settled_once(job)
-            assert job.attempt == 2
+            assert job.attempt == 3, "it waited for its third attempt"
             return asyncio.get_running_loop().time()
 
     assert on_seed(1, race) == pytest.approx(100_000.0 + 4000.0)
@@ -341,6 +341,7 @@ async def storm(seed: int) -> Counter[JobState]:
         told.setdefault(job.id, []).append(job.cancel("chance"))
 
     async with asyncio.timeout(3600), Runner(lanes={"fake": lane}, queue_size=chance.randint(1, 5), watchdog=None) as runner:
+        runner._breath_due = math.inf  # submit looks at the real clock now and then; a replay must not
         for number in range(15):
             options: dict[str, Any] = {"lane": "fake", "priority": chance.randint(0, 2), "retries": chance.randint(0, 2)}
             options |= {name: chance.choice((None, 0.5, 1.0, 3.0)) for name in ("timeout", "queue_timeout", "deadline")}

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from asyncjobs import __version__
 from asyncjobs.lanes.process import THREAD_CAPS
+from asyncjobs.processors import ControlGroups, affinity, least, read
 
 PACKAGES = ("uvloop", "anyio", "cloudpickle", "plotly", "numpy", "tqdm", "typer", "rich")
-# cgroup v1 writes "no limit" as the largest multiple of a page.
-_UNLIMITED = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class Facts:
     @property
     def usable_cores(self) -> int:
         """How many jobs can really compute at once: the least of cores, affinity and quota."""
-        return _least_cores(self.cores, self.affinity, self.quota)
+        return least(self.cores, self.affinity, self.quota)
 
 
 def gather() -> Facts:
@@ -94,7 +93,7 @@ def gather() -> Facts:
         system=platform.system(),
         platform=platform.platform(),
         cores=os.cpu_count() or 1,
-        affinity=_affinity(),
+        affinity=affinity(),
         quota=groups.cores(),
         start_methods=tuple(multiprocessing.get_all_start_methods()),
         memory=_page_count("SC_PHYS_PAGES"),
@@ -117,90 +116,6 @@ def gather() -> Facts:
         temp_wanted=os.environ.get("TMPDIR"),
         temp_writable=_works(_try_temp),
     )
-
-
-def usable_cores() -> int:
-    """How many jobs can really compute at once on this machine, in this container."""
-    return _least_cores(os.cpu_count() or 1, _affinity(), ControlGroups().cores())
-
-
-def _least_cores(cores: int, *bounds: float | None) -> int:
-    return max(1, int(min([float(cores), *(bound for bound in bounds if bound)])))
-
-
-def _affinity() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-
-class ControlGroups:
-    """The limits of the control groups that this process is in, versions 1 and 2.
-
-    A limit holds for everything below it, so each is the least on the way from our
-    group up to the root. In a container the root may be all that is visible.
-    """
-
-    def __init__(self, root: Path = Path("/sys/fs/cgroup"), membership: str | None = None) -> None:
-        self._root = root
-        text = _read(Path("/proc/self/cgroup")) if membership is None else membership
-        self._groups = {
-            controller: path
-            for _, controllers, path in (line.split(":", 2) for line in (text or "").splitlines() if line)
-            for controller in controllers.split(",")
-        }
-
-    def cores(self) -> float | None:
-        """The processor time per second of time, in cores."""
-        shares = [_quota(*text.split()) for text in self._values("", "cpu.max")]
-        periods = self._values("cpu", "cpu.cfs_period_us")
-        shares += [_quota(*pair) for pair in zip(self._values("cpu", "cpu.cfs_quota_us"), periods, strict=False)]
-        return min((share for share in shares if share), default=None)
-
-    def memory_limit(self) -> int | None:
-        """In bytes."""
-        return self._least(("", "memory.max"), ("memory", "memory.limit_in_bytes"))
-
-    def memory_used(self) -> int | None:
-        """In bytes, the page cache included; of our own group."""
-        return self._first(("", "memory.current"), ("memory", "memory.usage_in_bytes"))
-
-    def pids_limit(self) -> int | None:
-        """How many processes and threads there may be."""
-        return self._least(("", "pids.max"), ("pids", "pids.max"))
-
-    def pids_used(self) -> int | None:
-        """How many there are in our own group."""
-        return self._first(("", "pids.current"), ("pids", "pids.current"))
-
-    def _least(self, *places: tuple[str, str]) -> int | None:
-        found = [int(text) for place in places for text in self._values(*place) if text.isdigit()]
-        return min((limit for limit in found if limit < _UNLIMITED), default=None)
-
-    def _first(self, *places: tuple[str, str]) -> int | None:
-        return next((int(text) for place in places for text in self._values(*place) if text.isdigit()), None)
-
-    def _values(self, controller: str, name: str) -> list[str]:
-        """The contents of the files `name`, from our group's folder up to the root; version 2 is controller ''."""
-        if controller not in self._groups:
-            return []
-        roots = (self._root / controller,) if controller else (self._root, self._root / "unified")
-        own = self._groups[controller].strip("/")
-        texts = [
-            _read(root / folder / name)
-            for root in roots
-            for folder in ([own, *map(str, Path(own).parents)] if own else ["."])
-        ]
-        return [text for text in texts if text]
-
-
-def _quota(quota: str, period: str = "100000") -> float | None:
-    return int(quota) / int(period) if quota.isdigit() and int(period) else None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
 
 
 def _version(name: str) -> str | None:
@@ -232,7 +147,7 @@ def _page_count(name: str) -> int | None:
 
 
 def _memory_available() -> int | None:
-    lines = (_read(Path("/proc/meminfo")) or "").splitlines()
+    lines = (read(Path("/proc/meminfo")) or "").splitlines()
     sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
     return next((int(size) * 1024 for size in sizes), None)
 

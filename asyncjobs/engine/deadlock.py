@@ -5,15 +5,15 @@ Pure: a picture of who waits for what goes in, the waits that can never end come
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 
 class Wait(NamedTuple):
     """A running job that waits for another job, or for room in a lane's queue."""
 
-    waiter: Hashable
-    target: Hashable | None
+    waiter: object
+    target: object | None
     """None: it waits for room in the queue of `lane`."""
     lane: str
     """The lane of the target."""
@@ -23,7 +23,7 @@ class Wait(NamedTuple):
 class LaneView(NamedTuple):
     """One lane at this moment."""
 
-    holders: Collection[Hashable]
+    holders: Collection[object]
     """The jobs that hold its places."""
     is_full: bool
     """Whether every place is held: otherwise a queued job will start."""
@@ -44,7 +44,7 @@ def hopeless(waits: Collection[Wait], lanes: Mapping[str, LaneView]) -> list[Wai
         stuck -= freed
 
 
-def _can_end(wait: Wait, stuck: set[Hashable], lanes: Mapping[str, LaneView]) -> bool:
+def _can_end(wait: Wait, stuck: set[object], lanes: Mapping[str, LaneView]) -> bool:
     if wait.target is not None and not wait.target_is_queued:
         return wait.target not in stuck
     lane = lanes[wait.lane]

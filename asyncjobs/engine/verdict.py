@@ -59,7 +59,8 @@ def stopped_before_start(call: Call, stop: StopReason) -> Verdict:
 def overrun(call: Call) -> StopReason:
     """The reason to stop an attempt that runs longer than it may."""
     limit = call.plan.options.timeout
-    return StopReason("timeout", f"job {call.name!r} ran longer than its timeout of {limit:g} s (attempt {call.attempt})")
+    text = f"job {call.name!r} ran longer than its timeout of {limit:g} s (attempt {call.attempt})"
+    return StopReason("timeout", text)
 
 
 def out_of_time(call: Call, stop: StopReason) -> JobTimeout:

@@ -209,8 +209,11 @@ class Body:
         )
         self._spawn(settings)
         lifeline.close()
-        for far in (far_data, far_control, *(pipe.worker_end for pipe in (self._stdout, self._stderr) if pipe)):
-            far.close()
+        far_data.close()
+        far_control.close()
+        for pipe in (self._stdout, self._stderr):
+            if pipe is not None:
+                pipe.worker_end.close()
         self._data_socket = data
         self._data_channel = _DataChannel(self, self._on_frames)
         self._data, _ = await self._loop.create_connection(lambda: self._data_channel, sock=data)
@@ -246,7 +249,7 @@ class Body:
                 max_workers=1,
                 mp_context=start_context(self._recipe.start_method),
                 initializer=FarFunction("asyncjobs.worker", "boot"),
-                initargs=(settings,),
+                initargs=(settings,),  # type: ignore[arg-type]  # what FarFunction takes is known over there
             )
             self._closers.append(lambda: self._executor.shutdown(wait=False))
             children, threads = set(multiprocessing.active_children()), set(threading.enumerate())
@@ -447,8 +450,9 @@ class Body:
             self._pidfd = -1
         while self._closers:
             self._closers.pop()()
-        # multiprocessing's record of the child holds two descriptors for as long as it lives.
-        self._newborn, self._process = [], None
+        # multiprocessing's record of the child, and the executor's threads, hold descriptors
+        # for as long as they live.
+        self._newborn, self._process, self._executor_threads = [], None, []
 
     def _release_cell(self) -> None:
         """A mapping holds a descriptor of its own, and a closed runner may live on."""

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from asyncjobs.errors import AsyncJobsError, NotSendable
+from asyncjobs.errors import NotSendable
 from asyncjobs.lanes.base import Capabilities, Host, Plan
 from asyncjobs.lanes.body import Recipe
 from asyncjobs.lanes.slot import KNOWN_FUNCTIONS, LARGE_FUNCTION, Slot
-from asyncjobs.spawning import START_METHODS
 from asyncjobs.options import is_count
+from asyncjobs.processors import usable_processors
+from asyncjobs.spawning import START_METHODS
 from asyncjobs.wire import codec
 
 resource: ModuleType | None
@@ -33,13 +34,6 @@ THREAD_CAPS = (
 )
 """What numerical libraries read to choose their number of threads."""
 DESCRIPTORS_PER_SLOT = 15
-
-
-def usable_processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class ProcessLane:
@@ -171,32 +165,32 @@ class ProcessLane:
 
     def has_idle_slot(self) -> bool:
         """Whether some worker waits for a call."""
-        for slot in self._slots:  # a plain loop: asked before each call that joins a window
+        for slot in self._slots:  # noqa: SIM110 - asked before each call that joins a window
             if slot.is_idle:
                 return True
         return False
 
-    def number_for(self, plan: Plan, by_value: bytes | None) -> tuple[int, bool]:
-        """A number for a function on the wire, and whether it is new.
+    def number_for(self, plan: Plan, by_value: bytes | None) -> int:
+        """A number for a function on the wire.
 
         Functions by name have one per plan; by-value ones have one per content, so that the
         same lambda submitted twice is unpickled once.
         """
         if by_value is None and plan.number:
-            return plan.number, False
+            return plan.number
         key = (by_value or b"", plan.name, plan.options.max_result)
         keep = by_value is not None and len(by_value) <= LARGE_FUNCTION
         if keep and key in self._contents:
             self._contents.move_to_end(key)
-            return self._contents[key], False
+            return self._contents[key]
         self._numbers += 1
         if keep:
             self._contents[key] = self._numbers
             if len(self._contents) > KNOWN_FUNCTIONS:
                 self._contents.popitem(last=False)
-        return self._numbers, True
+        return self._numbers
 
-    def could_not_start(self, error: AsyncJobsError) -> None:
+    def could_not_start(self, error: Exception) -> None:
         """A slot gave up: without any other that is up, what waits cannot run."""
         if not any(slot.pid for slot in self._slots):
             self.host.refuse(error)

@@ -165,7 +165,7 @@ class Slot:
     def _define(self, plan: Plan, payload: codec.Payload) -> tuple[int, int]:
         """Tell the worker of a function; its number, and the number to forget afterwards."""
         by_value = payload.function
-        number, is_new = self._lane.number_for(plan, by_value)
+        number = self._lane.number_for(plan, by_value)
         if by_value is None:
             plan.number = number
         elif number in self._known:
@@ -388,6 +388,7 @@ class Slot:
         self._to_revoke.clear()
 
     async def _bring_up(self) -> None:
+        error: Exception | None = None
         for attempt in range(START_TRIES):
             wait = self._tried_at + min(1.0, 0.1 * 2**attempt if attempt else 0.0) - monotonic()
             if wait > 0:
@@ -399,6 +400,7 @@ class Slot:
                 return
         self._tried_at = monotonic() + 1.0
         self._body = None
+        assert error is not None
         self._lane.could_not_start(error)
 
     async def _try_once(self) -> Exception | None:

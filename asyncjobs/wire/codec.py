@@ -92,14 +92,22 @@ def importable(fn: object) -> tuple[str, str] | None:
     return (module, qualname) if found is fn else None
 
 
-def encode_function(fn: object) -> bytes:
-    """Pickle a function that has no name which a worker could import.
+def encode_function(fn: object) -> tuple[bytes, tuple[CancelToken, ...]]:
+    """Pickle a function that has no name which a worker could import; with the tokens in it.
 
     Raises:
         NotSendable: it does not pickle; what it captured may be to blame.
     """
     try:
-        return encode(fn)
+        with travelling() as tokens:
+            try:
+                data = _dumps(fn, PROTOCOL)
+            except Exception:
+                data = _NEEDS_MORE
+            if b"__main__" in data:
+                tokens.clear()
+                data = cloudpickle.dumps(fn, PROTOCOL)
+            return data, tuple(tokens)
     except Exception as error:
         raise _error(f"the function {_name(fn)}", fn, error) from error
 

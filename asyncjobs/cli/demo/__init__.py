@@ -20,8 +20,8 @@ from asyncjobs.cli.demo.findings import Training
 from asyncjobs.cli.demo.server import PlotServer
 from asyncjobs.cli.demo.story import write_story
 from asyncjobs.cli.demo.windows import Outcome
-from asyncjobs.cli.machine import usable_cores
 from asyncjobs.page import Table
+from asyncjobs.processors import usable_processors
 
 
 def prepare(out: Path) -> Path:
@@ -46,7 +46,7 @@ def run_demo(report: Path, console: Console, *, workers: int | None = None, widt
     problem = descent.prepare(gapminder.read())
     training = train(problem, console)
     console.rule("[bold]2. Densities on worker processes")
-    outcome = estimate(workers or max(4, usable_cores()), widths, console)
+    outcome = estimate(workers or max(4, usable_processors()), widths, console)
     write_story(report, problem, training, outcome, widths)
     console.rule(f"[bold]done in {time.perf_counter() - began:.0f} s")
     console.print(Text(f"Now open {report} in a browser: it shows what happened when."))
@@ -85,7 +85,7 @@ def estimate(most: int, widths: int, console: Console) -> Outcome:
 
         outcome = windows.measure(most, density.benchmark_widths(widths), tell)
     print_table(findings.timing_table(outcome.timings), console)
-    console.print(Text(findings.timing_text(outcome.timings, widths, usable_cores())))
+    console.print(Text(findings.timing_text(outcome.timings, widths, usable_processors())))
     return outcome
 
 

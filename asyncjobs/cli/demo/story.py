@@ -12,8 +12,8 @@ from asyncjobs.cli.demo.descent import EVERY, Problem
 from asyncjobs.cli.demo.findings import Training
 from asyncjobs.cli.demo.server import ANSWER_SECONDS
 from asyncjobs.cli.demo.windows import Outcome
-from asyncjobs.cli.machine import usable_cores
 from asyncjobs.page import Code, Part, write_html
+from asyncjobs.processors import usable_processors
 
 _TRAINING_CODE = """
 for step in descend(data):                              # waiting for each upload
@@ -37,7 +37,7 @@ async with Runner(processes=4) as runner:               # on worker processes
 
 def write_story(path: Path, problem: Problem, training: Training, outcome: Outcome, widths: int) -> None:
     """Write the page; nothing is measured here."""
-    cores = usable_cores()
+    cores = usable_processors()
     intro = (
         "This page was written by the command asyncjobs demo. It shows two things that asyncjobs is for: a loop that "
         "goes on while its plots upload, and a computation that uses all cores. Point at a picture to read its "

@@ -1,0 +1,132 @@
+"""The pages keep their promises: every Python block runs and prints what stands below it, every public name is
+mentioned, links lead somewhere, and the tables that repeat the code agree with it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import asyncjobs
+import asyncjobs.testing
+from asyncjobs import errors
+from asyncjobs.options import NAMES
+from asyncjobs.state import MOVES, Event
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PRINTS = re.compile(r"\s*It prints(?P<how>[^:\n]*):\n\n```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)]+)\)")
+MOVES_TABLE = re.compile(r"<!-- moves -->\n(.*)<!-- /moves -->", re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A Python block, and what the page says that it prints."""
+
+    name: str
+    code: str
+    prints: list[str] | None
+    any_order: bool
+
+
+def text_of(page: Path) -> str:
+    """A page as it is."""
+    return page.read_text(encoding="utf-8")
+
+
+def blocks() -> list[Block]:
+    """The Python blocks of all pages."""
+    found = []
+    for page in PAGES:
+        text = text_of(page)
+        for number, fence in enumerate((match for match in FENCE.finditer(text) if match[1] == "python"), 1):
+            said = PRINTS.match(text, fence.end())
+            lines = stripped(said["text"]) if said else None
+            found.append(Block(f"{page.stem}-{number}", fence[2], lines, bool(said) and "order" in said["how"]))
+    return found
+
+
+def stripped(text: str) -> list[str]:
+    """The lines, without blanks at their ends: editors remove those."""
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def moves_table() -> str:
+    """The state table in Markdown, made from the dict that the code moves by."""
+    rows = [["from", *(event.name for event in Event)], ["---"] * (len(Event) + 1)]
+    for state, moves in MOVES.items():
+        if moves:
+            rows.append([state.name, *(moves[event].name if event in moves else "" for event in Event)])
+    return "".join("|" + "|".join(f" {cell} " if cell != "---" else cell for cell in row) + "|\n" for row in rows)
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=block.name) for block in blocks()])
+def test_block_runs_and_prints_what_the_page_says(block: Block, tmp_path: Path) -> None:
+    script = tmp_path / "block.py"
+    script.write_text(block.code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=50, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    if block.prints is not None:
+        printed, promised = stripped(done.stdout), block.prints
+        if block.any_order:
+            printed, promised = sorted(printed), sorted(promised)
+        assert printed == promised
+
+
+def test_most_blocks_say_what_they_print() -> None:
+    assert sum(block.prints is not None for block in blocks()) >= 15
+
+
+@pytest.mark.parametrize("name", asyncjobs.__all__)
+def test_public_name_is_in_the_docs(name: str) -> None:
+    pages = "\n".join(text_of(page) for page in PAGES)
+    assert re.search(rf"\b{name}\b", pages), f"{name} is on no page"
+
+
+@pytest.mark.parametrize("name", asyncjobs.testing.__all__)
+def test_name_of_the_test_kit_is_in_the_docs(name: str) -> None:
+    assert re.search(rf"\b{name}\b", text_of(ROOT / "docs" / "testing.md"))
+
+
+@pytest.mark.parametrize("option", NAMES)
+def test_option_is_in_the_quickstart(option: str) -> None:
+    assert f"| `{option}` |" in text_of(ROOT / "docs" / "quickstart.md")
+
+
+def test_table_of_moves_is_the_code() -> None:
+    """When this fails, put the text that it shows between the two markers."""
+    written = MOVES_TABLE.search(text_of(ROOT / "docs" / "errors.md"))
+    assert written
+    assert written[1] == moves_table()
+
+
+def test_tree_of_errors_is_the_code() -> None:
+    page = text_of(ROOT / "docs" / "errors.md")
+    assert errors.__doc__
+    tree = [line.strip() for line in errors.__doc__.splitlines() if "── " in line and "QueueFull" not in line]
+    assert len(tree) > 10
+    assert [line for line in tree if line not in page] == []
+
+
+def test_every_module_stands_in_the_house() -> None:
+    page = text_of(ROOT / "docs" / "design.md")
+    package = ROOT / "asyncjobs"
+    modules = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    house = page.partition("## The house")[2].partition("## One job's path")[0]
+    assert [name for name in sorted(modules) if not name.startswith("__") and f"`{name}`" not in house] == []
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    prose = FENCE.sub("", text_of(page))
+    targets = {link.partition("#")[0] for link in LINK.findall(prose)} - {""}
+    here = {target for target in targets if "://" not in target}
+    assert [target for target in sorted(here) if not (page.parent / target).is_file()] == []
