@@ -34,6 +34,7 @@ from asyncjobs.lanes.thread import ThreadLane
 from asyncjobs.mapping import MapRun
 from asyncjobs.options import JobOptions, OptionFields, is_count, is_number, make_options, options_of, settle
 from asyncjobs.report import figures
+from asyncjobs.spawning import is_starting
 from asyncjobs.stats import Percentiles, Stats, total
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
@@ -436,7 +437,10 @@ class Runner(Submitter):
             raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
         return self._engine.bus.subscribe(size)
 
-    def _suspects(self) -> str:
+    def _suspects(self) -> str | None:
+        """For the watchdog: what may hold the loop up; None while we do so ourselves."""
+        if is_starting():
+            return None
         engine = self._engine
         on_loop, in_threads = None, []
         for lane in self._lanes.values():

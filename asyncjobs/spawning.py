@@ -125,6 +125,7 @@ def start_context(start_method: str) -> multiprocessing.context.BaseContext:
 # --- workers never import __main__ ------------------------------------------------------
 
 _quiet = threading.local()
+_starting = 0
 _stock_preparation = multiprocessing.spawn.get_preparation_data
 
 
@@ -138,6 +139,11 @@ def _preparation_without_main(name: str) -> dict[str, Any]:
 multiprocessing.spawn.get_preparation_data = _preparation_without_main
 
 
+def is_starting() -> bool:
+    """Whether a worker is being started at this moment, which holds up its loop."""
+    return _starting > 0
+
+
 @contextmanager
 def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
     """Within it, processes that this thread starts do not run the main module again.
@@ -146,14 +152,17 @@ def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
     meanwhile: the only way to give a spawned interpreter variables that are read before
     any of its code runs (LD_*, MALLOC_*); other threads see them for these milliseconds.
     """
+    global _starting
     changed = environment or {}
     before = {name: os.environ.get(name) for name in changed}
     _quiet.on = True
+    _starting += 1
     os.environ.update(changed)
     try:
         yield
     finally:
         _quiet.on = False
+        _starting -= 1
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -26,7 +26,7 @@ PARK_AFTER = 4
 class Watchdog:
     """Pings `loop` and logs a warning when no answer comes for `threshold` seconds.
 
-    `suspects()` names what may be to blame; `is_quiet()` says that there is nothing to
+    `suspects()` names what may be to blame, None if nobody is; `is_quiet()` says that there is nothing to
     watch. Start it on the loop's own thread.
     """
 
@@ -34,7 +34,7 @@ class Watchdog:
         self,
         loop: asyncio.AbstractEventLoop,
         threshold: float,
-        suspects: Callable[[], str],
+        suspects: Callable[[], str | None],
         is_quiet: Callable[[], bool],
     ) -> None:
         self._loop = loop
@@ -104,6 +104,9 @@ class Watchdog:
         self._lags.add(waited)
 
     def _bark(self, waited: float) -> None:
+        suspects = self._suspects()
+        if suspects is None:
+            return
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame, limit=12)) if frame is not None else "(no stack)\n"
         del frame
@@ -113,5 +116,5 @@ class Watchdog:
             else ""
         )
         logger.warning(
-            "the event loop has not answered for %.2f s%s; %s. It is here:\n%s", waited, held, self._suspects(), stack
+            "the event loop has not answered for %.2f s%s; %s. It is here:\n%s", waited, held, suspects, stack
         )

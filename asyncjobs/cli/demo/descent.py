@@ -6,7 +6,6 @@ in their times is the waiting.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -119,8 +118,6 @@ async def train_in_background(problem: Problem, server: PlotServer, steps: int =
         for step in descend(problem, steps):
             if step.number % EVERY == 0:
                 jobs.append(await runner.submit(upload, server.port, f"/background/{step.number}", plot(problem, step)))
-                # Submitting alone does not give the loop a turn; with one, the upload starts here and now.
-                await asyncio.sleep(0)
             taken.append(step)
             ends.append(time.perf_counter())
     return _run("background", began, taken, ends, [await job for job in jobs])

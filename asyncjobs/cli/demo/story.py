@@ -24,7 +24,6 @@ async with Runner() as runner:                          # uploads in the backgro
     for step in descend(data):
         if step.number % 10 == 0:
             await runner.submit(upload, plot(step))
-            await asyncio.sleep(0)                      # a turn for the event loop: the upload starts now
 """
 
 _WINDOWS_CODE = """
