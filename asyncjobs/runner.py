@@ -477,9 +477,13 @@ class Runner(Submitter):
     def _check_plan(self, plan: Plan, options: JobOptions) -> None:
         capabilities = self._lanes[plan.lane].capabilities
         if plan.is_coroutine and not capabilities.coroutines:
-            raise TypeError(f"{plan.name} is a coroutine function; lane {plan.lane!r} runs plain functions only")
+            raise TypeError(
+                f"{plan.name} is a coroutine function; lane {plan.lane!r} runs plain functions, 'loop' these"
+            )
         if capabilities.coroutines and not plan.is_coroutine:
-            raise TypeError(f"{plan.name} is a plain function and would block lane {plan.lane!r}; try 'thread'")
+            raise TypeError(
+                f"{plan.name} is a plain function and would block lane {plan.lane!r}; use 'thread' or 'process'"
+            )
         refused = capabilities.unsupported & set(options.given())
         if refused:
             raise ValueError(f"lane {plan.lane!r} cannot honour the options {', '.join(sorted(refused))}")

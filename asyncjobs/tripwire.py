@@ -31,7 +31,7 @@ class Tripwire:
     def __init__(self) -> None:
         self.tripped: bool = False
         """Something was changed since the last `restore`."""
-        self.spoilt = False
+        self.spoilt: bool = False
         """Something was changed that cannot be put back: the process should be replaced."""
         self._snapshot()
 

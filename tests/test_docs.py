@@ -119,7 +119,9 @@ def test_tree_of_errors_is_the_code() -> None:
 def test_every_module_stands_in_the_house() -> None:
     page = text_of(ROOT / "docs" / "design.md")
     package = ROOT / "asyncjobs"
-    modules = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
     house = page.partition("## The house")[2].partition("## One job's path")[0]
     assert [name for name in sorted(modules) if not name.startswith("__") and f"`{name}`" not in house] == []
 

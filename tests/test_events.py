@@ -128,7 +128,7 @@ async def test_a_runner_tells_each_state_of_a_job_in_order() -> None:
             job = await runner.options(retries=1, name="told").submit(fail_once, [])
             await job
         told = [each async for each in events]
-    assert [each.state.name for each in told] == "QUEUED RUNNING WAITING QUEUED RUNNING SUCCEEDED".split()
+    assert [each.state.name for each in told] == ["QUEUED", "RUNNING", "WAITING", "QUEUED", "RUNNING", "SUCCEEDED"]
     assert [each.state for each in told] == [mark.state for mark in job.history]
     assert {(each.job_id, each.name, each.lane) for each in told} == {(job.id, "told", "loop")}
     assert [each.attempt for each in told][-1] == 2

@@ -183,7 +183,9 @@ def test_an_exception_that_exits_while_it_is_rebuilt_does_no_harm() -> None:
 # --- what an await may carry ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OSError(2, "no"), TimeoutError(), ExceptionGroup("g", [KeyError()])])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError(2, "no"), TimeoutError(), ExceptionGroup("g", [KeyError()])]
+)
 def test_ordinary_exceptions_are_raised_as_they_are(error: Exception) -> None:
     assert safe_to_raise(error) is error
 

@@ -496,7 +496,7 @@ async def test_f41_a_failure_after_its_waiter_went_away_is_said_once_and_not_by_
         go.cancel()
         await job.wait()
         del job, waiter
-        gc.collect()
+        await _logged(caplog)
     (record,) = caplog.records
     assert (record.name, "'left alone'" in record.getMessage()) == ("asyncjobs", True)
     await still_works(runner, lane)
@@ -612,6 +612,14 @@ async def test_f43_a_jump_of_the_wall_clock_does_not_touch_the_backoff(
         assert 0.1 < time.monotonic() - started < 2
         monkeypatch.undo()
         ended_once(job)
+
+
+async def _logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Wait for a record: the last reference to a job may be its thread's."""
+    async with asyncio.timeout(5):
+        while not caplog.records:
+            gc.collect()
+            await asyncio.sleep(0)
 
 
 async def _await(job: Any) -> Any:

@@ -361,7 +361,7 @@ class Holder:
 UNSENDABLE = [
     pytest.param((LOCK,), {}, "argument 1", id="a-lock"),
     pytest.param((1, (n for n in range(3))), {}, "argument 2", id="a-generator"),
-    pytest.param((), {"where": memoryview(b"")}, "argument 'where'", id="a-view"),
+    pytest.param((), {"where": threading.RLock()}, "argument 'where'", id="a-keyword"),
     pytest.param(([1, {"deep": (2, LOCK)}],), {}, "argument 1[1]['deep'][1]", id="deep-in-containers"),
     pytest.param((Holder(),), {}, "argument 1.inner['lock']", id="an-attribute"),
     pytest.param((jobs.RaisesWhenPickled(),), {}, "argument 1", id="reduce-that-raises"),

@@ -16,7 +16,19 @@ from typing import Any
 import pytest
 
 from asyncjobs import Job, JobState, Retry, Runner, WorkerLost
-from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Done, Failed, Host, Lost, Outcome, Plan, Refused, Stopped
+from asyncjobs.lanes.base import (
+    Abandoned,
+    Call,
+    Capabilities,
+    Done,
+    Failed,
+    Host,
+    Lost,
+    Outcome,
+    Plan,
+    Refused,
+    Stopped,
+)
 from asyncjobs.testing import ShuffledLoop, VirtualClockLoop, check_history
 
 SEEDS = 500
@@ -340,13 +352,14 @@ async def storm(seed: int) -> Counter[JobState]:
     def cancel(job: Job[int]) -> None:
         told.setdefault(job.id, []).append(job.cancel("chance"))
 
-    async with asyncio.timeout(3600), Runner(lanes={"fake": lane}, queue_size=chance.randint(1, 5), watchdog=None) as runner:
+    queue_size = chance.randint(1, 5)
+    async with asyncio.timeout(3600), Runner(lanes={"fake": lane}, queue_size=queue_size, watchdog=None) as runner:
         runner._breath_due = math.inf  # submit looks at the real clock now and then; a replay must not
         for number in range(15):
-            options: dict[str, Any] = {"lane": "fake", "priority": chance.randint(0, 2), "retries": chance.randint(0, 2)}
+            options: dict[str, Any] = {name: chance.randint(0, 2) for name in ("priority", "retries")}
             options |= {name: chance.choice((None, 0.5, 1.0, 3.0)) for name in ("timeout", "queue_timeout", "deadline")}
             options["lost"] = chance.choice(("fail", "retry"))
-            job = await runner.options(**options).submit(abs, number)
+            job = await runner.options(lane="fake", **options).submit(abs, number)
             job.add_done_callback(lambda job: ended.update([job.id]))
             jobs.append(job)
             if chance.random() < 0.4:

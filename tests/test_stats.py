@@ -112,7 +112,8 @@ def test_counts_are_of_all_jobs_and_spans_of_the_latest(history: int, jobs: int)
     for number in range(jobs):
         ledger.settled("fit-0", str(number), "SUCCEEDED", 0.0, 0.0, float(number), 0.0)
     assert snapshot(ledger).succeeded == jobs
-    assert [span.name for span in ledger.spans(0.0)] == [str(number) for number in range(jobs)][max(0, jobs - history) :]
+    latest = range(max(0, jobs - history), jobs)
+    assert [span.name for span in ledger.spans(0.0)] == [str(number) for number in latest]
 
 
 def test_the_busy_share_never_exceeds_one_and_is_zero_at_the_very_start() -> None:

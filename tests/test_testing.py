@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ async def test_a_gate_orders_a_coroutine_and_a_thread() -> None:
 
 
 def test_a_gate_that_nobody_opens_gives_up() -> None:
-    with pytest.raises(TimeoutError, match="stayed shut for 0.01 s"):
+    with pytest.raises(TimeoutError, match=r"stayed shut for 0\.01 s"):
         Gate().pass_through(0.01)
     with pytest.raises(TimeoutError, match="0 of 2 arrived"):
         Gate().wait_for_arrival(2, 0.01)
@@ -148,6 +149,10 @@ def test_leaving_the_block_opens_the_gate_even_after_an_error() -> None:
 
 
 # --- leaks ------------------------------------------------------------------------------
+
+
+def soon() -> AbstractContextManager[None]:
+    return assert_no_leaks(within=0.05)
 
 
 def test_a_clean_block_passes() -> None:
@@ -167,47 +172,49 @@ def test_a_thread_that_ends_in_time_is_no_leak() -> None:
 
 def test_a_leaked_thread_is_shown_with_its_stack() -> None:
     release = threading.Event()
-    with pytest.raises(AssertionError, match=r"(?s)thread 'stray' \(daemon=False\):.*release\.wait|in wait"):
-        with assert_no_leaks(within=0.05):
-            stray = threading.Thread(target=release.wait, name="stray")
-            stray.start()
+    stray = threading.Thread(target=release.wait, name="stray")
+    with pytest.raises(AssertionError, match=r"(?s)thread 'stray' \(daemon=False\):.* in wait"), soon():
+        stray.start()
     release.set()
     stray.join()
 
 
 def test_a_leaked_process_is_shown_with_its_command() -> None:
     code = "import time; time.sleep(60)"
-    with pytest.raises(AssertionError, match=rf"process \d+: .*{re.escape(code)}"):
-        with assert_no_leaks(within=0.05):
-            child = subprocess.Popen([sys.executable, "-c", code])
+    with pytest.raises(AssertionError, match=rf"process \d+: .*{re.escape(code)}"), soon():
+        child = subprocess.Popen([sys.executable, "-c", code])
     child.kill()
     child.wait()
 
 
 def test_a_leaked_descriptor_is_shown_with_its_end(tmp_path: Path) -> None:
     path = tmp_path / "left-open"
-    with pytest.raises(AssertionError, match=r"descriptor \d+ -> .*left-open"):
-        with assert_no_leaks(within=0.05):
-            descriptor = os.open(path, os.O_CREAT | os.O_RDONLY)
+    with pytest.raises(AssertionError, match=r"descriptor \d+ -> .*left-open"), soon():
+        descriptor = os.open(path, os.O_CREAT | os.O_RDONLY)
     os.close(descriptor)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm on this system")
 def test_leaked_shared_memory_is_shown_with_its_name() -> None:
     path = Path(f"/dev/shm/aj-left-behind-{os.getpid()}")
-    with pytest.raises(AssertionError, match=f"shared memory {path}"):
-        with assert_no_leaks(within=0.05):
-            path.touch()
+    with pytest.raises(AssertionError, match=f"shared memory {path}"), soon():
+        path.touch()
     path.unlink()
 
 
 def test_an_error_in_the_block_goes_first() -> None:
     release = threading.Event()
-    with pytest.raises(KeyError):
-        with assert_no_leaks(within=0.05):
-            threading.Thread(target=release.wait).start()
+    stray = threading.Thread(target=release.wait)
+
+    def leak_and_fail() -> None:
+        with soon():
+            stray.start()
             raise KeyError
+
+    with pytest.raises(KeyError):
+        leak_and_fail()
     release.set()
+    stray.join()
 
 
 # --- histories --------------------------------------------------------------------------
@@ -248,7 +255,8 @@ async def test_a_success_with_an_error_is_caught() -> None:
 def in_a_child(code: str) -> int:
     """The exit code of a fresh interpreter that runs `code`."""
     program = f"from asyncjobs.testing import faults\n{code}"
-    return subprocess.run([sys.executable, "-c", program], check=False, timeout=50, stderr=subprocess.DEVNULL).returncode
+    ended = subprocess.run([sys.executable, "-c", program], check=False, timeout=50, stderr=subprocess.DEVNULL)
+    return ended.returncode
 
 
 @pytest.mark.parametrize(

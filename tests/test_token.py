@@ -38,11 +38,15 @@ def test_the_first_reason_wins() -> None:
 def test_check_raises_with_the_reason_and_no_except_exception_eats_it() -> None:
     token = CancelToken()
     token.cancel("enough")
-    with pytest.raises(JobStopped) as caught:
+
+    def stubborn() -> None:
         try:
             token.check()
         except Exception:
             pytest.fail("a stop is no Exception")
+
+    with pytest.raises(JobStopped) as caught:
+        stubborn()
     assert caught.value.reason == "enough"
 
 

@@ -8,12 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncjobs as aj
 from asyncjobs.bench import density, measure, peers, system
 from asyncjobs.bench.measure import Contestant, Goal, Measurement, Race, Work
 from asyncjobs.bench.output import check_writable, progress, publish
 from asyncjobs.bench.result import Report
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
 
 SERIAL = "serial"
 
@@ -87,7 +92,7 @@ class Kernel:
     """The same estimates for every contestant, and the serial run's answers to check them by."""
 
     def __init__(self, scale: Scale) -> None:
-        self.samples = density.gaussian_samples(scale.samples)
+        self.samples: NDArray[float64] = density.gaussian_samples(scale.samples)
         self._widths = density.benchmark_widths(scale.widths)
         self._answers: dict[float, float] = {}
 

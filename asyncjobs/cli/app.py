@@ -16,14 +16,14 @@ from asyncjobs.cli import doctor as judge
 from asyncjobs.cli import machine
 from asyncjobs.cli.demo import prepare, run_demo
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Background jobs for Python: see it work, measure it, find out what is wrong.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-bench = typer.Typer(help="Measure on this machine, beside the libraries that are installed.", no_args_is_help=True)
+bench: typer.Typer = typer.Typer(help="Measure on this machine, beside the libraries that are installed.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 JsonPath = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", dir_okay=False)]

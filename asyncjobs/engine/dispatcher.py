@@ -1,23 +1,24 @@
-"""One lane's queue, its consumers, and the moves of the jobs in it.
+"""One lane's queue, and the moves of the jobs in it.
 
-The consumers feed the lane's places; the lane tells, as its `Host`, when calls start and
-how they end; here that becomes moves of jobs. The one place where jobs settle is `_settle`.
+The lane tells, as its `Host`, when calls start and how they end; here that becomes moves of
+jobs. The one place where jobs settle is `_settle`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from asyncjobs.engine.feeding import Feeder
+from asyncjobs.engine.limiting import LimiterGate
 from asyncjobs.engine.verdict import Verdict, judge, next_attempt, overrun, stopped_before_start
 from asyncjobs.events import EventBus, JobEvent, Progress
 from asyncjobs.job import Job
 from asyncjobs.jobqueue import JobQueue
-from asyncjobs.lanes.base import Call, Done, Lane, Outcome, Place
+from asyncjobs.lanes.base import Call, Done, Lane, Outcome
 from asyncjobs.state import Event, JobState
 from asyncjobs.stats import LaneStats, Ledger, Span
 from asyncjobs.token import StopReason
@@ -47,101 +48,14 @@ class Dispatcher:
         self.bus: EventBus = engine.bus
         self.queue: JobQueue = JobQueue(queue_size)
         self.ledger: Ledger = Ledger(name, lane.kind, history)
-        self.is_paused: bool = False
-        self._consumers: dict[Place, asyncio.Task[None]] = {}
+        self._gate = LimiterGate(self.queue.give_back)
+        self._feeder = Feeder(lane, self.queue, self._gate)
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
-        self._limited: dict[Call, asyncio.Task[None]] = {}
-        self._holding: set[Call] = set()
-
-    # --- consumers ----------------------------------------------------------------------
 
     def open(self) -> None:
         """Get the lane ready, and start a consumer for each of its places."""
         self.lane.open(self.name, self)
-        self._hire()
-
-    def _hire(self) -> None:
-        for place in self.lane.places():
-            if place not in self._consumers:
-                task = self.engine.tasks.create_task(self._consume(place), name=f"asyncjobs-{place.name}")
-                self._consumers[place] = task
-
-    async def _consume(self, place: Place) -> None:
-        """Feed one place until it leaves; the place is closed with its consumer."""
-        try:
-            while not place.leaving or not place.idle:
-                if place.is_down and not await self._raise_up(place):
-                    continue
-                self._feed(place)
-                await self._until_changed(place, listen=place.hungry and place.idle and not self.is_paused)
-        finally:
-            del self._consumers[place]
-            await place.aclose()
-
-    async def _raise_up(self, place: Place) -> bool:
-        """Bring a place up, once something waits for it; False: look at it anew."""
-        if place.is_cold and (self.is_paused or self.queue.empty()):
-            await self._until_changed(place, listen=not self.is_paused, reserve=True)
-            return False
-        await place.restore()
-        if place.is_down and not place.leaving and not self.queue.empty():
-            await asyncio.sleep(0)
-        return not place.is_down
-
-    def _feed(self, place: Place) -> None:
-        queue = self.queue
-        while not self.is_paused and place.hungry:
-            call = queue.take(None if place.idle else place.admits)
-            if call is None:
-                break
-            if not call.plan.is_plain and call.plan.options.limiter is not None and not self._admitted(call):
-                continue
-            call.place = place
-            place.start(call)
-        place.flush()
-
-    async def _until_changed(self, place: Place, *, listen: bool, reserve: bool = False) -> None:
-        """Wait for the place to change, or (if it listens) for something to take."""
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        place.changed = partial(_resolve, waiter)
-        if self.queue.qsize():
-            self.queue.wake()  # what this place left, another may take
-        if listen:
-            self.queue.listen(waiter, reserve=reserve)
-        await waiter
-
-    # --- the limiter --------------------------------------------------------------------
-
-    def _admitted(self, call: Call) -> bool:
-        """Whether `call` holds its limiter; if not, a task waits for it and gives it back."""
-        if call in self._holding:
-            return True
-        limiter = call.plan.options.limiter
-        if not limiter.available_tokens or limiter.statistics().tasks_waiting:
-            self._limited[call] = self.engine.tasks.create_task(self._wait_for_limiter(call))
-            return False
-        limiter.acquire_on_behalf_of_nowait(call)
-        self._holding.add(call)
-        return True
-
-    async def _wait_for_limiter(self, call: Call) -> None:
-        try:
-            await call.plan.options.limiter.acquire_on_behalf_of(call)
-        finally:
-            self._limited.pop(call, None)
-        self._holding.add(call)
-        if call.owner.done():  # type: ignore[attr-defined]
-            self._release(call)
-        else:
-            self.queue.give_back([call])
-
-    def _release(self, call: Call) -> None:
-        waiting = self._limited.pop(call, None)
-        if waiting is not None:
-            waiting.cancel()
-        if call in self._holding:
-            self._holding.discard(call)
-            call.plan.options.limiter.release_on_behalf_of(call)
+        self._feeder.hire(self.engine.tasks)
 
     # --- what a job asks (Desk) ---------------------------------------------------------
 
@@ -205,7 +119,7 @@ class Dispatcher:
         if not verdict.started:
             call.place = None
         self._stop_timer(job)
-        self._release(call)
+        self._gate.release(call)
         if verdict.error is not None:
             delay = next_attempt(call, verdict, random())
             if delay is not None and not self.engine.is_cancelling:
@@ -330,7 +244,7 @@ class Dispatcher:
         for clean_up in job._timers or ():
             clean_up()
         job._timers = None
-        self._release(job._call)
+        self._gate.release(job._call)
 
     def publish(self, job: Job[Any], progress: Progress | None = None) -> None:
         """Tell the subscribers where `job` is now."""
@@ -342,20 +256,18 @@ class Dispatcher:
 
     def pause(self) -> None:
         """Start nothing more from the queue; what runs goes on."""
-        self.is_paused = True
+        self._feeder.pause()
 
     def resume(self) -> None:
         """Go on."""
-        self.is_paused = False
-        for place in self.lane.places():
-            place.changed()
+        self._feeder.resume()
 
     def resize(self, size: int) -> None:
         """Let the lane run `size` calls at once; what runs is not disturbed."""
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
         self.lane.resize(size)
-        self._hire()
+        self._feeder.hire(self.engine.tasks)
 
     def stats(self, open_seconds: float) -> LaneStats:
         """The lane's figures now."""
@@ -375,17 +287,11 @@ class Dispatcher:
 
     def close(self) -> None:
         """Stop the consumers; each closes its place."""
-        for task in self._consumers.values():
-            task.cancel()
-        for task in tuple(self._limited.values()):
-            task.cancel()
+        self._feeder.close()
+        self._gate.close()
 
     def abort(self) -> None:
         """End the places now, whatever they run, without a loop's help."""
         for place in self.lane.places():
             place.abort()
 
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

@@ -40,7 +40,7 @@ _asking = threading.Lock()
 """Two threads that ask multiprocessing for an exit code at once may both be told wrong, as
 waitpid and the forkserver's pipe answer once; and to start a process is to ask for all."""
 
-logger = logging.getLogger("asyncjobs")
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 
 class Recipe(NamedTuple):

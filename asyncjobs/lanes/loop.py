@@ -28,7 +28,7 @@ class LoopLane:
         self._size = size
         self.name: str = "loop"
         self.changed: Callable[[], None] = _nobody
-        self.hungry = True
+        self.hungry: bool = True
         self.idle = True
         self.is_down = self.is_cold = self.leaving = False
         self._tasks: dict[Call, asyncio.Task[None]] = {}

@@ -502,10 +502,10 @@ def _lost(name: str, call: Call, death: Death, item: int) -> WorkerLost:
 
 
 def _no_process(name: str, error: Exception) -> Exception:
-    text = f"worker {name} could not be started: {type(error).__name__}: {error}"
-    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
-        hint = "; the limit of processes and threads may be reached (EAGAIN)"
-        return WorkerStartError(f"{text}{hint if isinstance(error, (EOFError, RuntimeError)) else ''}")
+    number = error.errno if isinstance(error, OSError) else errno.EAGAIN
+    text = f"worker {name} could not be started: {errno.errorcode.get(number or 0, 'unknown')}: {error}"
+    if number not in (errno.EMFILE, errno.ENFILE):
+        return WorkerStartError(f"{text}; the limit of processes and threads may be reached")
     problem = ResourceExhausted(f"{text}; no descriptors are left")
     problem.resource = "descriptors"
     return problem

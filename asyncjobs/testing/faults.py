@@ -134,7 +134,7 @@ class RaisesOnUnpickle:
     """Pickles well and raises `error` where it is unpickled."""
 
     def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error or ValueError("broken on arrival")
+        self.error: BaseException = error or ValueError("broken on arrival")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return throw, (self.error,)
@@ -144,7 +144,8 @@ class DiesOnPickle:
     """Kills the process that pickles it, unless that is `home`."""
 
     def __init__(self, number: int = signal.SIGKILL, home: int | None = None) -> None:
-        self.number, self.home = number, home
+        self.number: int = number
+        self.home: int | None = home
 
     def __reduce__(self) -> tuple[Any, ...]:
         _strike(self.number, self.home)
@@ -165,7 +166,8 @@ class DiesWhenDeleted:
     """Kills the process in which its last reference goes, unless that is `home`."""
 
     def __init__(self, number: int = signal.SIGKILL, home: int | None = None) -> None:
-        self.number, self.home = number, os.getpid() if home is None else home
+        self.number: int = number
+        self.home: int = os.getpid() if home is None else home
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DiesWhenDeleted, (self.number, self.home)
