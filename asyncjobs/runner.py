@@ -7,10 +7,12 @@ is the engine's and the lanes' business.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import copy
 import functools
 import inspect
 import logging
+import os
 import warnings
 import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
@@ -359,11 +361,20 @@ class Runner(Submitter):
         await _within(longest + LAST_WAIT, engine.drained())
 
     def __del__(self) -> None:
-        if getattr(self, "_state", "new") in ("new", "closed"):
+        if getattr(self, "_machinery", None) is not None:
+            self._forgotten()
+
+    def _forgotten(self) -> None:
+        """The loop is gone, or we are: say so if nobody closed us, end the jobs, let the workers go."""
+        engine = self._engine
+        if self._state == "closed" or engine.pid != os.getpid():  # a forked child's copy is inert
             return
-        warnings.warn(f"{self!r} was never closed; use `async with`", ResourceWarning, source=self, stacklevel=2)
-        if self._machinery is not None:
-            self._machinery.abort()
+        if self._state == "open":
+            warnings.warn(f"{self!r} was never closed; use `async with`", ResourceWarning, source=self, stacklevel=2)
+        self._state = "closed"
+        engine.abort()
+        if engine.watchdog is not None:
+            engine.watchdog.close()
 
     @property
     def _engine(self) -> Engine:
@@ -535,6 +546,12 @@ class Runner(Submitter):
             if self._state != "open":
                 raise RunnerClosed(f"the runner is {self._state}; job {job.name!r} was not accepted")
         return engine.keys.get(job._call.plan.options.key, job)
+
+
+@atexit.register
+def _forget_all() -> None:
+    for runner in tuple(_open_runners):
+        runner._forgotten()
 
 
 def drain_when_cancelled(loop: asyncio.AbstractEventLoop, longest: float) -> None:

@@ -87,7 +87,16 @@ class Watchdog:
                 self.is_parked = False
                 quiet = 0
             self._look()
-            self._wanted.wait(self._threshold)
+            self._sleep()
+
+    def _sleep(self) -> None:
+        """Until the next look. What keeps us from waking up in time holds the loop up, too."""
+        began = monotonic()
+        self._wanted.wait(self._threshold)
+        slept = monotonic() - began
+        if slept > 2 * self._threshold and not self._closed:
+            self._lags.add(slept - self._threshold)
+            self._bark(slept)
 
     def _look(self) -> None:
         self._answered.clear()

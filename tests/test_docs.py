@@ -3,6 +3,7 @@ mentioned, links lead somewhere, and the tables that repeat the code agree with 
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import pytest
 
 import asyncjobs
 import asyncjobs.testing
-from asyncjobs import errors
+from asyncjobs import ProcessLane, errors
 from asyncjobs.options import NAMES
 from asyncjobs.state import MOVES, Event
+from asyncjobs.stats import LaneStats, Stats
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -99,6 +101,19 @@ def test_name_of_the_test_kit_is_in_the_docs(name: str) -> None:
 @pytest.mark.parametrize("option", NAMES)
 def test_option_is_in_the_quickstart(option: str) -> None:
     assert f"| `{option}` |" in text_of(ROOT / "docs" / "quickstart.md")
+
+
+@pytest.mark.parametrize("record", [LaneStats, Stats], ids=lambda record: record.__name__)
+def test_every_figure_is_in_the_statistics(record: type[LaneStats | Stats]) -> None:
+    page = text_of(ROOT / "docs" / "statistics.md")
+    names = {*record.__annotations__} - {"lane", "kind"}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("setting", inspect.signature(ProcessLane).parameters)
+def test_setting_of_the_process_lane_is_in_its_table(setting: str) -> None:
+    table = text_of(ROOT / "docs" / "lanes.md").partition("setting of `aj.ProcessLane`")[2]
+    assert re.search(rf"^\| .*`{setting}`", table, re.MULTILINE)
 
 
 def test_table_of_moves_is_the_code() -> None:

@@ -23,7 +23,9 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-bench: typer.Typer = typer.Typer(help="Measure on this machine, beside the libraries that are installed.", no_args_is_help=True)
+bench: typer.Typer = typer.Typer(
+    help="Measure on this machine, beside the libraries that are installed.", no_args_is_help=True
+)
 app.add_typer(bench, name="bench")
 
 JsonPath = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", dir_okay=False)]

@@ -32,6 +32,8 @@ CAUSE_WAIT = 0.5
 """Seconds to wait for the exit code of a dead worker: a grandchild may keep it from us."""
 EOF_WAIT = 0.2
 """Seconds between the end of a channel and the end of its worker, before we help."""
+THREAD_CHECK = 0.25
+"""Seconds between two looks at the executor's threads, while a worker starts."""
 CLOSE_WAIT = 1.0
 """Seconds that a worker is given to leave by itself before it is killed."""
 
@@ -288,10 +290,14 @@ class Body:
 
         Raises:
             TimeoutError: it is not, after `timeout` seconds.
-            ChildProcessError: it died first.
+            ChildProcessError: it died first, or its executor could not work.
         """
         async with asyncio.timeout(timeout):
-            await self._hello
+            while not self._hello.done():
+                await asyncio.wait([self._hello], timeout=THREAD_CHECK)
+                if not self._hello.done() and not any(thread.is_alive() for thread in self._executor_threads):
+                    # It starts a second one by itself, and nobody hears of that failure.
+                    raise ChildProcessError("the executor's thread ended; there may be no more threads (EAGAIN)")
         if self.is_dead:
             raise ChildProcessError(f"worker ended while it started ({self._death().cause})")
 
