@@ -190,7 +190,15 @@ class Job(Generic[R_co]):
         if self._state < _SUCCEEDED:
             await _Awaitable(self)
 
+    def _is_orphaned(self) -> bool:
+        """Whether the runner's loop was closed under the job: then we end it, as nobody else can."""
+        if self._desk.loop.is_closed():
+            self._desk.runner._forgotten()
+        return self.done()
+
     def _ended(self) -> Generator[Any, None, None]:
+        if self._is_orphaned():
+            return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         if loop is self._desk.loop:
@@ -261,7 +269,7 @@ class Job(Generic[R_co]):
             ``"cancelled"``: it had not started, and never will. ``"requested"``: it runs
             and has been told. ``"ended"``: it was over already.
         """
-        if self.done():
+        if self.done() or self._is_orphaned():
             return "ended"
         if grace is not None:
             if not (is_number(grace) and grace >= 0):

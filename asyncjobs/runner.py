@@ -8,39 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import copy
-import functools
-import inspect
 import logging
 import os
 import warnings
 import weakref
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
-from contextvars import copy_context
+from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack
 
 import anyio
 
-from asyncjobs.context import running
 from asyncjobs.engine.dispatcher import Dispatcher
 from asyncjobs.engine.engine import Engine
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.events import Subscription
+from asyncjobs.intake import NOTHING_GIVEN, Intake, check_lane
 from asyncjobs.job import Job
-from asyncjobs.lanes.base import Call, Lane, Plan
+from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.mapping import MapRun
-from asyncjobs.options import JobOptions, OptionFields, is_count, is_number, make_options, options_of, settle
+from asyncjobs.options import OptionFields, is_count, is_number, make_options
 from asyncjobs.report import figures
 from asyncjobs.spawning import is_starting
 from asyncjobs.stats import Percentiles, Stats, total
+from asyncjobs.submitter import Submitter
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
-from asyncjobs.wire import codec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,152 +43,10 @@ T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
-BREATH = 0.001
-"""Seconds of submitting after which `submit` gives the loop a turn: what was submitted starts
-while more is, and a loop that computes between submits does not hold its own jobs up."""
 LAST_WAIT = 2.5
 """Seconds beyond the longest grace that a closing runner waits for stopped jobs."""
 
-_NONE = JobOptions()
-
 _open_runners: weakref.WeakSet[Runner] = weakref.WeakSet()
-
-
-class Submitter:
-    """The four ways to hand over work, with one set of options.
-
-    `Runner` has the same methods; `Runner.options` makes one of these.
-    """
-
-    def __init__(self, runner: Runner, options: JobOptions) -> None:
-        self._runner = runner
-        self._options = options
-        # Plans by the function's id; the reference tells whether it is still that function.
-        self._plans: dict[int, tuple[Any, Plan]] = {}
-
-    @overload
-    async def submit(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
-    async def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    async def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
-        """Hand over ``fn(*args, **kwargs)``; waits while the lane's queue is full.
-
-        Returns:
-            The job, accepted and queued. Await it for the value.
-
-        Raises:
-            NotSendable: for a process lane, an argument does not pickle.
-            TypeError: `fn` is no function, or of a kind that the lane does not run.
-            LaneStalled: too many of the lane's threads are abandoned.
-            RunnerClosed: the runner is closed or closing.
-            WouldDeadlock: called inside a job, where room could only come from its own end.
-            WrongLoop: called from another event loop or thread.
-        """
-        runner = self._runner
-        job = runner._make(self._plan(fn), args, kwargs)
-        if not job._call.number and job._desk.queue.full():
-            job = await runner._wait_for_room(job)
-        if not job._call.number:
-            runner._engine.accept(job)
-            if job._marks[1] > runner._breath_due:
-                await asyncio.sleep(0)
-                runner._breath_due = monotonic() + BREATH
-        return job
-
-    @overload
-    def submit_nowait(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
-    def submit_nowait(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    def submit_nowait(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
-        """As `submit`, without waiting.
-
-        Raises:
-            QueueFull: the lane's queue has no room; and whatever `submit` raises.
-        """
-        job = self._runner._make(self._plan(fn), args, kwargs)
-        if not job._call.number:
-            self._runner._engine.accept(job)
-        return job
-
-    @overload
-    async def run(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    async def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Submit and wait for the value; cancelling the waiter cancels the job."""
-        job = await self.submit(fn, *args, **kwargs)
-        try:
-            return await job
-        except asyncio.CancelledError:
-            job.cancel("whoever waited for it was cancelled")
-            raise
-
-    @overload
-    def map(
-        self,
-        fn: Callable[..., Awaitable[R]],
-        /,
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        ordered: bool = True,
-        lookahead: int | None = None,
-        on_error: Literal["raise", "skip", "return"] = "raise",
-        progress: bool = False,
-    ) -> MapRun[R]: ...
-    @overload
-    def map(
-        self,
-        fn: Callable[..., R],
-        /,
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        ordered: bool = True,
-        lookahead: int | None = None,
-        on_error: Literal["raise", "skip", "return"] = "raise",
-        progress: bool = False,
-    ) -> MapRun[R]: ...
-    def map(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        ordered: bool = True,
-        lookahead: int | None = None,
-        on_error: Literal["raise", "skip", "return"] = "raise",
-        progress: bool = False,
-    ) -> MapRun[Any]:
-        """Call `fn` on each item, or on the items of several iterables side by side.
-
-        Args:
-            iterables: sync or async, endless ones too; the shortest ends the map. A sync
-                one is advanced on the loop: one that blocks belongs into an async generator.
-            ordered: results in the order of the items; else as they come.
-            lookahead: the most items that are taken before the result of the first is
-                handed out; chosen by the lane's size if not given.
-            on_error: ``"raise"`` the first error and cancel the rest, ``"skip"`` items that
-                fail, or ``"return"`` the exception in place of the value.
-            progress: show a tqdm bar.
-
-        Returns:
-            An async iterator; ``await .collect()`` gives a list and is the fastest form;
-            ``async with`` awaits the clean-up.
-
-        On a process lane items of short functions travel in groups, still with one error
-        per item; if a worker dies, only the item that ran is lost and the group's other
-        items may run again. With any item option (`timeout`, `retries` ...) each item is a
-        job of its own.
-        """
-        return MapRun(self, self._plan(fn), iterables, ordered, lookahead, on_error, progress)
-
-    def _plan(self, fn: Callable[..., Any]) -> Plan:
-        known = self._plans.get(id(fn))
-        if known is not None and known[0]() is fn:
-            return known[1]
-        plan = self._runner._new_plan(fn, self._options)
-        try:
-            key = id(fn)
-            self._plans[key] = weakref.ref(fn, lambda _: self._plans.pop(key, None)), plan
-        except TypeError:
-            return plan  # no weak references to it: planned anew each time
-        return plan
 
 
 class Runner(Submitter):
@@ -247,7 +100,7 @@ class Runner(Submitter):
             raise ValueError(f"drain_timeout={drain_timeout!r} is not allowed; allowed: None, or seconds from 0")
         if watchdog is not None and not (is_number(watchdog) and watchdog > 0):
             raise ValueError(f"watchdog={watchdog!r} is not allowed; allowed: None, or seconds above 0")
-        super().__init__(self, _NONE)
+        super().__init__(self, NOTHING_GIVEN)
         self._defaults = make_options(options or {})
         self._lanes: dict[str, Lane] = {
             "loop": LoopLane(coroutines),
@@ -262,17 +115,17 @@ class Runner(Submitter):
                 raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
         self._lane_options = {name: make_options(values) for name, values in (lane_options or {}).items()}
         for name in self._lane_options:
-            self._check_lane(name)
+            check_lane(name, self._lanes)
         if isinstance(self._defaults.lane, str):
-            self._check_lane(self._defaults.lane)
+            check_lane(self._defaults.lane, self._lanes)
         self._queue_size = queue_size
         self._drain_timeout = drain_timeout
         self._history = history
         self._watchdog_threshold = watchdog
         self._machinery: Engine | None = None
+        self._door: Intake | None = None
         self._state: Literal["new", "open", "closing", "closed"] = "new"
         self._drain_when_cancelled = False
-        self._breath_due = 0.0
         self._ending = asyncio.Lock()
         self._unfinished: list[str] = []
 
@@ -287,11 +140,10 @@ class Runner(Submitter):
             raise RunnerClosed(f"the runner is {self._state}; make a new one")
         engine = Engine(self, self._lanes, self._queue_size, self._history)
         if self._watchdog_threshold is not None:
-            engine.watchdog = Watchdog(
-                engine.loop, self._watchdog_threshold, self._suspects, lambda: not engine.live
-            )
+            engine.watchdog = Watchdog(engine.loop, self._watchdog_threshold, self._suspects, lambda: not engine.live)
         await engine.open()
         self._machinery = engine
+        self._door = Intake(engine, self._lanes, self._defaults, self._lane_options)
         self._state = "open"
         _open_runners.add(self)
         return self
@@ -324,6 +176,7 @@ class Runner(Submitter):
         engine = self._engine
         engine.check_loop()
         self._state = "closing"
+        self._intake.is_open = False
         engine.wake_submitters()
         try:
             await _within(drain, engine.drained())
@@ -383,6 +236,12 @@ class Runner(Submitter):
         return self._machinery
 
     @property
+    def _intake(self) -> Intake:
+        if self._door is None:
+            raise RunnerClosed(f"the runner is {self._state}; it takes jobs inside `async with Runner() as runner:`")
+        return self._door
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that the runner lives on."""
         return self._engine.loop
@@ -400,7 +259,7 @@ class Runner(Submitter):
         """
         record = make_options(options)
         if isinstance(record.lane, str):
-            self._check_lane(record.lane)
+            check_lane(record.lane, self._lanes)
         return Submitter(self, record)
 
     def jobs(self) -> list[Job[Any]]:
@@ -418,7 +277,7 @@ class Runner(Submitter):
 
     def lane(self, name: str) -> Dispatcher:
         """One lane, to `pause()`, `resume()` or `resize(n)` it."""
-        self._check_lane(name)
+        check_lane(name, self._lanes)
         return self._engine.dispatchers[name]
 
     # --- figures ------------------------------------------------------------------------
@@ -463,90 +322,6 @@ class Runner(Submitter):
             return f"job {on_loop.name!r} is running on it"
         return f"threads run {', '.join(sorted(set(in_threads)))}" if in_threads else "no job of ours is running on it"
 
-    # --- making jobs --------------------------------------------------------------------
-
-    def _check_lane(self, name: str) -> None:
-        if name not in self._lanes:
-            raise ValueError(f"lane={name!r} is not allowed; allowed: {', '.join(sorted(self._lanes))}")
-
-    def _new_plan(self, fn: Callable[..., Any], options: JobOptions) -> Plan:
-        """Decide lane and options for `fn`: options() over @job over lane over runner."""
-        if not callable(fn):
-            raise TypeError(f"{fn!r} is not callable; submit takes a function and its arguments")
-        is_coroutine = _is_coroutine_function(fn)
-        own = options.over(options_of(fn) or _NONE)
-        name = own.over(self._defaults).lane
-        if not isinstance(name, str):
-            name = "loop" if is_coroutine else "thread"
-        self._check_lane(name)
-        settled = settle(own.over(self._lane_options.get(name, _NONE)).over(self._defaults))
-        plan = Plan(fn, settled.name or _name_of(fn), name, settled, is_coroutine)
-        self._check_plan(plan, own)
-        plan.home = self._engine.dispatchers[name]
-        return plan
-
-    def _check_plan(self, plan: Plan, options: JobOptions) -> None:
-        capabilities = self._lanes[plan.lane].capabilities
-        if plan.is_coroutine and not capabilities.coroutines:
-            raise TypeError(
-                f"{plan.name} is a coroutine function; lane {plan.lane!r} runs plain functions, 'loop' these"
-            )
-        if capabilities.coroutines and not plan.is_coroutine:
-            raise TypeError(
-                f"{plan.name} is a plain function and would block lane {plan.lane!r}; use 'thread' or 'process'"
-            )
-        refused = capabilities.unsupported & set(options.given())
-        if refused:
-            raise ValueError(f"lane {plan.lane!r} cannot honour the options {', '.join(sorted(refused))}")
-        plan.encodes = capabilities.encodes
-        if plan.encodes:
-            plan.by_name = codec.importable(plan.fn)
-
-    def _make(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
-        """A job that is not yet in the queue, or the living one with the same key."""
-        engine = self._machinery
-        if engine is None or self._state != "open":
-            raise RunnerClosed(f"the runner is {self._state}; it takes jobs inside `async with Runner() as runner:`")
-        engine.check_loop()
-        if not plan.is_plain and plan.options.key in engine.keys:
-            return engine.keys[plan.options.key]
-        plan.home.lane.check(plan)
-        call = Call(plan)
-        if plan.encodes:
-            call.payload = self._payload(plan, args, kwargs)
-        else:
-            if plan.options.snapshot:
-                args, kwargs = copy.deepcopy((args, kwargs))
-            call.args = args
-            call.kwargs = kwargs or None
-            call.context = copy_context()
-        return Job(plan.home, call, monotonic())
-
-    def _payload(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> codec.Payload:
-        payload = codec.encode_arguments(plan.fn, args, kwargs)
-        if plan.by_name is None:
-            # Captured values may have changed since the last submit: pickled each time.
-            function, tokens = codec.encode_function(plan.fn)
-            payload = payload._replace(function=function, tokens=payload.tokens + tokens)
-        return payload
-
-    async def _wait_for_room(self, job: Job[Any]) -> Job[Any]:
-        """The job, once there is room for it; or the one with its key that came meanwhile."""
-        engine = self._engine
-        dispatcher = engine.dispatchers[job.lane]
-        waiter = running.get()
-        while dispatcher.queue.full():
-            future: asyncio.Future[None] = engine.loop.create_future()
-            forget = engine.waits(waiter, None, job.lane, future) if isinstance(waiter, Call) else None
-            try:
-                await dispatcher.queue.room(future)
-            finally:
-                if forget is not None:
-                    forget()
-            if self._state != "open":
-                raise RunnerClosed(f"the runner is {self._state}; job {job.name!r} was not accepted")
-        return engine.keys.get(job._call.plan.options.key, job)
-
 
 @atexit.register
 def _forget_all() -> None:
@@ -572,18 +347,3 @@ async def _within(seconds: float | None, waiting: Any) -> None:
             await waiting
     except TimeoutError:
         return
-
-
-def _is_coroutine_function(fn: Any) -> bool:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    if inspect.isasyncgenfunction(fn):
-        raise TypeError(f"{_name_of(fn)} is an async generator function; iterate over it inside a coroutine")
-    call = getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself is wanted
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
-
-
-def _name_of(fn: Any) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return str(getattr(fn, "__name__", None) or type(fn).__name__)

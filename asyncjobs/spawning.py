@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing.context
 import multiprocessing.spawn
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,7 +149,8 @@ def is_starting() -> bool:
 def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
     """Within it, processes that this thread starts do not run the main module again.
 
-    Other threads' processes are prepared as ever. `environment` is laid over os.environ
+    They start with SIGINT blocked, until they have left the terminal: a Ctrl-C meanwhile is
+    ours alone, and reaches us right after. Other threads' processes are prepared as ever. `environment` is laid over os.environ
     meanwhile: the only way to give a spawned interpreter variables that are read before
     any of its code runs (LD_*, MALLOC_*); other threads see them for these milliseconds.
     """
@@ -158,9 +160,12 @@ def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
     _quiet.on = True
     _starting += 1
     os.environ.update(changed)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _quiet.on = False
         _starting -= 1
         for name, value in before.items():

@@ -81,6 +81,8 @@ def _leave_the_terminal() -> None:
     # A handler, for what is ignored stays ignored in programs that a job starts.
     signal.signal(signal.SIGTERM, _let_the_runner_decide)
     os.setpgid(0, 0)
+    # Blocked since before we started: Ctrl-C must not hit a half-made worker.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _let_the_runner_decide(*_: object) -> None:

@@ -630,21 +630,6 @@ def leak_memory(nbytes: int) -> int:
     return os.getpid()
 
 
-def touch_shared_memory(nbytes: int) -> int:
-    """Map a memory file, as arenas do, and touch every page."""
-    descriptor = os.memfd_create("test")
-    os.ftruncate(descriptor, nbytes)
-    with mmap.mmap(descriptor, nbytes) as shared:
-        for start in range(0, nbytes, mmap.PAGESIZE):
-            shared[start] = 1
-        KEPT.append(os.dup(descriptor))
-        os.close(descriptor)
-        arrivals = KEPT[0] if KEPT and isinstance(KEPT[0], str) else ""
-        if arrivals:
-            wait_at(arrivals)
-    return os.getpid()
-
-
 def grow_and_wait(nbytes: int, door: str) -> None:
     KEPT.append(b"\1" * nbytes)
     wait_at(door)
@@ -719,3 +704,64 @@ def submit_from_inside() -> Any:
 
 def tick(item: int) -> int:
     return item
+
+
+def tick_or_wait(item: int, door: str = "") -> int:
+    """Mostly short, sometimes long: nobody can know before."""
+    return wait_at(door, item) if door else item
+
+
+def leave_a_child_in_its_own_session_and_die(door: str) -> None:
+    if os.fork() == 0:
+        os.setsid()
+        arrive_at(door)
+        while True:
+            signal.pause()
+    with open(f"{door}/go", "rb", 0) as go:
+        go.read(1)
+    os._exit(11)
+
+
+def hold_the_lock_for_ever(door: str) -> None:
+    arrive_at(door)
+    ctypes.PyDLL(None).sleep(600)
+
+
+def map_shared_memory_and_wait(nbytes: int, door: str) -> int:
+    """As arenas do: pages of a memory file, touched, count as resident and are not ours."""
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, nbytes)
+    with mmap.mmap(descriptor, nbytes) as shared:
+        for start in range(0, nbytes, mmap.PAGESIZE):
+            shared[start] = 1
+        os.close(descriptor)
+        wait_at(door)
+    return os.getpid()
+
+
+def loop_until_stopped(door: str) -> int:
+    """Python code that never looks at its token."""
+    arrive_at(door)
+    turns = 0
+    while True:
+        turns += 1
+
+
+def clean_up_when_stopped(door: str, path: str) -> None:
+    try:
+        arrive_at(door)
+        threading.Event().wait()
+    finally:
+        with open(path, "a", encoding="ascii") as file:
+            file.write("cleaned up")
+
+
+def look_at_the_token(door: str) -> str:
+    token = aj.current_job().token
+    arrive_at(door)
+    return "asked" if token.wait(30) else "never asked"
+
+
+def recurse_a_little(depth: int) -> int:
+    """Enough Python code for an interrupt to land in it, before it, or after it."""
+    return depth if depth == 0 else recurse_a_little(depth - 1) + 1

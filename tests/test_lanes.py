@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,9 +10,10 @@ from multiprocessing import get_context
 
 import pytest
 
-from asyncjobs import ExecutorLane, LoopLane, ProcessLane, ThreadLane
+from asyncjobs import ExecutorLane, Job, JobState, LoopLane, ProcessLane, Runner, ThreadLane
 from asyncjobs.lanes.base import Lane
-from asyncjobs.testing import LANE_CHECKS, check_lane
+from asyncjobs.lanes.daemon import DaemonThreads
+from asyncjobs.testing import LANE_CHECKS, Gate, assert_no_leaks, check_lane
 
 
 @contextmanager
@@ -82,3 +84,40 @@ async def test_check_lane_names_the_check_that_failed() -> None:
         await check_lane(lambda: nullcontext(Shy(2)))
     (note,) = caught.value.__notes__
     assert any(note == f"in the lane check {name!r}: {check.__doc__}" for name, check in LANE_CHECKS.items())
+
+
+# --- what a closed runner holds ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_a_closed_runner_that_lives_on_holds_nothing(start_method: str) -> None:
+    async def main() -> Runner:
+        async with Runner(lanes={"process": ProcessLane(2, start_method=start_method)}) as runner:
+            await runner.options(lane="process").run(len, "abc")
+            await runner.run(len, "abc")
+        return runner
+
+    with assert_no_leaks():
+        kept = asyncio.run(main())
+    assert "closed" in repr(kept)
+
+
+def test_a_thread_that_is_busy_at_the_close_ends_with_its_work() -> None:
+    async def main(gate: Gate) -> Job[None]:
+        async with Runner(threads=2) as runner:
+            job = await runner.submit(gate.pass_through)
+            await gate.arrival()
+            await runner.aclose(drain=0, grace=0.01)
+        return job
+
+    with assert_no_leaks(), Gate() as gate:
+        job = asyncio.run(main(gate))
+        assert job.state is JobState.CANCELLED
+
+
+def test_threads_that_end_their_work_while_the_executor_closes_all_end() -> None:
+    for _ in range(200):
+        executor = DaemonThreads("closing")
+        futures = [executor.submit(int) for _ in range(3)]
+        executor.shutdown()
+        assert [future.result(10) for future in futures] == [0, 0, 0]

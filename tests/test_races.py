@@ -354,7 +354,7 @@ async def storm(seed: int) -> Counter[JobState]:
 
     queue_size = chance.randint(1, 5)
     async with asyncio.timeout(3600), Runner(lanes={"fake": lane}, queue_size=queue_size, watchdog=None) as runner:
-        runner._breath_due = math.inf  # submit looks at the real clock now and then; a replay must not
+        runner._intake.breath_due = math.inf  # submit looks at the real clock now and then; a replay must not
         for number in range(15):
             options: dict[str, Any] = {name: chance.randint(0, 2) for name in ("priority", "retries")}
             options |= {name: chance.choice((None, 0.5, 1.0, 3.0)) for name in ("timeout", "queue_timeout", "deadline")}

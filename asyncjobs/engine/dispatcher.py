@@ -294,4 +294,3 @@ class Dispatcher:
         """End the places now, whatever they run, without a loop's help."""
         for place in self.lane.places():
             place.abort()
-

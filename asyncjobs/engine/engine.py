@@ -47,6 +47,7 @@ class Engine:
         self.tasks: asyncio.TaskGroup
         self.watchdog: Watchdog | None = None
         self._next_number = itertools.count(1).__next__
+        self.pid = os.getpid()
         self._thread = threading.get_ident()
         self._echo = Echo()
         self._end = asyncio.Event()
@@ -95,8 +96,10 @@ class Engine:
 
     def _broke(self, error: BaseException) -> None:
         """A consumer failed: a fault of ours. No job may wait for ever because of it."""
-        if not isinstance(error, asyncio.CancelledError):
-            logger.critical("asyncjobs failed; all jobs of this runner end", exc_info=error)
+        if isinstance(error, asyncio.CancelledError):  # the loop ends, and nobody closed the runner
+            self.runner._forgotten()
+            return
+        logger.critical("asyncjobs failed; all jobs of this runner end", exc_info=error)
         self.fail_all(RunnerClosed(f"the runner broke down: {error!r}"))
 
     async def close(self) -> None:
@@ -143,8 +146,8 @@ class Engine:
         )
 
     def on_loop(self) -> bool:
-        """Whether the caller is in the loop's thread."""
-        return threading.get_ident() == self._thread
+        """Whether the caller is in the loop's thread; a forked child is not."""
+        return threading.get_ident() == self._thread and os.getpid() == self.pid
 
     # --- the living ---------------------------------------------------------------------
 

@@ -54,6 +54,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         """Virtual seconds; they pass only while nothing is ready."""
         return self._skipping.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads without a limit: virtual seconds would be over before they end."""
+        await super().shutdown_default_executor()
+
 
 class ShuffledLoop(VirtualClockLoop):
     """Virtual time, and what is ready runs in an order drawn from `seed`.

@@ -10,23 +10,22 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sized
 from contextlib import aclosing
-from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from asyncjobs.context import running
 from asyncjobs.errors import NotSendable, RunnerClosed, WorkerLost
+from asyncjobs.intake import Intake
 from asyncjobs.job import Job
-from asyncjobs.lanes.base import Call, ChunkResult, Plan
+from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
+from asyncjobs.mapping.group import Group, grouped
+from asyncjobs.mapping.source import Source
 from asyncjobs.options import DEFAULTS, settle
 from asyncjobs.progressbar import progress_bar
 from asyncjobs.state import JobState
 from asyncjobs.wire.failure import safe_to_raise
-
-if TYPE_CHECKING:
-    from asyncjobs.runner import Submitter
 
 R = TypeVar("R")
 
@@ -52,7 +51,7 @@ class MapRun(Generic[R]):
 
     def __init__(
         self,
-        submitter: Submitter,
+        intake: Intake,
         plan: Plan,
         iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
         ordered: bool,
@@ -72,23 +71,23 @@ class MapRun(Generic[R]):
         for name, flag in (("ordered", ordered), ("progress", progress)):
             if not isinstance(flag, bool):
                 raise ValueError(f"{name}={flag!r} is not allowed; allowed: True or False")
-        self._runner = submitter._runner
-        self._submitter = submitter
+        self._intake = intake
+        self._lane: Lane = plan.home.lane
         self._ordered = ordered
         self._on_error = on_error
         self._progress = progress
         self._sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
-        self._source = _Source(iterables)
+        self._source = Source(iterables)
         self._plan = plan
         self._grouped = self._goes_in_groups(plan)
         if self._grouped:
-            self._plan = _grouped(plan, starred=len(iterables) > 1)
+            self._plan = grouped(plan, starred=len(iterables) > 1)
         self._lookahead = lookahead
         self._size = 1
         self._taken = 0
         """Items that were taken and whose results have not been handed out."""
-        self._in_flight: deque[_Group] = deque()
-        self._ready: deque[_Group] = deque()
+        self._in_flight: deque[Group] = deque()
+        self._ready: deque[Group] = deque()
         self._waiter: asyncio.Future[None] | None = None
         # Weak, or the generator would keep itself alive: a `break` must end it at once.
         self._results: weakref.ref[AsyncGenerator[R, None]] | None = None
@@ -96,9 +95,8 @@ class MapRun(Generic[R]):
         self._room = asyncio.Event()
 
     def _goes_in_groups(self, plan: Plan) -> bool:
-        lane = self._runner._engine.dispatchers[plan.lane].lane
         plain = settle(DEFAULTS)
-        return lane.kind == "process" and all(
+        return self._lane.kind == "process" and all(
             getattr(plan.options, name) == getattr(plain, name) for name in _ITEM_OPTIONS
         )
 
@@ -163,7 +161,7 @@ class MapRun(Generic[R]):
     async def _batches(self) -> AsyncGenerator[list[R], None]:
         """Results, a list at a time."""
         if self._source.is_async and self._feeder is None:
-            self._feeder = self._runner._engine.start(self._feed())
+            self._feeder = self._intake.engine.start(self._feed())
         with progress_bar(self._progress, self._plan.name, min(self._sizes, default=None)) as bar:
             while True:
                 if self._feeder is None:
@@ -219,7 +217,7 @@ class MapRun(Generic[R]):
 
     def _wanted(self) -> int:
         """How many items to take next; 0: the look-ahead is reached."""
-        places = self._runner._engine.dispatchers[self._plan.lane].lane.size()
+        places = self._lane.size()
         # An async source is asked for one at a time: none may wait here for the next.
         size = self._size if self._grouped and not self._source.is_async else 1
         if self._lookahead is not None:
@@ -227,30 +225,25 @@ class MapRun(Generic[R]):
         limit = (GROUPS_PER_WORKER if self._grouped else 2) * places + 1
         return size if len(self._in_flight) < limit else 0
 
-    async def _launch(self, items: list[Any]) -> list[_Group]:
+    async def _launch(self, items: list[Any]) -> list[Group]:
         """Send off one group; if it cannot be pickled, its items one by one."""
         try:
             job = await self._submit(items)
         except NotSendable as error:
             if len(items) == 1:
-                return [_Group(items, None, error)]
+                return [Group(items, None, error)]
             return [group for item in items for group in await self._launch([item])]
-        return [_Group(items, job, None)]
+        return [Group(items, job, None)]
 
     async def _submit(self, items: list[Any]) -> Job[Any]:
         args = (items,) if self._grouped else (items[0] if self._source.is_wide else (items[0],))
-        runner = self._runner
-        job: Job[Any] = runner._make(self._plan, args, {})
+        job = self._intake.make(self._plan, args, {})
         payload = job._call.payload
         if self._grouped and payload is not None and len(payload.data) > GROUP_BYTES:
             self._size = max(1, len(items) // 2)
-        if not job._call.number and job._desk.queue.full():
-            job = await runner._wait_for_room(job)
-        if not job._call.number:
-            runner._engine.accept(job)
-        return job
+        return await self._intake.admit(job)
 
-    def _on_done(self, group: _Group) -> None:
+    def _on_done(self, group: Group) -> None:
         if not self._ordered:
             self._ready.append(group)
         self._wake()
@@ -259,7 +252,7 @@ class MapRun(Generic[R]):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _next(self) -> _Group | None:
+    async def _next(self) -> Group | None:
         """The next group to hand out: the oldest, or the first to be ready; None at the end."""
         while (group := self._ripe()) is None:
             if not self._in_flight and self._source.is_empty:
@@ -270,7 +263,7 @@ class MapRun(Generic[R]):
         self._room.set()
         return group
 
-    def _ripe(self) -> _Group | None:
+    def _ripe(self) -> Group | None:
         if not self._ordered:
             return self._ready.popleft() if self._ready else None
         oldest = self._in_flight[0] if self._in_flight else None
@@ -289,7 +282,7 @@ class MapRun(Generic[R]):
             if forget is not None:
                 forget()
 
-    async def _harvest(self, group: _Group) -> tuple[list[R], dict[int, BaseException]]:
+    async def _harvest(self, group: Group) -> tuple[list[R], dict[int, BaseException]]:
         """A value per item; errors by index."""
         job = group.job
         if job is None:
@@ -312,7 +305,7 @@ class MapRun(Generic[R]):
         self._size = max(1, min(wanted, self._size * GROWTH, GROUP_ITEMS))
 
     async def _redo(
-        self, group: _Group, error: BaseException, state: JobState
+        self, group: Group, error: BaseException, state: JobState
     ) -> tuple[list[R], dict[int, BaseException]]:
         """A whole group ended badly: find the item to blame, and run the others again."""
         items = group.items
@@ -336,7 +329,7 @@ class MapRun(Generic[R]):
         return values, errors
 
     async def _again(self, items: list[Any]) -> tuple[list[R], dict[int, BaseException]]:
-        group = (await self._launch(items))[0] if len(items) == 1 else _Group(items, await self._submit(items), None)
+        group = (await self._launch(items))[0] if len(items) == 1 else Group(items, await self._submit(items), None)
         self._in_flight.appendleft(group)
         try:
             if group.job is not None:
@@ -353,83 +346,3 @@ class MapRun(Generic[R]):
             return [value for index, value in enumerate(values) if index not in errors], None
         first = min(errors)
         return values[:first], errors[first]
-
-
-class _Group:
-    """Items that travel together."""
-
-    __slots__ = ("error", "items", "job")
-
-    def __init__(self, items: list[Any], job: Job[Any] | None, error: BaseException | None) -> None:
-        self.items = items
-        self.job = job
-        self.error = error
-
-
-def _grouped(plan: Plan, *, starred: bool) -> Plan:
-    group_plan = Plan(plan.fn, plan.name, plan.lane, plan.options, plan.is_coroutine)
-    group_plan.by_name = plan.by_name
-    group_plan.home, group_plan.encodes = plan.home, plan.encodes
-    group_plan.chunked = True
-    group_plan.starred = starred
-    return group_plan
-
-
-class _Source:
-    """One or more iterables, sync or async, taken a few items at a time.
-
-    `error` is what a source raised; the items before it still count.
-    """
-
-    def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
-        self.is_wide = len(iterables) > 1
-        self.is_empty = False
-        self.error: BaseException | None = None
-        self.is_async = any(hasattr(iterable, "__aiter__") for iterable in iterables)
-        self._iterables = iterables
-        if self.is_async:
-            self._steps = [_step(iterable) for iterable in iterables]
-        else:
-            plain = cast(tuple[Iterable[Any], ...], iterables)
-            self._iterator = zip(*plain, strict=False) if self.is_wide else iter(plain[0])
-
-    async def take(self, count: int) -> list[Any]:
-        """Up to `count` items; fewer only at the end."""
-        items: list[Any] = []
-        try:
-            if self.is_async:
-                while len(items) < count:
-                    row = [await step() for step in self._steps]
-                    items.append(tuple(row) if self.is_wide else row[0])
-            else:
-                items.extend(islice(self._iterator, count))
-        except StopAsyncIteration:
-            self.is_empty = True
-        except Exception as error:
-            self.error = error
-        self.is_empty = self.is_empty or len(items) < count
-        return items
-
-    async def aclose(self) -> None:
-        """Close the async generators, in the task that ran them."""
-        for iterable in self._iterables:
-            if isinstance(iterable, AsyncGenerator):
-                try:
-                    await iterable.aclose()
-                # What its clean-up raises comes after what is known already.
-                except Exception as error:
-                    self.error = self.error or error
-
-
-def _step(iterable: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Any]:
-    """How to get the next item of a source, as a coroutine function."""
-    if isinstance(iterable, AsyncIterable):
-        return aiter(iterable).__anext__
-    iterator = iter(iterable)
-
-    async def step() -> Any:
-        for item in iterator:
-            return item
-        raise StopAsyncIteration
-
-    return step

@@ -1,0 +1,159 @@
+"""Turn functions and their arguments into jobs, and hand them to the engine.
+
+Decides lane and options, pickles what travels, waits for room. Runs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from time import monotonic
+from typing import Any
+
+from asyncjobs.context import running
+from asyncjobs.engine.engine import Engine
+from asyncjobs.errors import RunnerClosed
+from asyncjobs.job import Job
+from asyncjobs.lanes.base import Call, Lane, Plan
+from asyncjobs.options import JobOptions, options_of, settle
+from asyncjobs.wire import codec
+
+BREATH = 0.001
+"""Seconds of submitting after which `submit` gives the loop a turn: what was submitted starts
+while more is, and a loop that computes between submits does not hold its own jobs up."""
+
+NOTHING_GIVEN = JobOptions()
+
+
+def check_lane(name: str, lanes: Mapping[str, Lane]) -> None:
+    """Raise if there is no lane of that name."""
+    if name not in lanes:
+        raise ValueError(f"lane={name!r} is not allowed; allowed: {', '.join(sorted(lanes))}")
+
+
+class Intake:
+    """Where the jobs of one open runner come in."""
+
+    def __init__(
+        self, engine: Engine, lanes: Mapping[str, Lane], defaults: JobOptions, lane_options: Mapping[str, JobOptions]
+    ) -> None:
+        self.engine = engine
+        self.is_open = True
+        self.breath_due = 0.0
+        self._lanes = lanes
+        self._defaults = defaults
+        self._lane_options = lane_options
+
+    def plan(self, fn: Callable[..., Any], options: JobOptions) -> Plan:
+        """Decide lane and options for `fn`: options() over @job over lane over runner."""
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable; submit takes a function and its arguments")
+        is_coroutine = _is_coroutine_function(fn)
+        own = options.over(options_of(fn) or NOTHING_GIVEN)
+        name = own.over(self._defaults).lane
+        if not isinstance(name, str):
+            name = "loop" if is_coroutine else "thread"
+        check_lane(name, self._lanes)
+        settled = settle(own.over(self._lane_options.get(name, NOTHING_GIVEN)).over(self._defaults))
+        plan = Plan(fn, settled.name or _name_of(fn), name, settled, is_coroutine)
+        self._check_plan(plan, own)
+        plan.home = self.engine.dispatchers[name]
+        return plan
+
+    def _check_plan(self, plan: Plan, options: JobOptions) -> None:
+        capabilities = self._lanes[plan.lane].capabilities
+        if plan.is_coroutine and not capabilities.coroutines:
+            raise TypeError(
+                f"{plan.name} is a coroutine function; lane {plan.lane!r} runs plain functions, 'loop' these"
+            )
+        if capabilities.coroutines and not plan.is_coroutine:
+            raise TypeError(
+                f"{plan.name} is a plain function and would block lane {plan.lane!r}; use 'thread' or 'process'"
+            )
+        refused = capabilities.unsupported & set(options.given())
+        if refused:
+            raise ValueError(f"lane {plan.lane!r} cannot honour the options {', '.join(sorted(refused))}")
+        plan.encodes = capabilities.encodes
+        if plan.encodes:
+            plan.by_name = codec.importable(plan.fn)
+
+    def make(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        """A job that is not yet in the queue, or the living one with the same key."""
+        engine = self.engine
+        if not self.is_open:
+            raise RunnerClosed("the runner is closed; it takes jobs inside `async with Runner() as runner:`")
+        engine.check_loop()
+        if not plan.is_plain and plan.options.key in engine.keys:
+            return engine.keys[plan.options.key]
+        plan.home.lane.check(plan)
+        call = Call(plan)
+        if plan.encodes:
+            call.payload = self._payload(plan, args, kwargs)
+        else:
+            if plan.options.snapshot:
+                args, kwargs = copy.deepcopy((args, kwargs))
+            call.args = args
+            call.kwargs = kwargs or None
+            call.context = copy_context()
+        return Job(plan.home, call, monotonic())
+
+    def _payload(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> codec.Payload:
+        payload = codec.encode_arguments(plan.fn, args, kwargs)
+        if plan.by_name is None:
+            # Captured values may have changed since the last submit: pickled each time.
+            function, tokens = codec.encode_function(plan.fn)
+            payload = payload._replace(function=function, tokens=payload.tokens + tokens)
+        return payload
+
+    async def _wait_for_room(self, job: Job[Any]) -> Job[Any]:
+        """The job, once there is room for it; or the one with its key that came meanwhile."""
+        engine = self.engine
+        dispatcher = engine.dispatchers[job.lane]
+        waiter = running.get()
+        while dispatcher.queue.full():
+            future: asyncio.Future[None] = engine.loop.create_future()
+            forget = engine.waits(waiter, None, job.lane, future) if isinstance(waiter, Call) else None
+            try:
+                await dispatcher.queue.room(future)
+            finally:
+                if forget is not None:
+                    forget()
+            if not self.is_open:
+                raise RunnerClosed(f"the runner is closing; job {job.name!r} was not accepted")
+        return engine.keys.get(job._call.plan.options.key, job)
+
+    async def admit(self, job: Job[Any]) -> Job[Any]:
+        """Accept `job`, waiting for room; the answer is the one with its key, if that came first."""
+        if not job._call.number and job._desk.queue.full():
+            job = await self._wait_for_room(job)
+        if not job._call.number:
+            self.engine.accept(job)
+            if job._marks[1] > self.breath_due:
+                await asyncio.sleep(0)
+                self.breath_due = monotonic() + BREATH
+        return job
+
+    def admit_nowait(self, job: Job[Any]) -> Job[Any]:
+        """Accept `job`, or raise `QueueFull`."""
+        if not job._call.number:
+            self.engine.accept(job)
+        return job
+
+
+def _is_coroutine_function(fn: Any) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if inspect.isasyncgenfunction(fn):
+        raise TypeError(f"{_name_of(fn)} is an async generator function; iterate over it inside a coroutine")
+    call = getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself is wanted
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
+
+
+def _name_of(fn: Any) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return str(getattr(fn, "__name__", None) or type(fn).__name__)

@@ -1,0 +1,1 @@
+"""Call a function on many items, with bounded look-ahead."""

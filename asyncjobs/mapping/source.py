@@ -1,0 +1,67 @@
+"""Take items from one or more iterables, sync or async, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from itertools import islice
+from typing import Any, cast
+
+
+class Source:
+    """One or more iterables, sync or async, taken a few items at a time.
+
+    `error` is what a source raised; the items before it still count.
+    """
+
+    def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
+        self.is_wide = len(iterables) > 1
+        self.is_empty = False
+        self.error: BaseException | None = None
+        self.is_async = any(hasattr(iterable, "__aiter__") for iterable in iterables)
+        self._iterables = iterables
+        if self.is_async:
+            self._steps = [_step(iterable) for iterable in iterables]
+        else:
+            plain = cast(tuple[Iterable[Any], ...], iterables)
+            self._iterator = zip(*plain, strict=False) if self.is_wide else iter(plain[0])
+
+    async def take(self, count: int) -> list[Any]:
+        """Up to `count` items; fewer only at the end."""
+        items: list[Any] = []
+        try:
+            if self.is_async:
+                while len(items) < count:
+                    row = [await step() for step in self._steps]
+                    items.append(tuple(row) if self.is_wide else row[0])
+            else:
+                items.extend(islice(self._iterator, count))
+        except StopAsyncIteration:
+            self.is_empty = True
+        except Exception as error:
+            self.error = error
+        self.is_empty = self.is_empty or len(items) < count
+        return items
+
+    async def aclose(self) -> None:
+        """Close the async generators, in the task that ran them."""
+        for iterable in self._iterables:
+            if isinstance(iterable, AsyncGenerator):
+                try:
+                    await iterable.aclose()
+                # What its clean-up raises comes after what is known already.
+                except Exception as error:
+                    self.error = self.error or error
+
+
+def _step(iterable: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Any]:
+    """How to get the next item of a source, as a coroutine function."""
+    if isinstance(iterable, AsyncIterable):
+        return aiter(iterable).__anext__
+    iterator = iter(iterable)
+
+    async def step() -> Any:
+        for item in iterator:
+            return item
+        raise StopAsyncIteration
+
+    return step

@@ -1,0 +1,187 @@
+"""The watchdog: a loop that does not answer is noticed, named and shown; an idle runner costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import threading
+import time
+from typing import Any
+
+import psutil
+import pytest
+import runner_jobs as jobs
+from runner_jobs import held, still_works
+
+import asyncjobs as aj
+from asyncjobs import Runner
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the watchdog said."""
+    return [record.getMessage() for record in caplog.records if "has not answered" in record.getMessage()]
+
+
+async def heard(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Wait until it has said something."""
+    async with asyncio.timeout(10):
+        while not complaints(caplog):
+            await asyncio.sleep(0.01)  # its thread has to come round
+    return complaints(caplog)
+
+
+def block_the_loop(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def hold_the_interpreter_lock(seconds: float) -> None:
+    """Sleep in C without letting go of the lock."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+
+async def test_a_coroutine_that_blocks_the_loop_is_named_and_its_stack_is_shown(
+    runner: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def rude() -> None:
+        block_the_loop(0.6)
+
+    await runner.options(name="rude one").run(rude)
+    (text,) = complaints(caplog)
+    assert "job 'rude one' is running on it" in text
+    assert "block_the_loop" in text
+    assert "test_watchdog.py" in text
+    assert "interpreter lock" not in text
+    assert runner.stats().loop_lag.max >= 0.25
+    await still_works(runner)
+
+
+async def test_code_of_the_users_own_that_blocks_the_loop_is_noticed_while_jobs_run(
+    runner: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, go = await held(runner, "thread")
+    block_the_loop(0.6)
+    (text,) = await heard(caplog)
+    assert "threads run hold" in text
+    assert "block_the_loop" in text
+    go.cancel()
+    await job
+
+
+async def test_each_block_is_reported_once_however_long_it_lasts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Runner(watchdog=0.05) as runner:
+
+        async def rude() -> None:
+            block_the_loop(0.5)
+
+        await runner.run(rude)
+        await runner.run(jobs.aecho)
+    assert len(complaints(caplog)) == 1
+
+
+async def test_a_loop_that_answers_is_not_complained_about(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    job, go = await held(runner, "thread")
+    for _ in range(60):
+        await asyncio.sleep(0.01)  # some looks of the watchdog long
+    go.cancel()
+    await job
+    assert complaints(caplog) == []
+    assert runner.stats().loop_lag.count >= 1
+
+
+async def test_a_thread_that_holds_the_interpreter_lock_is_reported_afterwards(
+    runner: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    await runner.options(name="lock holder").run(hold_the_interpreter_lock, 1.2)
+    (text, *_) = await heard(caplog)
+    assert "something kept the interpreter lock" in text
+    assert runner.stats().loop_lag.max >= 0.5
+    await still_works(runner)
+
+
+async def test_f7_a_coroutine_that_holds_the_interpreter_lock_is_reported_afterwards(
+    runner: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def holder() -> None:
+        hold_the_interpreter_lock(1.2)
+
+    await runner.run(holder)
+    (text, *_) = await heard(caplog)
+    assert "something kept the interpreter lock" in text
+
+
+async def test_without_a_watchdog_nothing_is_said_and_no_thread_runs(caplog: pytest.LogCaptureFixture) -> None:
+    async with Runner(watchdog=None) as runner:
+
+        async def rude() -> None:
+            block_the_loop(0.4)
+
+        await runner.run(rude)
+        assert "asyncjobs-watchdog" not in [thread.name for thread in threading.enumerate()]
+        assert runner.stats().loop_lag.count == 0
+    assert complaints(caplog) == []
+
+
+async def test_it_parks_while_nothing_runs_and_wakes_with_the_next_job(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Runner(watchdog=0.02) as runner:
+        watchdog: Any = runner._engine.watchdog
+        assert watchdog.is_parked
+        for _ in range(3):
+            job, go = await held(runner, "thread")
+            assert not watchdog.is_parked
+            go.cancel()
+            await job
+            async with asyncio.timeout(5):
+                while not watchdog.is_parked:
+                    await asyncio.sleep(0.005)  # its thread has to come round
+
+
+@pytest.mark.slow
+async def test_an_idle_runner_with_warm_workers_uses_no_processor_time() -> None:
+    async with Runner(processes=2) as runner:
+        await aj.gather([await runner.options(lane="process").submit(jobs.burn, 0.05) for _ in range(4)])
+        await still_works(runner)
+        watchdog: Any = runner._engine.watchdog
+        async with asyncio.timeout(10):
+            while not watchdog.is_parked:
+                await asyncio.sleep(0.05)
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        before = [process.cpu_times() for process in family]
+        await asyncio.sleep(3)  # the measurement
+        after = [process.cpu_times() for process in family]
+    used = sum(b.user + b.system - a.user - a.system for a, b in zip(before, after, strict=True))
+    assert used <= 0.01, f"{used:.3f} s of processor time in 3 s"
+
+
+async def test_closing_the_runner_ends_its_thread_even_while_the_loop_is_blamed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with Runner(watchdog=0.05) as runner:
+            await runner.run(jobs.aecho)
+            block_the_loop(0.2)
+    assert "asyncjobs-watchdog" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_loop_that_is_closed_under_the_watchdog_ends_its_thread() -> None:
+    async def main() -> Runner:
+        runner = await Runner(watchdog=0.05, lanes={}).__aenter__()
+        runner.lane("thread").pause()
+        await runner.submit(jobs.echo)
+        return runner
+
+    loop = asyncio.new_event_loop()
+    runner = loop.run_until_complete(main())
+    time.sleep(0.2)  # it asks a loop that no longer runs
+    loop.close()
+    thread: Any = runner._engine.watchdog._thread  # type: ignore[union-attr]
+    thread.join(5)
+    assert not thread.is_alive()
+    with pytest.warns(ResourceWarning, match="was never closed"):
+        runner._forgotten()
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined] - left pending on purpose
