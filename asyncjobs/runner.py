@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import Any, Literal, Unpack
 
 import anyio
 
@@ -37,9 +37,6 @@ from asyncjobs.submitter import Submitter
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
 
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 

@@ -150,8 +150,8 @@ def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
     """Within it, processes that this thread starts do not run the main module again.
 
     They start with SIGINT blocked, until they have left the terminal: a Ctrl-C meanwhile is
-    ours alone, and reaches us right after. Other threads' processes are prepared as ever. `environment` is laid over os.environ
-    meanwhile: the only way to give a spawned interpreter variables that are read before
+    ours alone, and reaches us right after. Other threads' processes are prepared as ever.
+    `environment` is laid over os.environ meanwhile: the only way to give a spawned interpreter variables that are read before
     any of its code runs (LD_*, MALLOC_*); other threads see them for these milliseconds.
     """
     global _starting

@@ -18,7 +18,7 @@ from typing import Any
 import asyncjobs as aj
 from asyncjobs.bench import memory, tiny
 from asyncjobs.bench.measure import percentile
-from asyncjobs.runner import Submitter
+from asyncjobs.submitter import Submitter
 
 _SHALLOW = 1_000
 _SAMPLES = 5_000

@@ -19,7 +19,8 @@ from asyncjobs.events import Progress
 from asyncjobs.job import Job
 from asyncjobs.jobqueue import QueueFull
 from asyncjobs.lanes.base import Lane
-from asyncjobs.runner import Runner, Submitter
+from asyncjobs.runner import Runner
+from asyncjobs.submitter import Submitter
 from asyncjobs.state import JobState
 from asyncjobs.testing import work
 from asyncjobs.testing.faults import PlainBase
