@@ -41,9 +41,9 @@ class Intake:
     def __init__(
         self, engine: Engine, lanes: Mapping[str, Lane], defaults: JobOptions, lane_options: Mapping[str, JobOptions]
     ) -> None:
-        self.engine = engine
-        self.is_open = True
-        self.breath_due = 0.0
+        self.engine: Engine = engine
+        self.is_open: bool = True
+        self.breath_due: float = 0.0
         self._lanes = lanes
         self._defaults = defaults
         self._lane_options = lane_options
@@ -114,7 +114,10 @@ class Intake:
         engine = self.engine
         dispatcher = engine.dispatchers[job.lane]
         waiter = running.get()
-        while dispatcher.queue.full():
+        if job._marks[1] > self.breath_due:
+            await asyncio.sleep(0)
+            self.breath_due = monotonic() + BREATH
+        while self.is_open and dispatcher.queue.full():
             future: asyncio.Future[None] = engine.loop.create_future()
             forget = engine.waits(waiter, None, job.lane, future) if isinstance(waiter, Call) else None
             try:
@@ -122,19 +125,17 @@ class Intake:
             finally:
                 if forget is not None:
                     forget()
-            if not self.is_open:
-                raise RunnerClosed(f"the runner is closing; job {job.name!r} was not accepted")
+        if not self.is_open:
+            raise RunnerClosed(f"the runner is closing; job {job.name!r} was not accepted")
         return engine.keys.get(job._call.plan.options.key, job)
 
     async def admit(self, job: Job[Any]) -> Job[Any]:
         """Accept `job`, waiting for room; the answer is the one with its key, if that came first."""
-        if not job._call.number and job._desk.queue.full():
+        # All waiting comes first: whoever is cancelled here has submitted nothing.
+        if not job._call.number and (job._marks[1] > self.breath_due or job._desk.queue.full()):
             job = await self._wait_for_room(job)
         if not job._call.number:
             self.engine.accept(job)
-            if job._marks[1] > self.breath_due:
-                await asyncio.sleep(0)
-                self.breath_due = monotonic() + BREATH
         return job
 
     def admit_nowait(self, job: Job[Any]) -> Job[Any]:

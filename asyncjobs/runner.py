@@ -219,12 +219,13 @@ class Runner(Submitter):
         engine = self._engine
         if self._state == "closed" or engine.pid != os.getpid():  # a forked child's copy is inert
             return
-        if self._state == "open":
-            warnings.warn(f"{self!r} was never closed; use `async with`", ResourceWarning, source=self, stacklevel=2)
-        self._state = "closed"
+        before, self._state = self._state, "closed"
+        text = f"{self!r} was never closed; use `async with`"
         engine.abort()
         if engine.watchdog is not None:
             engine.watchdog.close()
+        if before == "open":  # last of all: a warning may be an error
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     @property
     def _engine(self) -> Engine:

@@ -151,8 +151,9 @@ def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
 
     They start with SIGINT blocked, until they have left the terminal: a Ctrl-C meanwhile is
     ours alone, and reaches us right after. Other threads' processes are prepared as ever.
-    `environment` is laid over os.environ meanwhile: the only way to give a spawned interpreter variables that are read before
-    any of its code runs (LD_*, MALLOC_*); other threads see them for these milliseconds.
+    `environment` is laid over os.environ meanwhile: the only way to give a spawned
+    interpreter variables that are read before any of its code runs (LD_*, MALLOC_*); other
+    threads see them for these milliseconds.
     """
     global _starting
     changed = environment or {}

@@ -59,7 +59,9 @@ class Tripwire:
         register = atexit.register
 
         def register_and_spoil(*args: Any, **kwargs: Any) -> Any:
-            self.spoilt = True
+            # What a module registers when it is imported belongs to the module, not to the
+            # job: else each first import of logging, matplotlib ... would cost the worker.
+            self.spoilt = self.spoilt or not _is_importing()
             return register(*args, **kwargs)
 
         atexit.register = register_and_spoil
@@ -111,3 +113,13 @@ def _streams_are_open() -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_importing() -> bool:
+    """Whether the caller runs because some module is being imported."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

@@ -106,11 +106,15 @@ class Watchdog:
         except RuntimeError:  # the loop is closed: nothing is left to watch
             self._closed = True
             return
-        if not self._answered.wait(self._threshold) and not self._closed:
-            self._bark(monotonic() - asked)
-            self._answered.wait()
+        answered = self._answered.wait(self._threshold)
         waited = monotonic() - asked
-        self._lags.add(waited)
+        # Even with an answer: it may have come while we could not run ourselves.
+        if not self._closed and (not answered or waited > 2 * self._threshold):
+            self._bark(waited)
+        # A loop that is closed before it comes to our question never answers.
+        while not answered and not self._loop.is_closed():
+            answered = self._answered.wait(1.0)
+        self._lags.add(monotonic() - asked)
 
     def _bark(self, waited: float) -> None:
         suspects = self._suspects()

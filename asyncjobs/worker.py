@@ -361,14 +361,20 @@ class Worker:
     # --- the control thread -------------------------------------------------------------
 
     def _hear(self) -> None:
+        """A worker that cannot hear could never be stopped: it must not live on."""
+        try:
+            self._obey_all()
+        except OSError:  # the runner is gone, or a job closed the channel
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+
+    def _obey_all(self) -> None:
         reader = frames.FrameReader()
-        while True:
-            try:
-                nbytes = self._control.recv_into(reader.buffer())
-            except OSError:
-                nbytes = 0
-            if not nbytes:
-                os._exit(0)
+        while nbytes := self._control.recv_into(reader.buffer()):
             reader.filled(nbytes)
             for kind, ticket, _, body in reader.frames():
                 self._obey(kind, ticket, bytes(body))

@@ -701,10 +701,9 @@ def test_f52_kill_9_of_the_script_takes_the_workers_along(launch: Any, start_met
     """)
     program.read_until("ready")
     assert program.pids
-    memory = set(os.listdir("/dev/shm"))
     program.process.kill()
     assert program.ends(within=5) == -signal.SIGKILL
-    assert set(os.listdir("/dev/shm")) <= memory
+    assert [name for name in os.listdir("/dev/shm") if name.startswith("aj")] == []
 
 
 # --- F57: submits and the close ---------------------------------------------------------
@@ -765,7 +764,7 @@ async def test_f57_a_job_that_submits_while_the_runner_drains_is_refused_and_end
 
     async def parent() -> str:
         await gate.passed()
-        with pytest.raises(aj.RunnerClosed, match="the runner is closing"):
+        with pytest.raises(aj.RunnerClosed, match=r"the runner is clos(ing|ed)"):
             await aj.current_job().runner.submit(jobs.echo)
         return "refused"
 

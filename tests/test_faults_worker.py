@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
@@ -854,8 +855,9 @@ async def test_F23_a_child_forked_in_the_middle_of_a_map_does_not_go_on_with_its
         fork_on_3 = functools.partial(jobs.fork_on, bad=3, log=str(log))
         assert await process(runner).map(fork_on_3, range(20)).collect() == list(range(20))
     await runner.aclose()
-    calls = sorted(int(line) for line in log.read_text().split())
-    assert calls == sorted([*range(20), 3]), "only the item that forked was seen twice"
+    calls = Counter(int(line) for line in log.read_text().split())
+    # The child gets no further than the end of the item that forked, if it lives so long.
+    assert calls - Counter(range(20)) <= Counter([3])
 
 
 async def test_F24_a_job_ends_when_the_worker_says_so_and_its_child_is_killed_with_the_worker(
@@ -874,6 +876,7 @@ async def test_F24_the_death_of_a_worker_is_seen_at_once_in_spite_of_its_child(e
         job = await process(either).submit(jobs.leave_a_forked_child_and_die, door.path)
         child = await door.arrival()
         began = monotonic()
+        door.open()
         await job.wait()
         assert monotonic() - began < 1.0
         assert isinstance(job.exception(), aj.WorkerLost)
@@ -974,10 +977,10 @@ async def test_F26_a_job_that_leaves_an_exit_hook_costs_the_worker(runner: aj.Ru
 
 
 async def test_F26_memory_that_a_job_leaks_goes_with_the_worker() -> None:
-    lane = aj.ProcessLane(2, max_rss=150 * 2**20)
+    lane = aj.ProcessLane(2, max_rss=60 * 2**20)
     async with aj.Runner(lanes={"process": lane}) as runner, common_outcome(runner) as neighbour:
         await process(runner).run(jobs.leak_memory, 2**20)
-        leaky = await process(runner).run(jobs.leak_memory, 300 * 2**20)
+        leaky = await process(runner).run(jobs.leak_memory, 60 * 2**20)
         await gone(leaky)
         assert await process(runner).run(jobs.pid) not in (leaky, neighbour)
 

@@ -108,6 +108,22 @@ async def test_a_submit_that_is_cancelled_while_it_waits_for_room_submits_nothin
 
 
 @each_lane
+async def test_a_submit_that_is_cancelled_while_the_loop_takes_a_breath_submits_nothing(
+    runner: Runner, lane: str
+) -> None:
+    intake: Any = runner._intake
+    intake.breath_due = 0.0  # the next submit lets the loop run others first
+    submitting = asyncio.create_task(runner.options(lane=lane).submit(ECHO[lane]))
+    await asyncio.sleep(0)
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    assert runner.jobs() == []
+    assert runner.stats().submitted == 0
+    await still_works(runner, lane)
+
+
+@each_lane
 async def test_cancelling_whoever_waits_in_run_cancels_the_job(runner: Runner, lane: str) -> None:
     waiter = asyncio.create_task(runner.options(lane=lane, grace=0.1).run(LISTEN[lane]))
     await asyncio.sleep(0)
@@ -1193,8 +1209,10 @@ async def test_what_cannot_travel_through_an_await_comes_as_remote_error_with_th
 
 @each_lane
 async def test_progress_shows_the_last_word_of_the_job(runner: Runner, lane: str) -> None:
+    runner.lane(lane).pause()
     job = await runner.options(lane=lane).submit(jobs.awho_am_i if lane == "loop" else jobs.who_am_i)
     assert job.progress is None
+    runner.lane(lane).resume()
     await job
     assert job.progress == (3, 3, "step 3")
     assert job.progress.share == 1.0
@@ -1269,6 +1287,20 @@ async def test_a_failure_that_somebody_looked_at_is_not_logged(
         del cancelled
         gc.collect()
     assert caplog.records == []
+
+
+async def test_a_worker_survives_the_import_of_modules_that_register_exit_hooks(runner: Runner) -> None:
+    def pid_after_import(name: str) -> int:
+        import importlib
+        import os
+
+        importlib.import_module(name)
+        return os.getpid()
+
+    process = runner.options(lane="process")
+    runner.lane("process").resize(1)
+    pids = {await process.run(pid_after_import, name) for name in ("logging", "runner_jobs", "multiprocessing.util")}
+    assert len(pids) == 1
 
 
 # --- inside a job -----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import threading
 import time
@@ -52,7 +53,9 @@ async def test_a_coroutine_that_blocks_the_loop_is_named_and_its_stack_is_shown(
     assert "block_the_loop" in text
     assert "test_watchdog.py" in text
     assert "interpreter lock" not in text
-    assert runner.stats().loop_lag.max >= 0.25
+    async with asyncio.timeout(5):
+        while runner.stats().loop_lag.max < 0.25:
+            await asyncio.sleep(0.01)  # its thread has to come round
     await still_works(runner)
 
 
@@ -154,7 +157,8 @@ async def test_an_idle_runner_with_warm_workers_uses_no_processor_time() -> None
         await asyncio.sleep(3)  # the measurement
         after = [process.cpu_times() for process in family]
     used = sum(b.user + b.system - a.user - a.system for a, b in zip(before, after, strict=True))
-    assert used <= 0.01, f"{used:.3f} s of processor time in 3 s"
+    # One tick of the clock that the system counts with is 0.01 s.
+    assert used < 0.015, f"{used:.3f} s of processor time in 3 s"
 
 
 async def test_closing_the_runner_ends_its_thread_even_while_the_loop_is_blamed(
@@ -167,6 +171,7 @@ async def test_closing_the_runner_ends_its_thread_even_while_the_loop_is_blamed(
     assert "asyncjobs-watchdog" not in [thread.name for thread in threading.enumerate()]
 
 
+@pytest.mark.may_complain("the tasks of a loop that was closed too early are destroyed")
 def test_a_loop_that_is_closed_under_the_watchdog_ends_its_thread() -> None:
     async def main() -> Runner:
         runner = await Runner(watchdog=0.05, lanes={}).__aenter__()
@@ -183,5 +188,5 @@ def test_a_loop_that_is_closed_under_the_watchdog_ends_its_thread() -> None:
     assert not thread.is_alive()
     with pytest.warns(ResourceWarning, match="was never closed"):
         runner._forgotten()
-    for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined] - left pending on purpose
+    del runner, thread
+    gc.collect()

@@ -47,7 +47,7 @@ class Engine:
         self.tasks: asyncio.TaskGroup
         self.watchdog: Watchdog | None = None
         self._next_number = itertools.count(1).__next__
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self._thread = threading.get_ident()
         self._echo = Echo()
         self._end = asyncio.Event()
@@ -81,8 +81,11 @@ class Engine:
                 for helper in self._helpers:
                     helper.cancel()
         except BaseException as error:
+            if self.loop.is_closed():  # we are garbage: nobody ended the loop's tasks
+                return
             if not ready.done():
-                ready.set_exception(error)
+                # What a lane says of its settings, without the task group's wrapping.
+                ready.set_exception(error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error)
                 return
             self._broke(error)
             raise

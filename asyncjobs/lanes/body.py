@@ -211,6 +211,7 @@ class Body:
         )
         self._spawn(settings)
         lifeline.close()
+        cell.close()  # the mapping stays
         far_data.close()
         far_control.close()
         for pipe in (self._stdout, self._stderr):

@@ -20,7 +20,7 @@ class LoopLane:
     """
 
     kind = "loop"
-    capabilities: Capabilities = Capabilities(coroutines=True)
+    capabilities: Capabilities = Capabilities(coroutines=True, unsupported=frozenset({"output", "max_result"}))
 
     def __init__(self, size: int = 1000) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -78,6 +78,9 @@ class LoopLane:
             task.cancel()
         if self._tasks:
             await asyncio.sleep(0)
+        for task in self._tasks.values():
+            # Whoever closes the loop cancels what is registered, and would wait for ever.
+            asyncio._unregister_task(task)  # type: ignore[attr-defined]
 
     # --- the place ----------------------------------------------------------------------
 

@@ -113,7 +113,8 @@ class ProcessLane:
 
     def _make_recipe(self) -> Recipe:
         cap = str(max(1, usable_processors() // self._workers))
-        env = {name: cap for name in THREAD_CAPS if name not in os.environ} | self._env
+        # Ours by name: a forkserver that has run for a while does not know what was set since.
+        env = {name: os.environ.get(name, cap) for name in THREAD_CAPS} | self._env
         early = {name: value for name, value in self._env.items() if name.startswith(("LD_", "MALLOC_", "PYTHON"))}
         method = self._start_method or ("spawn" if early or sys.platform == "darwin" else "forkserver")
         if early and method == "forkserver":
@@ -169,6 +170,10 @@ class ProcessLane:
             if slot.is_idle:
                 return True
         return False
+
+    def has_spare_slot(self) -> bool:
+        """Whether some worker waits for a call, or could be started for one."""
+        return any(slot.is_idle or slot.is_cold for slot in self._slots)
 
     def number_for(self, plan: Plan, by_value: bytes | None) -> int:
         """A number for a function on the wire.

@@ -57,6 +57,8 @@ class Slot:
         self._outbox: list[bytes] = []
         self._ticket = 0
         self._begun = 0
+        self._is_long = False
+        """What runs has kept others waiting: those went back, for another slot to take."""
         self._known: OrderedDict[int, None] = OrderedDict()
         self._served = 0
         self._retiring = False
@@ -119,8 +121,10 @@ class Slot:
 
     def admits(self, call: Call) -> bool:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
-        if self._lane.has_idle_slot() or self._lane.max_rss is not None:
-            return False  # with `max_rss` a call must not be killed for what another one used
+        if self._is_long or self._lane.has_idle_slot():
+            return False
+        if self._lane.max_rss is not None:
+            return False  # a call must not be killed for what another one used
         if call.plan.chunked:
             return len(self._calls) < 2
         pace = call.plan.pace
@@ -209,6 +213,7 @@ class Slot:
         for ticket, call in self._calls.items():
             if ticket != self._begun:
                 self._begun = ticket
+                self._is_long = False
                 self._started_at = monotonic()
                 self._host.started(call)
             return
@@ -287,7 +292,8 @@ class Slot:
         self._overdue_check = None
         if len(self._calls) < 2:
             return
-        if next(iter(self._calls)) == first and self._lane.has_idle_slot():
+        if next(iter(self._calls)) == first and self._lane.has_spare_slot():
+            self._is_long = True
             self._revoke(list(self._calls)[1:])
         self._watch_first()
 
@@ -438,7 +444,7 @@ class Slot:
         death = await body.autopsy()
         await body.executor_ended()
         body.abandon()
-        if not self.leaving:
+        if not self.leaving and not self._killed_ticket:
             self._host.crashed(self.name, death.cause)
         if culprit is None:
             return

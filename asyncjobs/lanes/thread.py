@@ -28,7 +28,7 @@ class ThreadLane:
     """
 
     kind = "thread"
-    capabilities: Capabilities = Capabilities()
+    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result"}))
 
     def __init__(self, size: int = 32, *, max_abandoned: int | None = None) -> None:
         for name, value, least in (("size", size, 1), ("max_abandoned", max_abandoned, 0)):

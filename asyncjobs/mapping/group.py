@@ -14,9 +14,9 @@ class Group:
     __slots__ = ("error", "items", "job")
 
     def __init__(self, items: list[Any], job: Job[Any] | None, error: BaseException | None) -> None:
-        self.items = items
-        self.job = job
-        self.error = error
+        self.items: list[Any] = items
+        self.job: Job[Any] | None = job
+        self.error: BaseException | None = error
 
 
 def grouped(plan: Plan, *, starred: bool) -> Plan:

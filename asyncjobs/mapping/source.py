@@ -14,10 +14,10 @@ class Source:
     """
 
     def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
-        self.is_wide = len(iterables) > 1
-        self.is_empty = False
+        self.is_wide: bool = len(iterables) > 1
+        self.is_empty: bool = False
         self.error: BaseException | None = None
-        self.is_async = any(hasattr(iterable, "__aiter__") for iterable in iterables)
+        self.is_async: bool = any(hasattr(iterable, "__aiter__") for iterable in iterables)
         self._iterables = iterables
         if self.is_async:
             self._steps = [_step(iterable) for iterable in iterables]

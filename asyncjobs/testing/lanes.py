@@ -20,8 +20,8 @@ from asyncjobs.job import Job
 from asyncjobs.jobqueue import QueueFull
 from asyncjobs.lanes.base import Lane
 from asyncjobs.runner import Runner
-from asyncjobs.submitter import Submitter
 from asyncjobs.state import JobState
+from asyncjobs.submitter import Submitter
 from asyncjobs.testing import work
 from asyncjobs.testing.faults import PlainBase
 from asyncjobs.testing.history import check_history
