@@ -37,7 +37,6 @@ from asyncjobs.submitter import Submitter
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
 
-
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
 LAST_WAIT = 2.5
@@ -105,19 +104,14 @@ class Runner(Submitter):
             "process": ProcessLane(processes),
             **(lanes or {}),
         }
-        for name, lane in self._lanes.items():
-            if not (isinstance(name, str) and name):
-                raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
-            if not hasattr(lane, "capabilities"):
-                raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
+        _check_lanes(self._lanes)
         self._lane_options = {name: make_options(values) for name, values in (lane_options or {}).items()}
         for name in self._lane_options:
             check_lane(name, self._lanes)
         if isinstance(self._defaults.lane, str):
             check_lane(self._defaults.lane, self._lanes)
-        self._queue_size = queue_size
+        self._queue_size, self._history = queue_size, history
         self._drain_timeout = drain_timeout
-        self._history = history
         self._watchdog_threshold = watchdog
         self._machinery: Engine | None = None
         self._door: Intake | None = None
@@ -319,6 +313,14 @@ class Runner(Submitter):
         if on_loop is not None:
             return f"job {on_loop.name!r} is running on it"
         return f"threads run {', '.join(sorted(set(in_threads)))}" if in_threads else "no job of ours is running on it"
+
+
+def _check_lanes(lanes: Mapping[str, Lane]) -> None:
+    for name, lane in lanes.items():
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
+        if not hasattr(lane, "capabilities"):
+            raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
 
 
 @atexit.register

@@ -415,7 +415,7 @@ def test_f47_ctrl_c_while_workers_start_leaves_no_tracebacks_of_theirs(launch: A
             lanes = {{"process": aj.ProcessLane(2, start_method="{start_method}")}}
             async with aj.Runner(lanes=lanes) as runner:
                 made = [await runner.options(lane="process").submit(sleeper) for _ in range(2)]
-                while not any(slot._body and slot._body._newborn for slot in runner.lane("process").lane.places()):
+                while not any(slot._body and slot._body._resident.newborn for slot in runner.lane("process").lane.places()):
                     await asyncio.sleep(0)
                 say("ready")
                 await asyncio.sleep(60)

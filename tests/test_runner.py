@@ -126,7 +126,8 @@ async def test_a_submit_that_is_cancelled_while_the_loop_takes_a_breath_submits_
 @each_lane
 async def test_cancelling_whoever_waits_in_run_cancels_the_job(runner: Runner, lane: str) -> None:
     waiter = asyncio.create_task(runner.options(lane=lane, grace=0.1).run(LISTEN[lane]))
-    await asyncio.sleep(0)
+    while not runner.jobs():
+        await asyncio.sleep(0)
     (job,) = runner.jobs()
     await running(runner, job)
     waiter.cancel()
@@ -742,8 +743,8 @@ async def test_two_submits_with_one_key_that_wait_for_room_make_one_job() -> Non
         runner.lane("thread").pause()
         blocker = await runner.submit(jobs.echo, 0)
         waiting = [asyncio.create_task(runner.options(key="k").submit(jobs.echo, n)) for n in (1, 2)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
         runner.lane("thread").resume()
         first, second = await asyncio.gather(*waiting)
         assert first is second

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import mmap
-import multiprocessing
 import os
 import select
 import signal
@@ -18,18 +17,16 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from time import monotonic, sleep
-from typing import Any, NamedTuple
 from weakref import WeakSet
 
+from asyncjobs.lanes.channel import Channel
+from asyncjobs.lanes.death import Death, strays_of
 from asyncjobs.lanes.output import OutputPipe
-from asyncjobs.spawning import Descriptor, FarFunction, start_context, without_main
+from asyncjobs.lanes.resident import CAUSE_WAIT, Recipe, Resident
+from asyncjobs.spawning import Descriptor
 from asyncjobs.wire import frames
 from asyncjobs.wire.terms import CELL_SIZE, Settings
 
-CAUSE_WAIT = 0.5
-"""Seconds to wait for the exit code of a dead worker: a grandchild may keep it from us."""
 EOF_WAIT = 0.2
 """Seconds between the end of a channel and the end of its worker, before we help."""
 THREAD_CHECK = 0.25
@@ -38,95 +35,7 @@ CLOSE_WAIT = 1.0
 """Seconds that a worker is given to leave by itself before it is killed."""
 
 
-_asking = threading.Lock()
-"""Two threads that ask multiprocessing for an exit code at once may both be told wrong, as
-waitpid and the forkserver's pipe answer once; and to start a process is to ask for all."""
-
 logger: logging.Logger = logging.getLogger("asyncjobs")
-
-
-class Recipe(NamedTuple):
-    """How a lane's workers are started."""
-
-    start_method: str
-    runner_id: str
-    early_env: dict[str, str]
-    """Variables that must be there before the interpreter starts."""
-    env: dict[str, str]
-    preload: tuple[str, ...]
-    initializer: bytes | None
-    inherit_output: bool
-
-
-class Death(NamedTuple):
-    """What a worker died of; None and None if it cannot be known."""
-
-    pid: int
-    signal: int | None
-    exit_code: int | None
-    stderr: str
-    hint: str
-
-    @property
-    def cause(self) -> str:
-        """One line for people."""
-        if self.hint:
-            return self.hint
-        if self.signal is not None:
-            return signal_name(self.signal)
-        return "unknown" if self.exit_code is None else f"exit code {self.exit_code}"
-
-
-def signal_name(number: int) -> str:
-    """``SIGSEGV`` for 11; ``signal 77`` where there is no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-class _DataChannel(asyncio.BufferedProtocol):
-    """Feeds a frame reader in place, and passes on when writing should pause."""
-
-    def __init__(self, body: Body, on_frames: Callable[[Iterator[frames.Frame]], None]) -> None:
-        self._body = body
-        self._reader = frames.FrameReader()
-        self._on_frames = on_frames
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._reader.buffer()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._reader.filled(nbytes)
-        try:
-            self._on_frames(self._reader.frames())
-        except frames.ProtocolError as error:
-            self._body.kill(f"protocol broken: {error}")
-
-    def drain(self, source: socket.socket) -> None:
-        """Read what a dead worker still sent."""
-        while True:
-            try:
-                nbytes = source.recv_into(self._reader.buffer())
-            except OSError:
-                return  # nothing is left, or the channel saw its end and is closed
-            if not nbytes:
-                return
-            self.buffer_updated(nbytes)
-
-    def eof_received(self) -> bool:
-        self._body.channel_closed()
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._body.channel_closed()
-
-    def pause_writing(self) -> None:
-        self._body.writable = False
-
-    def resume_writing(self) -> None:
-        self._body.writable = True
-        self._body.on_change()
 
 
 class Body:
@@ -155,9 +64,7 @@ class Body:
         self._killed_for = ""
         self._hello: asyncio.Future[None] = loop.create_future()
         self._gone = asyncio.Event()
-        self._process: Any = None
-        self._newborn: list[Any] = []
-        self._executor_threads: list[threading.Thread] = []
+        self._resident = Resident(self._resident_ended)
         self._control: asyncio.Transport | None = None
         self._pidfd = -1
         self._closers: list[Callable[[], object]] = []
@@ -175,15 +82,9 @@ class Body:
         try:
             await self._open()
         except BaseException:
-            self._bury_stillborn()
+            self._resident.bury_stillborn()
             self._close_all()
             raise
-
-    def _bury_stillborn(self) -> None:
-        """The executor starts its process before its thread, and knows nothing of it if that fails."""
-        for child in self._newborn:
-            child.kill()
-            child.join(CAUSE_WAIT)
 
     async def _open(self) -> None:
         data, far_data = self._socket_pair()
@@ -209,7 +110,7 @@ class Body:
             self._recipe.preload,
             self._recipe.initializer,
         )
-        self._spawn(settings)
+        self._resident.start(self._recipe, settings)
         lifeline.close()
         cell.close()  # the mapping stays
         far_data.close()
@@ -218,10 +119,10 @@ class Body:
             if pipe is not None:
                 pipe.worker_end.close()
         self._data_socket = data
-        self._data_channel = _DataChannel(self, self._on_frames)
+        self._data_channel = Channel(self, self._on_frames)
         self._data, _ = await self._loop.create_connection(lambda: self._data_channel, sock=data)
         self._hand_over(data, self._data)
-        control_channel = _DataChannel(self, self._on_frames)
+        control_channel = Channel(self, self._on_frames)
         self._control, _ = await self._loop.create_connection(lambda: control_channel, sock=control)
         self._hand_over(control, self._control)
         _living.add(self)
@@ -246,30 +147,8 @@ class Body:
         self._closers.append(pipe.close)
         return pipe
 
-    def _spawn(self, settings: Settings) -> None:
-        with without_main(self._recipe.early_env):
-            self._executor = ProcessPoolExecutor(
-                max_workers=1,
-                mp_context=start_context(self._recipe.start_method),
-                initializer=FarFunction("asyncjobs.worker", "boot"),
-                initargs=(settings,),  # type: ignore[arg-type]  # what FarFunction takes is known over there
-            )
-            self._closers.append(lambda: self._executor.shutdown(wait=False))
-            children, threads = set(multiprocessing.active_children()), set(threading.enumerate())
-            try:
-                with _asking:
-                    resident = self._executor.submit(FarFunction("asyncjobs.worker", "serve"))
-            finally:
-                self._newborn = [child for child in multiprocessing.active_children() if child not in children]
-            self._executor_threads = [thread for thread in threading.enumerate() if thread not in threads]
-        resident.add_done_callback(self._resident_ended)
-
-    def _resident_ended(self, _: Future[Any]) -> None:
+    def _resident_ended(self) -> None:
         """In the executor's thread: it has given the worker up."""
-        with _asking:
-            until = monotonic() + CAUSE_WAIT / 2
-            while any(child.exitcode is None for child in self._newborn) and monotonic() < until:
-                sleep(0.001)
         try:
             self._loop.call_soon_threadsafe(self._ended)
         except RuntimeError:
@@ -281,7 +160,7 @@ class Body:
         died, or a job closed the pipe that multiprocessing watches, it lives on."""
         lives_on = self._pidfd >= 0 and not _is_readable(self._pidfd)
         if lives_on:
-            self._newborn, self._process = [], None  # what they say of its end is made up
+            self._resident.newborn = []  # what is said of its end is made up
         self._gone.set()
         if not lives_on:
             self._died()
@@ -296,7 +175,7 @@ class Body:
         async with asyncio.timeout(timeout):
             while not self._hello.done():
                 await asyncio.wait([self._hello], timeout=THREAD_CHECK)
-                if not self._hello.done() and not any(thread.is_alive() for thread in self._executor_threads):
+                if not self._hello.done() and not self._resident.is_working():
                     # It starts a second one by itself, and nobody hears of that failure.
                     raise ChildProcessError("the executor's thread ended; there may be no more threads (EAGAIN)")
         if self.is_dead:
@@ -305,7 +184,6 @@ class Body:
     def greeted(self, pid: int) -> None:
         """The worker said hello from process `pid`."""
         self.pid = pid
-        self._process = next((child for child in self._newborn if child.pid == pid), None)
         try:
             self._pidfd = os.pidfd_open(pid)
         except (AttributeError, OSError):
@@ -333,15 +211,6 @@ class Body:
             if pipe is not None:
                 pipe.read()
 
-    def rss(self) -> int:
-        """Bytes of private memory that the worker holds (mapped arenas are not counted)."""
-        try:
-            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as status:
-                line = next((line for line in status if line.startswith("RssAnon:")), "RssAnon: 0 kB")
-        except OSError:
-            return 0
-        return int(line.split()[1]) * 1024
-
     # --- death --------------------------------------------------------------------------
 
     def kill(self, why: str) -> None:
@@ -358,8 +227,7 @@ class Body:
 
     def _signal_group(self, number: int) -> None:
         if not self.pid:  # it never said hello: only multiprocessing knows it
-            for child in self._newborn:
-                child.kill()
+            self._resident.kill()
             return
         for send in (os.killpg, os.kill):
             try:
@@ -369,7 +237,7 @@ class Body:
 
     def _name_strays(self) -> None:
         """Children of the worker in sessions of their own outlive it: say which."""
-        strays = [pid for pid in _children_of(self.pid) if _group_of(pid) not in (self.pid, None)]
+        strays = strays_of(self.pid)
         if strays:
             logger.warning("worker pid %d leaves processes behind that left its group: %s", self.pid, strays)
 
@@ -404,9 +272,7 @@ class Body:
 
     def _death(self) -> Death:
         self.read_output()
-        code = self._process.exitcode if self._process is not None else None
-        if code is None and self._newborn:
-            code = self._newborn[0].exitcode
+        code = self._resident.exit_code(self.pid)
         return Death(
             self.pid,
             -code if code is not None and code < 0 else None,
@@ -414,6 +280,10 @@ class Body:
             self._stderr.tail() if self._stderr else "",
             self._killed_for,
         )
+
+    async def cleared(self) -> None:
+        """Wait until nothing of the executor runs any more, some milliseconds after the death."""
+        await self._resident.ended()
 
     async def aclose(self) -> None:
         """Let the worker leave, kill it if it does not, release everything."""
@@ -426,7 +296,7 @@ class Body:
         await self._wait_gone(CLOSE_WAIT)
         self.kill("closed")
         await self._wait_gone(CLOSE_WAIT)
-        await self.executor_ended()
+        await self._resident.ended()
         self.abandon()
 
     async def _wait_gone(self, seconds: float) -> None:
@@ -435,14 +305,6 @@ class Body:
                 await self._gone.wait()
         except TimeoutError:
             return
-
-    async def executor_ended(self) -> None:
-        """Wait for the executor's own threads, some milliseconds after the worker's end: the
-        interpreter's exit hook writes to their pipe while they close it (CPython's race)."""
-        for _ in range(100):
-            if not any(thread.is_alive() for thread in self._executor_threads):
-                return
-            await asyncio.sleep(0.001)
 
     def abandon(self) -> None:
         """Release everything without waiting."""
@@ -457,9 +319,7 @@ class Body:
             self._pidfd = -1
         while self._closers:
             self._closers.pop()()
-        # multiprocessing's record of the child, and the executor's threads, hold descriptors
-        # for as long as they live.
-        self._newborn, self._process, self._executor_threads = [], None, []
+        self._resident.release()
 
     def _release_cell(self) -> None:
         """A mapping holds a descriptor of its own, and a closed runner may live on."""
@@ -474,35 +334,11 @@ class Body:
             except OSError:
                 continue  # closed already
 
-    def join_executor(self, timeout: float) -> None:
-        """Block until the executor's threads have ended, at most `timeout` seconds each."""
-        for thread in self._executor_threads:
-            thread.join(timeout)
-
 
 def _is_readable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _children_of(pid: int) -> list[int]:
-    """Its children, as far as the system shows them."""
-    found: list[int] = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as children:
-                found += map(int, children.read().split())
-    except OSError:
-        return found  # gone, or not this kind of system
-    return found
-
-
-def _group_of(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None
 
 
 def _shared_cell() -> Descriptor:
@@ -526,7 +362,7 @@ def _hang_up_all() -> None:
         for body in tuple(_living):
             body.hang_up()
         for body in tuple(_living):
-            body.join_executor(CLOSE_WAIT)
+            body._resident.join(CLOSE_WAIT)
 
 
 # The executor's own exit hook joins a thread that waits for the resident call, for ever.

@@ -80,7 +80,7 @@ class LoopLane:
             await asyncio.sleep(0)
         for task in self._tasks.values():
             # Whoever closes the loop cancels what is registered, and would wait for ever.
-            asyncio._unregister_task(task)  # type: ignore[attr-defined]
+            asyncio._unregister_task(task)
 
     # --- the place ----------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncjobs.errors import NotSendable
 from asyncjobs.lanes.base import Capabilities, Host, Plan
-from asyncjobs.lanes.body import Recipe
+from asyncjobs.lanes.resident import Recipe
 from asyncjobs.lanes.slot import KNOWN_FUNCTIONS, LARGE_FUNCTION, Slot
 from asyncjobs.options import is_count
 from asyncjobs.processors import usable_processors

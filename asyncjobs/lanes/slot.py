@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncjobs.errors import ResourceExhausted, ResultNotSendable, WorkerLost, WorkerStartError
 from asyncjobs.lanes.base import Call, ChunkResult, Failed, Lost, Outcome, Plan, Stopped
-from asyncjobs.lanes.body import Body, Death
+from asyncjobs.lanes.body import Body
+from asyncjobs.lanes.death import Death, private_memory
 from asyncjobs.token import CancelToken, StopReason, by_number
 from asyncjobs.wire import codec, failure, frames
 from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, STARRED, Definition
@@ -259,7 +260,7 @@ class Slot:
         lane = self._lane
         if lane.recycle_after is not None and self._served >= lane.recycle_after:
             return True
-        return lane.max_rss is not None and self._body is not None and self._body.rss() > lane.max_rss
+        return lane.max_rss is not None and self._body is not None and private_memory(self._body.pid) > lane.max_rss
 
     def _special(self, kind: int, ticket: int, body: memoryview) -> None:
         if kind == frames.PROGRESS:
@@ -363,7 +364,7 @@ class Slot:
         limit, body = self._lane.max_rss, self._body
         if limit is None or body is None or body.is_dead:
             return
-        used = body.rss()
+        used = private_memory(body.pid)
         if used > limit and self._calls:
             body.kill(f"max_rss: {used / 2**20:.0f} MiB used, {limit / 2**20:.0f} MiB allowed")
         elif used > limit:
@@ -442,7 +443,7 @@ class Slot:
         self._calls.clear()
         self._return(innocent)
         death = await body.autopsy()
-        await body.executor_ended()
+        await body.cleared()
         body.abandon()
         if not self.leaving and not self._killed_ticket:
             self._host.crashed(self.name, death.cause)
@@ -528,4 +529,3 @@ def _start_error(name: str, error: Exception, death: Death) -> WorkerStartError:
 
 def _nobody() -> None:
     """Before a consumer listens."""
-

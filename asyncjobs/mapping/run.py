@@ -59,18 +59,7 @@ class MapRun(Generic[R]):
         on_error: str,
         progress: bool,
     ) -> None:
-        if not iterables:
-            raise TypeError("map needs at least one iterable")
-        for iterable in iterables:
-            if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__aiter__"):
-                raise TypeError(f"{iterable!r} is not allowed; allowed: an iterable or an async iterable")
-        if lookahead is not None and (isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 1):
-            raise ValueError(f"lookahead={lookahead!r} is not allowed; allowed: None, or a whole number from 1")
-        if on_error not in ("raise", "skip", "return"):
-            raise ValueError(f"on_error={on_error!r} is not allowed; allowed: 'raise', 'skip' or 'return'")
-        for name, flag in (("ordered", ordered), ("progress", progress)):
-            if not isinstance(flag, bool):
-                raise ValueError(f"{name}={flag!r} is not allowed; allowed: True or False")
+        _check(iterables, ordered, lookahead, on_error, progress)
         self._intake = intake
         self._lane: Lane = plan.home.lane
         self._ordered = ordered
@@ -174,7 +163,7 @@ class MapRun(Generic[R]):
                 if not errors:
                     yield values
                     continue
-                good, error = self._sort_out(values, errors)
+                good, error = _sort_out(values, errors, self._on_error)
                 if good:
                     yield good
                 if error is not None:
@@ -338,11 +327,29 @@ class MapRun(Generic[R]):
             self._in_flight.remove(group)
         return await self._harvest(group)
 
-    def _sort_out(self, values: list[R], errors: dict[int, BaseException]) -> tuple[list[R], BaseException | None]:
-        """What to hand out, and what to raise after it."""
-        if self._on_error == "return":
-            return [cast(R, errors.get(index, value)) for index, value in enumerate(values)], None
-        if self._on_error == "skip":
-            return [value for index, value in enumerate(values) if index not in errors], None
-        first = min(errors)
-        return values[:first], errors[first]
+
+def _sort_out(values: list[R], errors: dict[int, BaseException], on_error: str) -> tuple[list[R], BaseException | None]:
+    """What to hand out, and what to raise after it."""
+    if on_error == "return":
+        return [cast(R, errors.get(index, value)) for index, value in enumerate(values)], None
+    if on_error == "skip":
+        return [value for index, value in enumerate(values) if index not in errors], None
+    first = min(errors)
+    return values[:first], errors[first]
+
+
+def _check(
+    iterables: tuple[object, ...], ordered: object, lookahead: object, on_error: object, progress: object
+) -> None:
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    for iterable in iterables:
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__aiter__"):
+            raise TypeError(f"{iterable!r} is not allowed; allowed: an iterable or an async iterable")
+    if lookahead is not None and (isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 1):
+        raise ValueError(f"lookahead={lookahead!r} is not allowed; allowed: None, or a whole number from 1")
+    if on_error not in ("raise", "skip", "return"):
+        raise ValueError(f"on_error={on_error!r} is not allowed; allowed: 'raise', 'skip' or 'return'")
+    for name, flag in (("ordered", ordered), ("progress", progress)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}={flag!r} is not allowed; allowed: True or False")
