@@ -71,7 +71,7 @@ def state_of_process() -> dict[str, Any]:
         "directory": os.getcwd(),
         "umask": mask,
         "environment": dict(os.environ),
-        "handlers": {str(number): repr(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR2)},
+        "handlers": {number.name: _name_of_handler(number) for number in (signal.SIGTERM, signal.SIGUSR2)},
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         "recursion": sys.getrecursionlimit(),
@@ -80,6 +80,11 @@ def state_of_process() -> dict[str, Any]:
         "prints_to": (sys.stdout.fileno(), sys.stderr.fileno()),
         "threads": threading.active_count(),
     }
+
+
+def _name_of_handler(number: signal.Signals) -> str:
+    handler = signal.getsignal(number)
+    return getattr(handler, "__qualname__", repr(handler))
 
 
 # --- deaths -----------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from typing import Any
 from asyncjobs.errors import NotSendable
 from asyncjobs.lanes.base import Capabilities, Host, Plan
 from asyncjobs.lanes.resident import Recipe
-from asyncjobs.lanes.slot import KNOWN_FUNCTIONS, LARGE_FUNCTION, Slot
+from asyncjobs.lanes.slot import Slot
+from asyncjobs.lanes.vocabulary import KNOWN_FUNCTIONS, LARGE_FUNCTION
 from asyncjobs.options import is_count
 from asyncjobs.processors import usable_processors
 from asyncjobs.spawning import START_METHODS

@@ -3,26 +3,27 @@
 Invariants:
     `_calls` holds, in the order they were sent, the calls without an answer: the first of
     them is the one that runs. Tickets only grow and are never used twice, so a late word
-    about an old ticket finds nothing. At most one REVOKE is unanswered at any time.
+    about an old ticket finds nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import pickle
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asyncjobs.errors import ResourceExhausted, ResultNotSendable, WorkerLost, WorkerStartError
-from asyncjobs.lanes.base import Call, ChunkResult, Failed, Lost, Outcome, Plan, Stopped
+from asyncjobs.errors import ResultNotSendable
+from asyncjobs.lanes.base import Call, Failed, Lost, Stopped
 from asyncjobs.lanes.body import Body
-from asyncjobs.lanes.death import Death, private_memory
-from asyncjobs.token import CancelToken, StopReason, by_number
-from asyncjobs.wire import codec, failure, frames
-from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, STARRED, Definition
+from asyncjobs.lanes.outcomes import lost, unsuccessful, value_of
+from asyncjobs.lanes.starting import Starter
+from asyncjobs.lanes.stopping import Stopping
+from asyncjobs.lanes.vocabulary import Vocabulary
+from asyncjobs.lanes.wear import Wear
+from asyncjobs.token import StopReason, by_number
+from asyncjobs.wire import codec, frames
+from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, STARRED
 
 if TYPE_CHECKING:
     from asyncjobs.lanes.process import ProcessLane
@@ -32,13 +33,6 @@ WINDOW_SECONDS = 0.001
 WINDOW_CALLS = 128
 OVERDUE = 0.005
 """After so many seconds with one call, those behind it are given to idle slots."""
-KILL_AFTER_INTERRUPT = 1.0
-KNOWN_FUNCTIONS = 512
-LARGE_FUNCTION = 64 * 1024
-"""A by-value function above this size is not kept by the worker."""
-START_TIMEOUT = 60.0
-START_TRIES = 3
-RSS_INTERVAL = 0.25
 
 
 class Slot:
@@ -60,17 +54,13 @@ class Slot:
         self._begun = 0
         self._is_long = False
         """What runs has kept others waiting: those went back, for another slot to take."""
-        self._known: OrderedDict[int, None] = OrderedDict()
-        self._served = 0
+        self._vocabulary = Vocabulary(self._host.loop, lane.number_for)
+        self._stopping = Stopping(self._host.loop, self._calls)
         self._retiring = False
         self._started_at = 0.0
-        self._tried_at = -1e9
-        self._revoking: list[int] = []
-        self._to_revoke: set[int] = set()
-        self._killed_ticket = 0
-        self._watched: set[int] = set()
         self._overdue_check: asyncio.TimerHandle | None = None
-        self._rss_check: asyncio.TimerHandle | None = None
+        self._starter = Starter(name)
+        self._wear = Wear(self._host.loop, lane.recycle_after, lane.max_rss)
 
     def __repr__(self) -> str:
         state = "up" if self._up else "down"
@@ -109,10 +99,9 @@ class Slot:
         calls = self._calls
         if not calls:
             return True
-        recycle_after = self._lane.recycle_after
-        if recycle_after is not None and self._served + len(calls) >= recycle_after:
-            return False
         body = self._body
+        if not self._wear.has_room(len(calls)):
+            return False
         return not self._alone and len(calls) < WINDOW_CALLS and body is not None and body.writable
 
     @property
@@ -124,7 +113,7 @@ class Slot:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
         if self._is_long or self._lane.has_idle_slot():
             return False
-        if self._lane.max_rss is not None:
+        if self._wear.max_rss is not None:
             return False  # a call must not be killed for what another one used
         if call.plan.chunked:
             return len(self._calls) < 2
@@ -138,10 +127,10 @@ class Slot:
         assert payload is not None
         forget = 0
         number = plan.number
-        if number not in self._known:
-            number, forget = self._define(plan, payload)
-        if payload.tokens:
-            self._watch_all(payload.tokens)
+        if number not in self._vocabulary:
+            number, forget = self._vocabulary.define(plan, payload, self._outbox)
+        if payload.tokens and self._body is not None:
+            self._vocabulary.watch(payload.tokens, self._body)
         flags = (KEYWORDS if payload.keywords else 0) | (STARRED if plan.starred else 0)
         body = CALL_HEAD.pack(number, call.attempt, call.number, flags) + payload.data
         self._outbox.append(frames.header(frames.CHUNK if plan.chunked else frames.CALL, ticket, body))
@@ -164,48 +153,8 @@ class Slot:
             self._body.write(outbox if len(outbox) < 3 or sum(map(len, outbox)) > 65536 else [b"".join(outbox)])
         if len(self._calls) > 1 and self._overdue_check is None:
             self._watch_first()
-        if self._lane.max_rss is not None and self._rss_check is None:
-            self._rss_check = self._host.loop.call_later(RSS_INTERVAL, self._check_rss)
-
-    def _define(self, plan: Plan, payload: codec.Payload) -> tuple[int, int]:
-        """Tell the worker of a function; its number, and the number to forget afterwards."""
-        by_value = payload.function
-        number = self._lane.number_for(plan, by_value)
-        if by_value is None:
-            plan.number = number
-        elif number in self._known:
-            return number, 0
-        reference = codec.Reference(plan.by_name, by_value)
-        definition = Definition(plan.name, reference, plan.options.max_result)
-        self._outbox.append(frames.encode(frames.DEFINE, number, pickle.dumps(tuple(definition), 5)))
-        if by_value is not None and len(by_value) > LARGE_FUNCTION:
-            return number, number
-        self._known[number] = None
-        if len(self._known) > KNOWN_FUNCTIONS:
-            oldest, _ = self._known.popitem(last=False)
-            self._outbox.append(frames.encode(frames.FORGET, oldest))
-        return number, 0
-
-    def _watch_all(self, tokens: tuple[CancelToken, ...]) -> None:
-        for token in tokens:
-            self._watch(token)
-
-    def _watch(self, token: CancelToken) -> None:
-        """Raise the worker's twin of `token` when it is raised here."""
-        number = token.number
-        if number in self._watched:
-            return
-        self._watched.add(number)
-        body = self._body
-
-        def pass_on(reason: StopReason) -> None:
-            self._host.loop.call_soon_threadsafe(tell, reason)
-
-        def tell(reason: StopReason) -> None:
-            if body is not None:
-                body.tell(frames.TOKEN, number, pickle.dumps(tuple(reason), 5))
-
-        token.add_callback(pass_on)
+        if self._body is not None and self._wear.max_rss is not None:
+            self._wear.watch(self._body, lambda: bool(self._calls), self._retire)
 
     # --- answers ------------------------------------------------------------------------
 
@@ -227,7 +176,7 @@ class Slot:
                 call = calls.pop(ticket, None)
                 if call is None:
                     continue
-                self._served += 1
+                self._wear.served += 1
                 call.plan.measured(seconds)
                 if calls:
                     self._load = max(0.0, self._load - (call.plan.pace or 0.0))
@@ -235,40 +184,33 @@ class Slot:
                     self._load, self._alone = 0.0, False
                 if call.plan.captures and self._body is not None:
                     self._body.read_output()
-                self._end(call, kind, seconds, body)
+                self._answered(call, kind, seconds, body)
                 if calls:
                     self._begin_first()
             else:
                 self._special(kind, ticket, body)
-        if not calls and self._is_used_up():
+        if not calls and self._body is not None and self._wear.is_over(self._body):
             self._retiring = True
         self.changed()
 
-    def _end(self, call: Call, kind: int, seconds: float, body: memoryview) -> None:
+    def _answered(self, call: Call, kind: int, seconds: float, body: memoryview) -> None:
         if kind != frames.RETURNED:
-            self._host.finished(call, _outcome(kind, seconds, body))
+            self._host.finished(call, unsuccessful(kind, seconds, body))
             return
         try:
-            value = codec.loads(body)
-        # The user's own class may raise anything while it is rebuilt.
-        except BaseException as error:
-            self._host.finished(call, Failed(_not_rebuilt(call, error), seconds))
-            return
-        self._host.returned(call, _chunk(value) if call.plan.chunked else value, seconds)
-
-    def _is_used_up(self) -> bool:
-        lane = self._lane
-        if lane.recycle_after is not None and self._served >= lane.recycle_after:
-            return True
-        return lane.max_rss is not None and self._body is not None and private_memory(self._body.pid) > lane.max_rss
+            value = value_of(body, call)
+        except ResultNotSendable as error:
+            self._host.finished(call, Failed(error, seconds))
+        else:
+            self._host.returned(call, value, seconds)
 
     def _special(self, kind: int, ticket: int, body: memoryview) -> None:
         if kind == frames.PROGRESS:
             call = self._calls.get(ticket)
             if call is not None:
                 call.report_progress(*codec.loads(body))
-        elif kind == frames.REVOKED:
-            self._on_revoked(codec.loads(body))
+        elif kind == frames.REVOKED and self._body is not None:
+            self._stopping.revoked(body, self._give_back, self._body)
         elif kind == frames.TOKEN_RAISED:
             token = by_number(ticket)
             if token is not None:
@@ -295,26 +237,9 @@ class Slot:
             return
         if next(iter(self._calls)) == first and self._lane.has_spare_slot():
             self._is_long = True
-            self._revoke(list(self._calls)[1:])
+            if self._body is not None:
+                self._stopping.revoke(list(self._calls)[1:], self._body)
         self._watch_first()
-
-    def _revoke(self, tickets: list[int]) -> None:
-        self._to_revoke.update(tickets)
-        if not self._revoking and self._body is not None:
-            self._revoking = sorted(ticket for ticket in self._to_revoke if ticket in self._calls)
-            self._to_revoke.clear()
-            if self._revoking:
-                self._body.tell(frames.REVOKE, 0, pickle.dumps(self._revoking, 5))
-
-    def _on_revoked(self, taken_back: list[int]) -> None:
-        asked, self._revoking = self._revoking, []
-        self._give_back(taken_back)
-        for ticket in asked:
-            call = self._calls.get(ticket)
-            if call is not None and call.stop is not None:
-                self._climb(ticket, call)  # too late: it runs already
-        if self._to_revoke:
-            self._revoke([])
 
     def _give_back(self, tickets: list[int]) -> None:
         calls = [self._calls.pop(ticket) for ticket in tickets if ticket in self._calls]
@@ -333,45 +258,12 @@ class Slot:
 
     def stop(self, call: Call) -> None:
         ticket = next((ticket for ticket, candidate in self._calls.items() if candidate is call), None)
-        if ticket is None:
+        if ticket is None or self._body is None:
             return
         if ticket == next(iter(self._calls)):
-            self._climb(ticket, call)
+            self._stopping.climb(ticket, call, self._body)
         else:
-            self._revoke([ticket])
-
-    def _climb(self, ticket: int, call: Call) -> None:
-        """The ladder: the token now, an exception at the grace, the end a second later."""
-        if self._body is None or call.stop is None:
-            return
-        grace = call.grace
-        self._body.tell(frames.CANCEL, ticket, pickle.dumps(tuple(call.stop), 5))
-        loop = self._host.loop
-        loop.call_later(grace, self._interrupt, ticket)
-        loop.call_later(grace + KILL_AFTER_INTERRUPT, self._kill, ticket)
-
-    def _interrupt(self, ticket: int) -> None:
-        if ticket in self._calls and self._body is not None:
-            self._body.tell(frames.INTERRUPT, ticket)
-
-    def _kill(self, ticket: int) -> None:
-        if ticket in self._calls and self._body is not None:
-            self._killed_ticket = ticket
-            self._body.kill("stopped")
-
-    def _check_rss(self) -> None:
-        self._rss_check = None
-        limit, body = self._lane.max_rss, self._body
-        if limit is None or body is None or body.is_dead:
-            return
-        used = private_memory(body.pid)
-        if used > limit and self._calls:
-            body.kill(f"max_rss: {used / 2**20:.0f} MiB used, {limit / 2**20:.0f} MiB allowed")
-        elif used > limit:
-            self._retiring = True
-            self.changed()
-        elif self._calls:
-            self._rss_check = self._host.loop.call_later(RSS_INTERVAL, self._check_rss)
+            self._stopping.revoke([ticket], self._body)
 
     # --- coming up and going down -------------------------------------------------------
 
@@ -382,49 +274,31 @@ class Slot:
         elif self._body is not None:
             await self._body.aclose()
         self._reset()
-        if not self.leaving:
-            await self._bring_up()
+        if self.leaving:
+            return
+        body = await self._starter.start(self._new_body)
+        if isinstance(body, Body):
+            self._up = True
+        else:
+            self._body = None
+            self._lane.could_not_start(body)
+
+    def _new_body(self) -> Body:
+        body = Body(self._host.loop, self._lane.recipe, self.on_frames, self.on_text, self._body_changed)
+        self._body = body
+        return body
+
+    def _retire(self) -> None:
+        self._retiring = True
+        self.changed()
 
     def _reset(self) -> None:
         self._up = self._retiring = self._alone = False
-        self._load, self._served, self._killed_ticket = 0.0, 0, 0
-        self._known.clear()
-        self._watched.clear()
+        self._load = 0.0
+        self._wear.renew()
         self._outbox.clear()
-        self._revoking = []
-        self._to_revoke.clear()
-
-    async def _bring_up(self) -> None:
-        error: Exception | None = None
-        for attempt in range(START_TRIES):
-            wait = self._tried_at + min(1.0, 0.1 * 2**attempt if attempt else 0.0) - monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            self._tried_at = monotonic()
-            error = await self._try_once()
-            if error is None:
-                self._up = True
-                return
-        self._tried_at = monotonic() + 1.0
-        self._body = None
-        assert error is not None
-        self._lane.could_not_start(error)
-
-    async def _try_once(self) -> Exception | None:
-        body = self._body = Body(self._host.loop, self._lane.recipe, self.on_frames, self.on_text, self._body_changed)
-        try:
-            await body.start()
-        except (OSError, EOFError, RuntimeError) as error:
-            self._body = None
-            return _no_process(self.name, error)
-        try:
-            await body.hello(START_TIMEOUT)
-        except (TimeoutError, ChildProcessError) as error:
-            body.kill("never said hello")
-            death = await body.autopsy()
-            body.abandon()
-            return _start_error(self.name, error, death)
-        return None
+        self._vocabulary.clear()
+        self._stopping.clear()
 
     def _body_changed(self) -> None:
         if self._body is not None and self._body.is_dead:
@@ -433,10 +307,7 @@ class Slot:
 
     async def _bury(self, body: Body) -> None:
         """Give back what never ran, settle what did."""
-        for timer in (self._overdue_check, self._rss_check):
-            if timer is not None:
-                timer.cancel()
-        self._overdue_check = self._rss_check = None
+        self._stop_watching()
         ticket, item = body.running
         culprit = self._calls.pop(ticket, None)
         innocent = list(self._calls.values())
@@ -445,15 +316,21 @@ class Slot:
         death = await body.autopsy()
         await body.cleared()
         body.abandon()
-        if not self.leaving and not self._killed_ticket:
+        if not self.leaving and not self._stopping.killed_ticket:
             self._host.crashed(self.name, death.cause)
         if culprit is None:
             return
         seconds = monotonic() - self._started_at
-        if ticket == self._killed_ticket:
+        if ticket == self._stopping.killed_ticket:
             self._host.finished(culprit, Stopped(seconds, "killed"))
         else:
-            self._host.finished(culprit, Lost(_lost(self.name, culprit, death, item), seconds))
+            self._host.finished(culprit, Lost(lost(self.name, culprit, death, item), seconds))
+
+    def _stop_watching(self) -> None:
+        self._wear.renew()
+        if self._overdue_check is not None:
+            self._overdue_check.cancel()
+            self._overdue_check = None
 
     async def aclose(self) -> None:
         """End the worker; what it still runs is killed."""
@@ -462,9 +339,7 @@ class Slot:
             await body.aclose()
         elif body is not None:
             body.abandon()
-        for timer in (self._overdue_check, self._rss_check):
-            if timer is not None:
-                timer.cancel()
+        self._stop_watching()
         for call in self._calls.values():
             self._host.finished(call, Stopped(0.0, "killed"))
         self._calls.clear()
@@ -474,57 +349,6 @@ class Slot:
         """Hang up on the worker, which makes it leave."""
         if self._body is not None and not self._body.is_dead:
             self._body.hang_up()
-
-
-def _outcome(kind: int, seconds: float, body: memoryview) -> Outcome:
-    if kind == frames.RAISED:
-        return Failed(failure.rebuild(codec.loads(body)), seconds)
-    return Stopped(seconds, "stopped", str(body, "utf-8"))
-
-
-def _not_rebuilt(call: Call, error: BaseException) -> ResultNotSendable:
-    problem = ResultNotSendable(
-        f"the result of {call.name!r} could not be unpickled here: {failure.type_name(error)}: {failure.text_of(error)}"
-    )
-    problem.__cause__ = error
-    return problem
-
-
-def _chunk(value: tuple[list[Any], dict[int, failure.Failure]]) -> ChunkResult:
-    values, failures = value
-    return ChunkResult(values, {index: failure.rebuild(failed) for index, failed in failures.items()})
-
-
-def _lost(name: str, call: Call, death: Death, item: int) -> WorkerLost:
-    likely = "; possibly out of memory" if death.cause == "SIGKILL" else ""
-    stderr = f"\nIts last words:\n{death.stderr[-4000:]}" if death.stderr else ""
-    error = WorkerLost(
-        f"worker {name} (pid {death.pid}) died ({death.cause}) while it ran {call.name!r}, "
-        f"attempt {call.attempt}{likely}{stderr}"
-    )
-    error.lane, error.attempt = call.plan.lane, call.attempt
-    error.pid, error.signal, error.exit_code = death.pid, death.signal, death.exit_code
-    error.stderr, error.cause, error.item = death.stderr, death.cause, item
-    return error
-
-
-def _no_process(name: str, error: Exception) -> Exception:
-    number = error.errno if isinstance(error, OSError) else errno.EAGAIN
-    text = f"worker {name} could not be started: {errno.errorcode.get(number or 0, 'unknown')}: {error}"
-    if number not in (errno.EMFILE, errno.ENFILE):
-        return WorkerStartError(f"{text}; the limit of processes and threads may be reached")
-    problem = ResourceExhausted(f"{text}; no descriptors are left")
-    problem.resource = "descriptors"
-    return problem
-
-
-def _start_error(name: str, error: Exception, death: Death) -> WorkerStartError:
-    problem = WorkerStartError(
-        f"worker {name} did not start: {error or type(error).__name__}; {START_TRIES} tries. "
-        f"Its last words:\n{death.stderr[-4000:] or '(none)'}"
-    )
-    problem.stderr = death.stderr
-    return problem
 
 
 def _nobody() -> None:
