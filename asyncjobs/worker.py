@@ -30,11 +30,12 @@ from typing import Any, NoReturn, cast
 from weakref import WeakValueDictionary
 
 from asyncjobs import context, token
-from asyncjobs.errors import JobStopped, ResultNotSendable, ResultTooLarge
+from asyncjobs.errors import JobStopped
 from asyncjobs.spawning import Descriptor
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.tripwire import Tripwire
 from asyncjobs.wire import codec, failure, frames
+from asyncjobs.wire.answers import encoded
 from asyncjobs.wire.frames import CALL, CHUNK
 from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, STARRED, Definition, Settings
 
@@ -238,7 +239,7 @@ class Worker:
             self._retiring = self._retiring or isinstance(error, MemoryError)
             outcome, answer = frames.RAISED, pickle.dumps(failure.capture(error, skip_frames=1), 5)
         else:
-            outcome, answer = self._encoded(kind, value, definition)
+            outcome, answer = encoded(kind, value, definition)
         if self._forked:
             os._exit(0)
         self._flush()
@@ -267,30 +268,6 @@ class Worker:
                 failures[index] = failure.capture(error, skip_frames=1)
                 append(None)
         return values, failures
-
-    def _encoded(self, kind: int, value: Any, definition: Definition) -> tuple[int, bytes]:
-        try:
-            data = codec.encode(value)
-        except BaseException as error:
-            if kind == frames.CHUNK:
-                return frames.RETURNED, self._encoded_items(*value)
-            return frames.RAISED, pickle.dumps(failure.capture(_not_sendable(value, error)), 5)
-        limit = definition.max_result
-        if limit is not None and len(data) > limit:
-            problem = ResultTooLarge(f"{definition.name} returned {len(data)} bytes; max_result is {limit}")
-            problem.nbytes, problem.limit = len(data), limit
-            return frames.RAISED, pickle.dumps(failure.capture(problem), 5)
-        return frames.RETURNED, data
-
-    def _encoded_items(self, values: list[Any], failures: dict[int, Any]) -> bytes:
-        """Some value of a chunk does not pickle: find which, and say so for it alone."""
-        for index, value in enumerate(values):
-            try:
-                codec.encode(value)
-            except BaseException as error:
-                failures[index] = failure.capture(_not_sendable(value, error))
-                values[index] = None
-        return codec.encode((values, failures))
 
     def _flush(self) -> None:
         if sys.stdout is not self._streams[0] or sys.stderr is not self._streams[1]:
@@ -424,24 +401,6 @@ def _annotate(error: BaseException, note: str) -> None:
     # The user's class may refuse; then its own words have to do.
     except Exception:
         return
-
-
-def _not_sendable(value: object, error: BaseException) -> Exception:
-    if hasattr(value, "__await__"):
-        getattr(value, "close", bool)()  # so that nobody complains that it was never awaited
-        return TypeError(
-            f"a plain function returned an awaitable ({type(value).__name__}): make it `async def`, so that it "
-            "runs on the loop, or await inside it"
-        )
-    try:
-        shown = repr(value)[:200]
-    # The user's __repr__ may raise anything at all.
-    except BaseException:
-        shown = "<unprintable>"
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return ResultNotSendable(
-        f"the result, a {kind}, does not pickle: {failure.type_name(error)}: {failure.text_of(error)}; it is {shown}"
-    )
 
 
 class WorkerJob:

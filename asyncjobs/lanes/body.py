@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 import os
 import select
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from weakref import WeakSet
 
+from asyncjobs.lanes.cell import Cell
 from asyncjobs.lanes.channel import Channel
 from asyncjobs.lanes.death import Death, strays_of
 from asyncjobs.lanes.output import OutputPipe
 from asyncjobs.lanes.resident import CAUSE_WAIT, Recipe, Resident
 from asyncjobs.spawning import Descriptor
 from asyncjobs.wire import frames
-from asyncjobs.wire.terms import CELL_SIZE, Settings
+from asyncjobs.wire.terms import Settings
 
 EOF_WAIT = 0.2
 """Seconds between the end of a channel and the end of its worker, before we help."""
@@ -89,11 +88,8 @@ class Body:
     async def _open(self) -> None:
         data, far_data = self._socket_pair()
         control, far_control = self._socket_pair()
-        cell = _shared_cell()
+        self._cell = cell = Cell()
         self._closers.append(cell.close)
-        self._cell_map = mmap.mmap(cell.number, CELL_SIZE)
-        self._cell = memoryview(self._cell_map).cast("Q")
-        self._closers.append(self._release_cell)
         lifeline, near_lifeline = map(Descriptor, os.pipe())
         self._closers += [lifeline.close, near_lifeline.close]
         self._stdout = self._pipe("stdout")
@@ -101,7 +97,7 @@ class Body:
         settings = Settings(
             far_data,
             far_control,
-            cell,
+            cell.descriptor,
             lifeline,
             self._stdout.worker_end if self._stdout else None,
             self._stderr.worker_end if self._stderr else None,
@@ -112,7 +108,7 @@ class Body:
         )
         self._resident.start(self._recipe, settings)
         lifeline.close()
-        cell.close()  # the mapping stays
+        cell.descriptor.close()
         far_data.close()
         far_control.close()
         for pipe in (self._stdout, self._stderr):
@@ -259,7 +255,7 @@ class Body:
     @property
     def running(self) -> tuple[int, int]:
         """The ticket, and the item of a chunk, that the worker runs or died in; 0 if none."""
-        return self._cell[0], self._cell[1]
+        return self._cell.read()
 
     async def autopsy(self) -> Death:
         """What it died of. Waits at most half a second for an exit code."""
@@ -321,11 +317,6 @@ class Body:
             self._closers.pop()()
         self._resident.release()
 
-    def _release_cell(self) -> None:
-        """A mapping holds a descriptor of its own, and a closed runner may live on."""
-        self._cell.release()
-        self._cell_map.close()
-
     def hang_up(self) -> None:
         """Make the worker leave, from any thread and without a loop."""
         for channel in (self._control_socket, self._data_socket):
@@ -339,16 +330,6 @@ def _is_readable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _shared_cell() -> Descriptor:
-    if hasattr(os, "memfd_create"):
-        number = os.memfd_create("asyncjobs-cell", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            number = os.dup(file.fileno())
-    os.ftruncate(number, CELL_SIZE)
-    return Descriptor(number)
 
 
 # --- a runner that nobody closed --------------------------------------------------------

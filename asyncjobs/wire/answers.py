@@ -1,0 +1,55 @@
+"""Encode what a job returned, or why that cannot travel."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from asyncjobs.errors import ResultNotSendable, ResultTooLarge
+from asyncjobs.wire import codec, failure, frames
+from asyncjobs.wire.terms import Definition
+
+
+def encoded(kind: int, value: Any, definition: Definition) -> tuple[int, bytes]:
+    """The answer that carries `value`, or says why it cannot: a kind of frame, and its body."""
+    try:
+        data = codec.encode(value)
+    except BaseException as error:
+        if kind == frames.CHUNK:
+            return frames.RETURNED, _encoded_items(*value)
+        return frames.RAISED, pickle.dumps(failure.capture(_not_sendable(value, error)), 5)
+    limit = definition.max_result
+    if limit is not None and len(data) > limit:
+        problem = ResultTooLarge(f"{definition.name} returned {len(data)} bytes; max_result is {limit}")
+        problem.nbytes, problem.limit = len(data), limit
+        return frames.RAISED, pickle.dumps(failure.capture(problem), 5)
+    return frames.RETURNED, data
+
+
+def _encoded_items(values: list[Any], failures: dict[int, Any]) -> bytes:
+    """Some value of a chunk does not pickle: find which, and say so for it alone."""
+    for index, value in enumerate(values):
+        try:
+            codec.encode(value)
+        except BaseException as error:
+            failures[index] = failure.capture(_not_sendable(value, error))
+            values[index] = None
+    return codec.encode((values, failures))
+
+
+def _not_sendable(value: object, error: BaseException) -> Exception:
+    if hasattr(value, "__await__"):
+        getattr(value, "close", bool)()  # so that nobody complains that it was never awaited
+        return TypeError(
+            f"a plain function returned an awaitable ({type(value).__name__}): make it `async def`, so that it "
+            "runs on the loop, or await inside it"
+        )
+    try:
+        shown = repr(value)[:200]
+    # The user's __repr__ may raise anything at all.
+    except BaseException:
+        shown = "<unprintable>"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    return ResultNotSendable(
+        f"the result, a {kind}, does not pickle: {failure.type_name(error)}: {failure.text_of(error)}; it is {shown}"
+    )
