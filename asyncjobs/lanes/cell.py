@@ -17,7 +17,7 @@ class Cell:
     """The slot's side of the cell."""
 
     def __init__(self) -> None:
-        self.descriptor = _memory()
+        self.descriptor: Descriptor = _memory()
         """Goes along with the worker; close it once the worker has it."""
         self._mapping = mmap.mmap(self.descriptor.number, CELL_SIZE)
         self._numbers = memoryview(self._mapping).cast("Q")

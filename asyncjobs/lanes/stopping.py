@@ -31,7 +31,7 @@ class Stopping:
         self._calls = calls
         self._revoking: list[int] = []
         self._to_revoke: set[int] = set()
-        self.killed_ticket = 0
+        self.killed_ticket: int = 0
         """The ticket that the worker was killed for, 0 if it was not."""
 
     def clear(self) -> None:

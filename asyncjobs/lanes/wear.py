@@ -22,7 +22,7 @@ class Wear:
         self._loop = loop
         self._recycle_after = recycle_after
         self.max_rss = max_rss
-        self.served = 0
+        self.served: int = 0
         """Jobs that this worker has answered."""
         self._check: asyncio.TimerHandle | None = None
 
