@@ -149,8 +149,7 @@ def is_starting() -> bool:
 def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
     """Within it, processes that this thread starts do not run the main module again.
 
-    They start with SIGINT blocked, until they have left the terminal: a Ctrl-C meanwhile is
-    ours alone, and reaches us right after. Other threads' processes are prepared as ever.
+    Other threads' processes are prepared as ever.
     `environment` is laid over os.environ meanwhile: the only way to give a spawned
     interpreter variables that are read before any of its code runs (LD_*, MALLOC_*); other
     threads see them for these milliseconds.
@@ -161,12 +160,9 @@ def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
     _quiet.on = True
     _starting += 1
     os.environ.update(changed)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _quiet.on = False
         _starting -= 1
         for name, value in before.items():
@@ -174,3 +170,19 @@ def without_main(environment: dict[str, str] | None = None) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def out_of_reach() -> Iterator[None]:
+    """Within it, processes that this thread starts have SIGINT blocked, until they unblock it.
+
+    Ctrl-C must not hit a half-made worker; what comes meanwhile reaches us right after.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

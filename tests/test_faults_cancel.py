@@ -429,7 +429,7 @@ async def test_f40_a_late_stop_never_hits_the_next_job_of_the_same_worker(lane: 
     async with Runner(processes=1, threads=1) as runner:
         on_lane = runner.options(lane=lane, grace=0.002)
         await on_lane.run(jobs.burn, 0.001)
-        for n in range(60):
+        for n in range(40):
             short = await on_lane.submit(jobs.burn, 0.002)
             following = await runner.options(lane=lane).submit(_steps, n)
             await asyncio.sleep(dice.random() * 0.005)

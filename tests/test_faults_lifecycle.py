@@ -415,7 +415,8 @@ def test_f47_ctrl_c_while_workers_start_leaves_no_tracebacks_of_theirs(launch: A
             lanes = {{"process": aj.ProcessLane(2, start_method="{start_method}")}}
             async with aj.Runner(lanes=lanes) as runner:
                 made = [await runner.options(lane="process").submit(sleeper) for _ in range(2)]
-                while not any(slot._body and slot._body._resident.newborn for slot in runner.lane("process").lane.places()):
+                slots = runner.lane("process").lane.places()
+                while not any(slot._body and slot._body._resident.newborn for slot in slots):
                     await asyncio.sleep(0)
                 say("ready")
                 await asyncio.sleep(60)
@@ -497,6 +498,7 @@ def test_f48_sigterm_drains_no_longer_than_the_drain_timeout(launch: Any) -> Non
     assert "2 jobs are cancelled" in program.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM])
 def test_f48_a_signal_that_nobody_handles_takes_the_workers_along(launch: Any, number: signal.Signals) -> None:
     program = launch(BUSY.format(job="sleeper"), loop="asyncio")
@@ -530,6 +532,7 @@ def test_f49_a_forgotten_close_is_a_resource_warning_and_the_program_ends(launch
     assert "Traceback" not in program.output, program.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("forgotten", [True, False])
 @pytest.mark.parametrize(("end", "code"), [("sys.exit(7)", 7), ("raise LookupError('mine')", 1)])
@@ -683,6 +686,7 @@ def test_f51_multiprocessing_with_fork_beside_an_open_runner_works(launch: Any) 
 # --- F52: kill -9 -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_start_method
 @pytest.mark.parametrize("job", ["sleeper", "stubborn", "None"])
 def test_f52_kill_9_of_the_script_takes_the_workers_along(launch: Any, start_method: str, job: str) -> None:

@@ -703,6 +703,7 @@ async def test_a_cancel_while_a_timed_out_attempt_stops_ends_the_job_for_good(ru
     ended_once(job)
 
 
+@pytest.mark.slow
 async def test_a_lost_job_fails_unless_it_is_to_be_tried_again(runner: Runner, tmp_path: Any) -> None:
     def die_once(path: str) -> int:
         jobs.write_line(path)

@@ -11,10 +11,11 @@ import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import forkserver, resource_tracker
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
-from asyncjobs.spawning import FarFunction, start_context, without_main
+from asyncjobs.spawning import FarFunction, out_of_reach, start_context, without_main
 from asyncjobs.wire.terms import Settings
 
 CAUSE_WAIT = 0.5
@@ -51,6 +52,7 @@ class Resident:
     def start(self, recipe: Recipe, settings: Settings) -> None:
         """Start the process; blocks for some milliseconds, the first time for some hundred."""
         with without_main(recipe.early_env):
+            _start_helpers(recipe.start_method)
             self._executor = ProcessPoolExecutor(
                 max_workers=1,
                 mp_context=start_context(recipe.start_method),
@@ -59,7 +61,7 @@ class Resident:
             )
             children, threads = set(multiprocessing.active_children()), set(threading.enumerate())
             try:
-                with _asking:
+                with _asking, out_of_reach():
                     resident = self._executor.submit(FarFunction("asyncjobs.worker", "serve"))
             finally:
                 self.newborn = [child for child in multiprocessing.active_children() if child not in children]
@@ -114,3 +116,11 @@ class Resident:
         if self._executor is not None:
             self._executor.shutdown(wait=False)
         self.newborn, self._threads = [], []
+
+
+def _start_helpers(start_method: str) -> None:
+    """Start multiprocessing's own two processes while SIGINT is not blocked: the tracker would
+    unblock it for us, and the forkserver would pass the block on to processes of the user's own."""
+    resource_tracker.ensure_running()
+    if start_method == "forkserver":
+        forkserver.ensure_running()
