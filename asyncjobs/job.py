@@ -33,6 +33,9 @@ _making = threading.Lock()
 _QUEUED, _SUCCEEDED = JobState.QUEUED, JobState.SUCCEEDED
 _FAIL, _TIME_OUT, _LOSE = Event.FAIL, Event.TIME_OUT, Event.LOSE
 
+CAPTURED = 64 * 1024
+"""Characters of a job's captured output that are kept: the last ones."""
+
 CancelAnswer = Literal["cancelled", "requested", "ended"]
 
 
@@ -135,7 +138,7 @@ class Job(Generic[R_co]):
     @property
     def output(self) -> str:
         """What it printed, the last 64 KiB, if `output="capture"` was asked for."""
-        return "".join(self._call.output or ())
+        return "".join(self._call.output or ())[-CAPTURED:]
 
     @property
     def history(self) -> list[Mark]:

@@ -186,8 +186,9 @@ async def main():
             async with aj.Runner(lanes={"process": aj.ProcessLane(1, start_method=sys.argv[2])}) as second:
                 no_more()
                 job = await second.options(lane="process").submit(jobs.add, 1, 2)
-                error = await assert_failed(job, aj.WorkerStartError, "EAGAIN")
-                assert "process-0" in str(error)
+                error = await assert_failed(job, aj.WorkerStartError, "process-0")
+                # The process came to be, perhaps, and then the thread beside it did not.
+                assert "EAGAIN" in str(error) or "can't start new thread" in str(error), error
                 starved = await submit.submit(jobs.add, 1, 2)
             assert not running.done(), running
             door.open()
@@ -215,7 +216,8 @@ async def main():
         submit = runner.options(lane="process")
         no_more()
         job = await submit.submit(jobs.add, 1, 2)
-        await assert_failed(job, aj.WorkerStartError, "EAGAIN")
+        error = await assert_failed(job, aj.WorkerStartError, "process-0")
+        assert "EAGAIN" in str(error) or "can't start new thread" in str(error), error
         assert await runner.run(jobs.async_add, 1, 2) == 3
         plenty()
         assert await submit.run(jobs.add, 1, 2) == 3

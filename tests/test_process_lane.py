@@ -383,7 +383,12 @@ def test_the_interactive_prompt_works_on_a_terminal() -> None:
     text = "\n\n".join(block.replace("\n\n", "\n") for block in blocks)
     ours, theirs = pty.openpty()
     shell = subprocess.Popen(
-        [sys.executable, "-i", "-q"], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
+        [sys.executable, "-i", "-q"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # 3.13's own prompt indents what is pasted.
+        env={**_environment(), "PYTHON_BASIC_REPL": "1"},
     )
     os.close(theirs)
     for line in [*text.splitlines(), "", "", "asyncio.run(main())", "raise SystemExit(0)"]:

@@ -16,7 +16,7 @@ from asyncjobs.engine.feeding import Feeder
 from asyncjobs.engine.limiting import LimiterGate
 from asyncjobs.engine.verdict import Verdict, judge, next_attempt, overrun, stopped_before_start
 from asyncjobs.events import EventBus, JobEvent, Progress
-from asyncjobs.job import Job
+from asyncjobs.job import CAPTURED, Job
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call, Done, Lane, Outcome
 from asyncjobs.state import Event, JobState
@@ -26,8 +26,8 @@ from asyncjobs.token import StopReason
 if TYPE_CHECKING:
     from asyncjobs.engine.engine import Engine
 
-CAPTURED = 64 * 1024
-"""Characters of a job's output that are kept, about: the newest pieces."""
+PIECES = 64
+"""Pieces of a job's captured output that are kept before they are joined and cut."""
 
 # Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
 _RUNNING, _STOPPING, _WAITING, _QUEUED = JobState.RUNNING, JobState.STOPPING, JobState.WAITING, JobState.QUEUED
@@ -145,9 +145,8 @@ class Dispatcher:
         if how == "capture" and call is not None:
             kept = call.output = call.output if call.output is not None else []
             kept.append(text)
-            while sum(map(len, kept)) > CAPTURED and len(kept) > 1:
-                del kept[0]
-            kept[0] = kept[0][-CAPTURED:]
+            if len(kept) > PIECES:
+                kept[:] = ["".join(kept)[-CAPTURED:]]
         elif how == "pass":
             self.engine.echo(stream, text)
 

@@ -175,7 +175,8 @@ class Body:
                     # It starts a second one by itself, and nobody hears of that failure.
                     raise ChildProcessError("the executor's thread ended; there may be no more threads (EAGAIN)")
         if self.is_dead:
-            raise ChildProcessError(f"worker ended while it started ({self._death().cause})")
+            reason = f"; {self._resident.reason}" if self._resident.reason else ""
+            raise ChildProcessError(f"worker ended while it started ({self._death().cause}{reason})")
 
     def greeted(self, pid: int) -> None:
         """The worker said hello from process `pid`."""

@@ -48,6 +48,8 @@ class Resident:
         self._threads: list[threading.Thread] = []
         self.newborn: list[Any] = []
         """What multiprocessing started for us: one process."""
+        self.reason = ""
+        """What the executor itself says of its end, if it does: ``RuntimeError: can't start new thread``."""
 
     def start(self, recipe: Recipe, settings: Settings) -> None:
         """Start the process; blocks for some milliseconds, the first time for some hundred."""
@@ -68,8 +70,11 @@ class Resident:
             self._threads = [thread for thread in threading.enumerate() if thread not in threads]
         resident.add_done_callback(self._gave_up)
 
-    def _gave_up(self, _: Future[Any]) -> None:
+    def _gave_up(self, resident: Future[Any]) -> None:
         """In the executor's thread: it has given the worker up."""
+        error = resident.exception()
+        reason = str(error.__cause__ or "") if error is not None else ""
+        self.reason = reason.strip(" '\"\n").rpartition("\n")[2]  # it comes in triple quotes
         with _asking:
             until = monotonic() + CAUSE_WAIT / 2
             while any(child.exitcode is None for child in self.newborn) and monotonic() < until:
