@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -399,7 +400,9 @@ def test_quick_benchmark_measures_every_goal_and_leaves_figures_and_page(name: s
     )
     # On a busy machine the watchdog may say on standard error that the loop was late; a failure it must not show.
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    # A peer ends its workers by SIGTERM, and one that is leaving by itself just then complains.
+    complaint = r"Traceback .*\n(?:  .*\n)+OSError: Signal 15 ignored due to race condition\n"
+    assert "Traceback" not in re.sub(complaint, "", done.stderr)
     figures = json.loads((tmp_path / "figures.json").read_text())
     goals = [goal for measurement in figures["measurements"] for goal in measurement["goals"]]
     assert all(goal["measured"] for goal in goals), [goal["what"] for goal in goals if not goal["measured"]]

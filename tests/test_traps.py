@@ -457,21 +457,22 @@ async def test_T17_large_frames_are_not_copied_from_piece_to_piece(runner: aj.Ru
 @pytest.mark.slow
 async def test_T17_a_burst_of_answers_does_not_starve_the_loop(runner: aj.Runner) -> None:
     await process(runner).run(jobs.tick, 0)
-    worst, is_over = 0.0, False
+    counts, most, is_over = runner._engine.dispatchers["process"].ledger.counts, 0, False
 
     async def beat() -> None:
-        nonlocal worst
-        last = monotonic()
+        nonlocal most
+        before = counts["SUCCEEDED"]
         while not is_over:
-            await asyncio.sleep(0.001)
-            worst, last = max(worst, monotonic() - last), monotonic()
+            await asyncio.sleep(0)
+            most, before = max(most, counts["SUCCEEDED"] - before), counts["SUCCEEDED"]
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(beat())
         work = [await process(runner).submit(jobs.tick, item) for item in range(10_000)]
         assert await aj.gather(work) == list(range(10_000))
         is_over = True
-    assert worst < 0.25
+    # Between two turns of the loop: at most what the windows of two workers hold, and a little more.
+    assert 0 < most <= 512
 
 
 # --- T18 to T20: the loop ---------------------------------------------------------------
