@@ -100,6 +100,7 @@ class Call:
         "plan",
         "priority",
         "seconds",
+        "strikes",
     )
 
     def __init__(self, plan: Plan) -> None:
@@ -123,6 +124,8 @@ class Call:
         self.in_queue: bool = False
         self.is_last: bool = False
         """No attempt may follow this one: the whole job was asked to stop."""
+        self.strikes: int = 0
+        """How many workers died when it was next, before they claimed it."""
         self.seconds: float = 0.0
         """How long the last attempt ran, as measured where it ran."""
         self._token: CancelToken | None = None

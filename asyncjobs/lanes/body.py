@@ -217,6 +217,11 @@ class Body:
             self._name_strays()
             self._signal_group(signal.SIGKILL)
 
+    @property
+    def is_garbled(self) -> bool:
+        """Whether it was killed for what came through its channels: answers are lost in there."""
+        return self._killed_for.startswith("protocol")
+
     def channel_closed(self) -> None:
         """A channel has come to its end: the worker is dying, or its job closed the channel."""
         if not self.is_dead:

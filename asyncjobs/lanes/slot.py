@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 0.001
 """A slot may hold calls for about this much work beyond the one that runs."""
 WINDOW_CALLS = 128
+STRIKES = 3
+"""After so many workers that died just before it, a call is to blame."""
 OVERDUE = 0.005
 """After so many seconds with one call, those behind it are given to idle slots."""
 
@@ -309,7 +311,7 @@ class Slot:
         """Give back what never ran, settle what did."""
         self._stop_watching()
         ticket, item = body.running
-        culprit = self._calls.pop(ticket, None)
+        culprit = self._calls.pop(ticket, None) or self._unheard(body)
         innocent = list(self._calls.values())
         self._calls.clear()
         self._return(innocent)
@@ -321,10 +323,22 @@ class Slot:
         if culprit is None:
             return
         seconds = monotonic() - self._started_at
-        if ticket == self._stopping.killed_ticket:
+        if ticket and ticket == self._stopping.killed_ticket:
             self._host.finished(culprit, Stopped(seconds, "killed"))
         else:
             self._host.finished(culprit, Lost(lost(self.name, culprit, death, item), seconds))
+
+    def _unheard(self, body: Body) -> Call | None:
+        """The call that broke its own channel: it may be over, but its answer cannot be read.
+
+        So is a call whose workers died again and again before they claimed it.
+        """
+        first = next(iter(self._calls), 0)
+        if not first or first != self._begun:
+            return None
+        call = self._calls[first]
+        call.strikes += 1
+        return self._calls.pop(first) if body.is_garbled or call.strikes >= STRIKES else None
 
     def _stop_watching(self) -> None:
         self._wear.renew()
