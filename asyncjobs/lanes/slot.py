@@ -311,7 +311,7 @@ class Slot:
         """Give back what never ran, settle what did."""
         self._stop_watching()
         ticket, item = body.running
-        culprit = self._calls.pop(ticket, None) or self._unheard(body)
+        culprit = self._calls.pop(ticket, None) or _unheard(self._calls, self._begun, body)
         innocent = list(self._calls.values())
         self._calls.clear()
         self._return(innocent)
@@ -327,18 +327,6 @@ class Slot:
             self._host.finished(culprit, Stopped(seconds, "killed"))
         else:
             self._host.finished(culprit, Lost(lost(self.name, culprit, death, item), seconds))
-
-    def _unheard(self, body: Body) -> Call | None:
-        """The call that broke its own channel: it may be over, but its answer cannot be read.
-
-        So is a call whose workers died again and again before they claimed it.
-        """
-        first = next(iter(self._calls), 0)
-        if not first or first != self._begun:
-            return None
-        call = self._calls[first]
-        call.strikes += 1
-        return self._calls.pop(first) if body.is_garbled or call.strikes >= STRIKES else None
 
     def _stop_watching(self) -> None:
         self._wear.renew()
@@ -363,6 +351,18 @@ class Slot:
         """Hang up on the worker, which makes it leave."""
         if self._body is not None and not self._body.is_dead:
             self._body.hang_up()
+
+
+def _unheard(calls: dict[int, Call], begun: int, body: Body) -> Call | None:
+    """Take out the call that broke its own channel: it may be over, but its answer cannot be read.
+
+    So is a call to blame whose workers died again and again before they claimed it.
+    """
+    first = next(iter(calls), 0)
+    if not first or first != begun:
+        return None
+    calls[first].strikes += 1
+    return calls.pop(first) if body.is_garbled or calls[first].strikes >= STRIKES else None
 
 
 def _nobody() -> None:
