@@ -32,6 +32,9 @@ HANG = 50.0
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
+# Python 3.13 colours what it prints to a terminal, and some tests read from one.
+os.environ["PYTHON_COLORS"] = "0"
+
 DEFAULT_LOOP = os.environ.get("ASYNCJOBS_TEST_LOOP", "asyncio")
 
 
