@@ -74,7 +74,7 @@ class Resident:
         """In the executor's thread: it has given the worker up."""
         error = resident.exception()
         reason = str(error.__cause__ or "") if error is not None else ""
-        self.reason = reason.strip(" '\"\n").rpartition("\n")[2]  # it comes in triple quotes
+        self.reason: str = reason.strip(" '\"\n").rpartition("\n")[2]  # it comes in triple quotes
         with _asking:
             until = monotonic() + CAUSE_WAIT / 2
             while any(child.exitcode is None for child in self.newborn) and monotonic() < until:
