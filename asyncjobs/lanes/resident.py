@@ -48,7 +48,7 @@ class Resident:
         self._threads: list[threading.Thread] = []
         self.newborn: list[Any] = []
         """What multiprocessing started for us: one process."""
-        self.reason = ""
+        self.reason: str = ""
         """What the executor itself says of its end, if it does: ``RuntimeError: can't start new thread``."""
 
     def start(self, recipe: Recipe, settings: Settings) -> None:
@@ -74,7 +74,7 @@ class Resident:
         """In the executor's thread: it has given the worker up."""
         error = resident.exception()
         reason = str(error.__cause__ or "") if error is not None else ""
-        self.reason: str = reason.strip(" '\"\n").rpartition("\n")[2]  # it comes in triple quotes
+        self.reason = reason.strip(" '\"\n").rpartition("\n")[2]  # it comes in triple quotes
         with _asking:
             until = monotonic() + CAUSE_WAIT / 2
             while any(child.exitcode is None for child in self.newborn) and monotonic() < until:
