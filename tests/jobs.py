@@ -772,3 +772,19 @@ def look_at_the_token(door: str) -> str:
 def recurse_a_little(depth: int) -> int:
     """Enough Python code for an interrupt to land in it, before it, or after it."""
     return depth if depth == 0 else recurse_a_little(depth - 1) + 1
+
+
+def die_before_the_claim() -> None:
+    """An initializer: from now on the worker dies when a call arrives, before it says that it took it."""
+    from asyncjobs.worker import Worker
+
+    Worker._take = lambda *_: os._exit(9)  # type: ignore[method-assign]
+
+
+async def swallow_every_cancel() -> None:
+    """Never ends."""
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            continue
