@@ -109,8 +109,15 @@ class Intake:
             payload = payload._replace(function=function, tokens=payload.tokens + tokens)
         return payload
 
-    async def _wait_for_room(self, job: Job[Any]) -> Job[Any]:
-        """The job, once there is room for it; or the one with its key that came meanwhile."""
+    def must_wait(self, job: Job[Any]) -> bool:
+        """Whether `job` is to be admitted only after `room_for` it: there is none, or the loop needs a turn."""
+        return not job._call.number and (job._marks[1] > self.breath_due or job._desk.queue.full())
+
+    async def room_for(self, job: Job[Any]) -> Job[Any]:
+        """The job, once there is room for it; or the one with its key that came meanwhile.
+
+        All waiting is here, before the job is admitted: whoever is cancelled has submitted nothing.
+        """
         engine = self.engine
         dispatcher = engine.dispatchers[job.lane]
         waiter = running.get()
@@ -129,17 +136,12 @@ class Intake:
             raise RunnerClosed(f"the runner is closing; job {job.name!r} was not accepted")
         return engine.keys.get(job._call.plan.options.key, job)
 
-    async def admit(self, job: Job[Any]) -> Job[Any]:
-        """Accept `job`, waiting for room; the answer is the one with its key, if that came first."""
-        # All waiting comes first: whoever is cancelled here has submitted nothing.
-        if not job._call.number and (job._marks[1] > self.breath_due or job._desk.queue.full()):
-            job = await self._wait_for_room(job)
-        if not job._call.number:
-            self.engine.accept(job)
-        return job
+    def admit(self, job: Job[Any]) -> Job[Any]:
+        """Accept `job`; one with a key may have been accepted before.
 
-    def admit_nowait(self, job: Job[Any]) -> Job[Any]:
-        """Accept `job`, or raise `QueueFull`."""
+        Raises:
+            QueueFull: its lane's queue has no room.
+        """
         if not job._call.number:
             self.engine.accept(job)
         return job

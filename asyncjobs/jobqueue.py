@@ -40,7 +40,9 @@ class JobQueue(asyncio.Queue[Call]):
         self._withdrawn = 0
         self._getters: deque[asyncio.Future[None]]
         self._putters: deque[asyncio.Future[None]]
-        self._reserves: deque[asyncio.Future[None]] = deque()
+        # Sets in order of arrival.
+        self._listeners: dict[Callable[[], None], None] = {}
+        self._reserves: dict[Callable[[], None], None] = {}
 
     def qsize(self) -> int:
         """How many calls wait."""
@@ -62,15 +64,23 @@ class JobQueue(asyncio.Queue[Call]):
         Raises:
             QueueFull: there is no room.
         """
+        self.require_room()
+        self.append(call)
+
+    def require_room(self) -> None:
+        """Raise `QueueFull` if there is no room."""
         if self._live >= self._room:
             raise QueueFull(f"{self._live} jobs wait, and queue_size is {self.maxsize}; await submit(), or wait")
+
+    def append(self, call: Call) -> None:
+        """Put `call` at the end of its line, whether there is room or not; a listener may take it at once."""
         line = self._buckets.get(call.priority)
         if line is None:
             line = self._line(call.priority)
         line.append(call)
         call.in_queue = True
         self._live += 1
-        if self._getters or self._reserves:
+        if self._listeners or self._reserves or self._getters:
             self.wake()
 
     def _line(self, priority: int) -> deque[Call]:
@@ -148,18 +158,27 @@ class JobQueue(asyncio.Queue[Call]):
 
     # --- waking -------------------------------------------------------------------------
 
-    def listen(self, waiter: asyncio.Future[None], *, reserve: bool = False) -> None:
-        """Resolve `waiter` when there is something to take.
+    def listen(self, listener: Callable[[], None], *, reserve: bool = False) -> None:
+        """Call `listener`, once, when there is something to take: at once, by whoever puts it.
 
-        Reserves are woken only when nobody else listens: they stand for workers that would
-        have to be started first.
+        The last to listen is called first: it is the warmest. Reserves are called only when
+        nobody else listens: they stand for workers that would have to be started first.
         """
-        (self._reserves if reserve else self._getters).append(waiter)
+        (self._reserves if reserve else self._listeners)[listener] = None
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Forget `listener`, if it is here."""
+        self._listeners.pop(listener, None)
+        self._reserves.pop(listener, None)
 
     def wake(self) -> None:
-        """Wake one listener; whoever is woken and does not take calls it again."""
-        if not _wake_next(self._getters):
-            _wake_next(self._reserves)
+        """Call one listener; whoever is called and does not take calls this again."""
+        if self._listeners:
+            self._listeners.popitem()[0]()
+        elif not _wake_next(self._getters) and self._reserves:
+            reserve = next(iter(self._reserves))
+            del self._reserves[reserve]
+            reserve()
 
     def wake_putters(self) -> None:
         """Let everybody who waits for room look around."""

@@ -58,7 +58,10 @@ class Submitter:
             WrongLoop: called from another event loop or thread.
         """
         intake = self._runner._intake
-        return await intake.admit(intake.make(self._plan(fn), args, kwargs))
+        job = intake.make(self._plan(fn), args, kwargs)
+        if intake.must_wait(job):
+            job = await intake.room_for(job)
+        return intake.admit(job)
 
     @overload
     def submit_nowait(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -71,7 +74,7 @@ class Submitter:
             QueueFull: the lane's queue has no room; and whatever `submit` raises.
         """
         intake = self._runner._intake
-        return intake.admit_nowait(intake.make(self._plan(fn), args, kwargs))
+        return intake.admit(intake.make(self._plan(fn), args, kwargs))
 
     @overload
     async def run(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

@@ -25,7 +25,7 @@ import traceback
 from _thread import _count as _threads_alive  # as active_count(), in C: asked after each job
 from collections.abc import Callable
 from time import perf_counter
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn, cast
 from weakref import WeakValueDictionary
 
@@ -291,10 +291,12 @@ class Worker:
             # Said on stderr by `serve`, and so to the runner: there is no other way left.
             raise ConnectionError("protocol closed: the job closed the channel, or put something over it") from error
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """SIGUSR1, in the main thread: raise in the job, and only in that job, once."""
         if self._running and self._interrupted == self._running:
             self._interrupted = 0
+            # A package that is broken off half-way stays broken for whoever imports it next.
+            self._retiring = self._retiring or _is_importing(frame)
             reason = self._stops.get(self._running)
             raise JobStopped(reason.text if reason else "stopped")
 
@@ -393,6 +395,14 @@ class Worker:
                 return
             self._interrupted = ticket
         signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGUSR1)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _annotate(error: BaseException, note: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import sys
@@ -47,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_loops: run this async test on asyncio's own loop and on uvloop")
     config.addinivalue_line("markers", "may_leak(reason): this test leaves threads, processes or files behind")
     config.addinivalue_line("markers", "may_complain(reason): the loop may log errors in this test")
+
+
+def pytest_collection_finish() -> None:
+    # The leak check collects after many a test: what the imports made need not be gone through each time.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -53,6 +53,12 @@ def wait_at(door: str, value: Any = None) -> Any:
     return value
 
 
+def import_from(folder: str, module: str) -> None:
+    """Import a module that the test has written."""
+    sys.path.insert(0, folder)
+    __import__(module)
+
+
 def arrive_at(door: str, who: int | None = None) -> None:
     with open(f"{door}/arrived", "wb", 0) as arrived:
         arrived.write(b"%d\n" % (who or os.getpid()))

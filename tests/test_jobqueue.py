@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 from typing import Any
@@ -150,14 +151,49 @@ async def test_a_cancelled_putter_that_was_woken_passes_its_place_on() -> None:
 
 
 async def test_reserves_are_woken_only_when_nobody_else_listens() -> None:
-    queue, loop = JobQueue(10), asyncio.get_running_loop()
-    reserve, listener = loop.create_future(), loop.create_future()
-    queue.listen(reserve, reserve=True)
-    queue.listen(listener)
+    queue, heard = JobQueue(10), list[str]()
+    queue.listen(lambda: heard.append("reserve"), reserve=True)
+    queue.listen(lambda: heard.append("listener"))
     queue.put_nowait(call())
-    assert (listener.done(), reserve.done()) == (True, False)
+    assert heard == ["listener"]
     queue.put_nowait(call())
-    assert reserve.done()
+    assert heard == ["listener", "reserve"]
+
+
+async def test_the_last_to_listen_is_called_first_and_reserves_in_their_order() -> None:
+    queue, heard = JobQueue(10), list[str]()
+    for name in ("a", "b"):
+        queue.listen(functools.partial(heard.append, name))
+        queue.listen(functools.partial(heard.append, name.upper()), reserve=True)
+    for _ in range(5):
+        queue.put_nowait(call())
+    assert heard == ["b", "a", "A", "B"]
+
+
+async def test_whoever_listens_twice_is_called_once_and_whoever_has_left_never() -> None:
+    queue, heard = JobQueue(10), list[str]()
+    stays, leaves = functools.partial(heard.append, "stays"), functools.partial(heard.append, "leaves")
+    for listener in (stays, stays, leaves):
+        queue.listen(listener)
+    queue.unlisten(leaves)
+    queue.unlisten(leaves)
+    queue.put_nowait(call())
+    queue.put_nowait(call())
+    assert heard == ["stays"]
+
+
+async def test_a_listener_may_take_the_call_inside_put() -> None:
+    queue, taken = JobQueue(1), list[Call | None]()
+    queue.listen(lambda: taken.append(queue.take()))
+    first = call()
+    queue.put_nowait(first)
+    assert (taken, queue.qsize()) == ([first], 0)
+    queue.put_nowait(call())
+
+
+def resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -181,10 +217,12 @@ def test_no_wake_up_is_lost_and_no_call_is_doubled(seed: int) -> None:
                 taken.append(each)
                 await asyncio.sleep(chance.choice((0.0, 0.01)))
             waiter = loop.create_future()
-            queue.listen(waiter)
+            listener = functools.partial(resolve, waiter)
+            queue.listen(listener)
             try:
                 await waiter
             finally:
+                queue.unlisten(listener)
                 if not queue.empty():
                     queue.wake()  # whoever is woken and does not take wakes the next
 
@@ -210,31 +248,33 @@ def test_no_wake_up_is_lost_and_no_call_is_doubled(seed: int) -> None:
 # --- against a model --------------------------------------------------------------------
 
 
+class Ear:
+    """A listener that counts what it hears."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def __call__(self) -> None:
+        self.heard += 1
+
+
 class QueueMachine(RuleBasedStateMachine):
     """The queue beside a plain sorted list, and its listeners beside two plain lines."""
 
     @initialize(bound=st.integers(0, 6))
     def start(self, bound: int) -> None:
-        self.loop = asyncio.new_event_loop()
         self.bound = bound
         self.queue = JobQueue(bound)
         self.waiting: list[Call] = []
         self.taken: list[Call] = []
-        self.listeners: list[asyncio.Future[None]] = []
-        self.reserves: list[asyncio.Future[None]] = []
-
-    def teardown(self) -> None:
-        if hasattr(self, "loop"):
-            self.loop.close()
+        self.listeners: list[Ear] = []
+        self.reserves: list[Ear] = []
 
     def entered(self, each: Call) -> None:
         self.waiting.append(each)
-        for line in (self.listeners, self.reserves):
-            open_ones = [waiter for waiter in line if not waiter.cancelled()]
-            if open_ones:
-                assert open_ones[0].done(), "the wake-up was lost"
-                line.remove(open_ones[0])
-                return
+        if self.listeners or self.reserves:
+            ear = self.listeners.pop() if self.listeners else self.reserves.pop(0)
+            assert ear.heard == 1, "the wake-up was lost, or went to another"
 
     @rule(priority=st.integers(-2, 2))
     def put(self, priority: int) -> None:
@@ -283,16 +323,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(reserve=st.booleans())
     def listen(self, reserve: bool) -> None:
-        waiter = self.loop.create_future()
-        self.queue.listen(waiter, reserve=reserve)
-        (self.reserves if reserve else self.listeners).append(waiter)
+        ear = Ear()
+        self.queue.listen(ear, reserve=reserve)
+        (self.reserves if reserve else self.listeners).append(ear)
 
     @precondition(lambda self: self.listeners)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        waiter = data.draw(st.sampled_from(self.listeners))
-        waiter.cancel()
-        self.listeners.remove(waiter)
+        ear = data.draw(st.sampled_from(self.listeners))
+        self.queue.unlisten(ear)
+        self.listeners.remove(ear)
 
     @invariant()
     def counts_agree(self) -> None:
@@ -303,7 +343,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.full() == (0 < self.bound <= len(self.waiting))
         assert all(each.in_queue for each in self.waiting)
         assert not any(each.in_queue for each in self.taken)
-        assert not any(waiter.done() for waiter in (*self.listeners, *self.reserves)), "woken without need"
+        assert not any(ear.heard for ear in (*self.listeners, *self.reserves)), "woken without need"
 
 
 TestQueueMachine: Any = QueueMachine.TestCase

@@ -116,8 +116,12 @@ def test_a_thread_that_is_busy_at_the_close_ends_with_its_work() -> None:
 
 
 def test_threads_that_end_their_work_while_the_executor_closes_all_end() -> None:
-    for _ in range(200):
-        executor = DaemonThreads("closing")
-        futures = [executor.submit(int) for _ in range(3)]
-        executor.shutdown()
-        assert [future.result(10) for future in futures] == [0, 0, 0]
+    async def main() -> None:
+        for _ in range(200):
+            executor = DaemonThreads("closing", asyncio.get_running_loop())
+            futures = [executor.submit(int) for _ in range(3)]
+            executor.shutdown()
+            async with asyncio.timeout(10):
+                assert [await future for future in futures] == [0, 0, 0]
+
+    asyncio.run(main())

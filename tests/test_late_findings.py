@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jobs
 import pytest
+from doors import new_door
 
 import asyncjobs as aj
 
@@ -56,3 +58,16 @@ def test_f19_a_program_ends_though_a_coroutine_swallows_every_cancel() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert done.stdout == "CANCELLED\n", done.stderr
     assert done.returncode == 0
+
+
+async def test_f34_a_worker_whose_job_was_interrupted_in_an_import_is_replaced(tmp_path: Path) -> None:
+    async with aj.Runner(processes=1) as runner, new_door() as door:
+        text = f"import time, jobs\njobs.arrive_at({door.path!r})\ntime.sleep(60)\n"
+        (tmp_path / "slow_to_import.py").write_text(text)
+        lane = runner.options(lane="process", grace=0.0)
+        job = await lane.submit(jobs.import_from, str(tmp_path), "slow_to_import")
+        importer = await door.arrival()
+        job.cancel()
+        with pytest.raises(aj.JobCancelled):
+            await job
+        assert await lane.run(jobs.pid) != importer, "what it half imported stays broken there"

@@ -828,12 +828,14 @@ async def test_output_is_captured_dropped_or_passed_on(runner: Runner, capsys: p
 @pytest.mark.parametrize("lane", ["thread", "process"])
 async def test_a_snapshot_is_taken_at_submit(lane: str) -> None:
     async with Runner(processes=1) as runner:
-        runner.lane(lane).pause()
+        for name in ("thread", lane):
+            runner.lane(name).pause()
         values = [1, 2]
         copied = await runner.options(lane=lane, snapshot=True).submit(sum, values)
         shared = await runner.options(lane="thread").submit(sum, values)
         values.append(3)
-        runner.lane(lane).resume()
+        for name in ("thread", lane):
+            runner.lane(name).resume()
         assert (await copied, await shared) == (3, 6)
 
 

@@ -163,20 +163,23 @@ class Engine:
         """
         call = job._call
         plan = call.plan
-        call.number = number = self._next_number()
         desk = plan.home
-        desk.queue.put_nowait(call)
-        desk.ledger.submitted += 1
+        desk.queue.require_room()
+        call.number = number = self._next_number()
         self.live[number] = job
+        desk.ledger.submitted += 1
         if self.bus.subscriptions:
             desk.publish(job)
+        if self.watchdog is not None and self.watchdog.is_parked:
+            self.watchdog.wake()
         if not plan.is_plain:
             if plan.options.key is not None:
                 self.keys[plan.options.key] = job
-            # Last of all: a token that is cancelled already ends the job here.
             desk.begin_limits(job)
-        if self.watchdog is not None and self.watchdog.is_parked:
-            self.watchdog.wake()
+            if job.done():  # its token was cancelled before
+                return
+        # Last of all: it may start, and even end, in here.
+        desk.queue.append(call)
 
     def forget(self, job: Job[Any]) -> None:
         """`job` has ended."""

@@ -1,13 +1,13 @@
 """Feed the places of one lane from its queue: one consumer coroutine for each place.
 
-A consumer takes calls while its place is hungry, and sleeps until the place changes or the
-queue has something for it. It brings the place up before its first call and after a death.
+A consumer brings its place up, and sleeps while there is nothing to take. It is not woken
+for each call: whoever puts a call, or brings an answer, has the sleeping consumer `feed` at
+once, in the same turn of the loop. That turn is most of what an idle call costs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from asyncjobs.engine.limiting import LimiterGate
 from asyncjobs.jobqueue import JobQueue
@@ -19,7 +19,7 @@ class Feeder:
 
     def __init__(self, lane: Lane, queue: JobQueue, gate: LimiterGate) -> None:
         self._lane = lane
-        self._queue = queue
+        self.queue: JobQueue = queue
         self._gate = gate
         self._consumers: dict[Place, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup
@@ -30,55 +30,16 @@ class Feeder:
         self._tasks = tasks
         for place in self._lane.places():
             if place not in self._consumers:
-                task = tasks.create_task(self._consume(place), name=f"asyncjobs-{place.name}")
-                self._consumers[place] = task
+                work = Consumer(place, self).run()
+                self._consumers[place] = tasks.create_task(work, name=f"asyncjobs-{place.name}")
 
-    async def _consume(self, place: Place) -> None:
-        """Feed one place until it leaves; the place is closed with its consumer."""
-        try:
-            while not place.leaving or not place.idle:
-                if place.is_down and not await self._raise_up(place):
-                    continue
-                self._feed(place)
-                await self._until_changed(place, listen=place.hungry and place.idle and not self.is_paused)
-        finally:
-            del self._consumers[place]
-            await place.aclose()
+    def dismiss(self, place: Place) -> None:
+        """The consumer of `place` ends."""
+        del self._consumers[place]
 
-    async def _raise_up(self, place: Place) -> bool:
-        """Bring a place up, once something waits for it; False: look at it anew."""
-        if place.is_cold and (self.is_paused or self._queue.empty()):
-            await self._until_changed(place, listen=not self.is_paused, reserve=True)
-            return False
-        await place.restore()
-        if place.is_down and not place.leaving and not self._queue.empty():
-            await asyncio.sleep(0)
-        return not place.is_down
-
-    def _feed(self, place: Place) -> None:
-        queue = self._queue
-        while not self.is_paused and place.hungry:
-            call = queue.take(None if place.idle else place.admits)
-            if call is None:
-                break
-            if not call.plan.is_plain and call.plan.options.limiter is not None and not self._may_go(call):
-                continue
-            call.place = place
-            place.start(call)
-        place.flush()
-
-    async def _until_changed(self, place: Place, *, listen: bool, reserve: bool = False) -> None:
-        """Wait for the place to change, or (if it listens) for something to take."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place.changed = partial(_resolve, waiter)
-        if self._queue.qsize():
-            self._queue.wake()  # what this place left, another may take
-        if listen:
-            self._queue.listen(waiter, reserve=reserve)
-        await waiter
-
-    def _may_go(self, call: Call) -> bool:
-        return self._gate.admits(call, self._tasks)
+    def may_go(self, call: Call) -> bool:
+        """Whether `call` holds its limiter, if it has one; if not, it waits beside the queue."""
+        return call.plan.is_plain or call.plan.options.limiter is None or self._gate.admits(call, self._tasks)
 
     def pause(self) -> None:
         """Take nothing more from the queue; what runs goes on."""
@@ -96,6 +57,84 @@ class Feeder:
             task.cancel()
 
 
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+class Consumer:
+    """Takes calls from the queue for one place."""
+
+    def __init__(self, place: Place, feeder: Feeder) -> None:
+        self._place = place
+        self._feeder = feeder
+        self._queue = feeder.queue
+        self._sleep: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place.changed = self._look
+
+    async def run(self) -> None:
+        """Feed the place until it leaves; the place is closed with its consumer."""
+        place = self._place
+        try:
+            while not place.leaving or not place.idle:
+                if place.is_down and not await self._raise_up():
+                    continue
+                self._feed()
+                await self._rest()
+        finally:
+            self._queue.unlisten(self._offer)
+            self._queue.unlisten(self._rouse)
+            self._feeder.dismiss(place)
+            await place.aclose()
+
+    async def _raise_up(self) -> bool:
+        """Bring the place up, once something waits for it; False: look at it anew."""
+        place, queue = self._place, self._queue
+        if place.is_cold and (self._feeder.is_paused or queue.empty()):
+            if not self._feeder.is_paused:
+                queue.listen(self._rouse, reserve=True)
+            await self._rest()
+            return False
+        await place.restore()
+        if place.is_down and not place.leaving and not queue.empty():
+            await asyncio.sleep(0)
+        return not place.is_down
+
+    async def _rest(self) -> None:
+        """Sleep until the place goes down or leaves, or there is a reason to bring it up."""
+        await self._sleep
+        self._sleep = asyncio.get_running_loop().create_future()
+
+    def _rouse(self) -> None:
+        if not self._sleep.done():
+            self._sleep.set_result(None)
+
+    def _look(self) -> None:
+        """The place has changed: feed it here and now; what takes time is for the coroutine."""
+        if self._place.is_down or self._place.leaving:
+            self._rouse()
+        else:
+            self._offer()
+
+    def _offer(self) -> None:
+        """Something may be there to take. Called by others, so a fault of ours goes to the coroutine."""
+        try:
+            self._feed()
+        except BaseException as error:
+            if self._sleep.done():
+                raise
+            self._sleep.set_exception(error)
+
+    def _feed(self) -> None:
+        place, queue, feeder = self._place, self._queue, self._feeder
+        started = False
+        while not feeder.is_paused and place.hungry:
+            is_idle = place.idle
+            call = queue.take(None if is_idle else place.admits)
+            if call is None:
+                if is_idle:
+                    queue.listen(self._offer)
+                break
+            if feeder.may_go(call):
+                call.place = place
+                place.start(call)
+                started = True
+        if started:
+            place.flush()
+        if not queue.empty():
+            queue.wake()  # what this place left, another may take

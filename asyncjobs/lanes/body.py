@@ -30,6 +30,8 @@ EOF_WAIT = 0.2
 """Seconds between the end of a channel and the end of its worker, before we help."""
 THREAD_CHECK = 0.25
 """Seconds between two looks at the executor's threads, while a worker starts."""
+AT_ONCE = 65536
+"""Bytes that are joined and sent in one call; more goes out piece by piece, without a copy."""
 CLOSE_WAIT = 1.0
 """Seconds that a worker is given to leave by itself before it is killed."""
 
@@ -193,9 +195,20 @@ class Body:
     # --- life ---------------------------------------------------------------------------
 
     def write(self, parts: list[bytes]) -> None:
-        """Send frames on the data channel."""
-        if not self.is_dead:
+        """Send frames on the data channel: at once if nothing waits before them, for a loop may
+        write only at its next turn, and the worker could have begun by then."""
+        if self.is_dead:
+            return
+        if sum(map(len, parts)) > AT_ONCE or self._data.get_write_buffer_size():
             self._data.writelines(parts)
+            return
+        data = b"".join(parts)
+        try:
+            sent = self._data_socket.send(data)
+        except OSError:  # no room now, or the end of the channel: the transport finds out
+            sent = 0
+        if sent < len(data):
+            self._data.write(data[sent:])
 
     def tell(self, kind: int, ticket: int = 0, body: bytes = b"") -> None:
         """Send one frame on the control channel."""

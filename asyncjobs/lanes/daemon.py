@@ -1,19 +1,22 @@
 """An executor of daemon threads, so that a thread that never ends cannot hold up the exit.
 
 The standard ThreadPoolExecutor joins its threads when the interpreter exits. Here a thread
-is handed its next piece of work directly (last in, first out, while it is still warm).
+is handed its next piece of work directly (last in, first out, while it is still warm). Its
+futures are those of one event loop, which `run_in_executor` passes on as they are: a future
+of the standard kind and the chain from it to the loop's own cost as much as a whole job.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+Work = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
 class _Thread:
@@ -33,7 +36,7 @@ class _Thread:
         self._ready.release()
 
     def _loop(self) -> None:
-        idle = self._executor.idle
+        idle, tell = self._executor.idle, self._executor.tell
         self._ready.acquire()
         while self._work is not None:
             future, fn, args = self._work
@@ -44,10 +47,10 @@ class _Thread:
                 result = fn(*args)
             except BaseException as error:
                 idle.append(self)
-                future.set_exception(error)
+                tell(_fail, future, error)
             else:
                 idle.append(self)
-                future.set_result(result)
+                tell(_resolve, future, result)
             del future, fn, args
             result = None
             # Closed while we were busy: either we take ourselves from the list here, or
@@ -67,13 +70,14 @@ class _Thread:
 class DaemonThreads(Executor):
     """Starts a thread where none is idle; the caller bounds how many it uses."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._name = name
+        self._loop = loop
         self._numbers = itertools.count()
         self.idle: list[_Thread] = []
         self.closed: bool = False
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit(self, fn: Callable[..., T], /, *args: Any, **_: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Run ``fn(*args)`` in a thread at once.
 
         Raises:
@@ -81,8 +85,7 @@ class DaemonThreads(Executor):
         """
         if self.closed:
             raise RuntimeError("the executor is closed")
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
+        future: asyncio.Future[T] = self._loop.create_future()
         work: Work = (future, fn, args)
         try:
             thread = self.idle.pop()
@@ -92,6 +95,14 @@ class DaemonThreads(Executor):
             thread.hand(work)
         return future
 
+    def tell(self, how: Callable[..., None], future: asyncio.Future[Any], what: Any) -> None:
+        """In a thread: have the loop resolve `future`."""
+        try:
+            self._loop.call_soon_threadsafe(how, future, what)
+        except RuntimeError:
+            if not self._loop.is_closed():  # else nobody is left to tell
+                raise
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the idle threads; busy ones end after their work. Never waits."""
         self.closed = True
@@ -100,3 +111,13 @@ class DaemonThreads(Executor):
                 self.idle.pop().hand(None)
             except IndexError:
                 return
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -151,8 +151,8 @@ class Slot:
     def flush(self) -> None:
         """Send what `start` collected, in one write."""
         if self._outbox and self._body is not None:
-            outbox, self._outbox = self._outbox, []
-            self._body.write(outbox if len(outbox) < 3 or sum(map(len, outbox)) > 65536 else [b"".join(outbox)])
+            self._body.write(self._outbox)
+            self._outbox = []
         if len(self._calls) > 1 and self._overdue_check is None:
             self._watch_first()
         if self._body is not None and self._wear.max_rss is not None:

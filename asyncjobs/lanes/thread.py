@@ -49,7 +49,7 @@ class ThreadLane:
         """Get ready; threads start with the first calls."""
         self.name = name
         self._host = host
-        self._threads = DaemonThreads(f"asyncjobs-{name}")
+        self._threads = DaemonThreads(f"asyncjobs-{name}", host.loop)
 
     def places(self) -> Sequence[ThreadLane]:
         """The one place: this lane."""
@@ -93,8 +93,10 @@ class ThreadLane:
 
     @property
     def hungry(self) -> bool:
-        lost = max(0, len(self._abandoned) - self._max_abandoned)
-        return len(self._running) < self._size - lost and not self._starved
+        if self._starved:
+            return False
+        free = self._size - len(self._running)
+        return free > 0 and free > len(self._abandoned) - self._max_abandoned
 
     @property
     def idle(self) -> bool:
@@ -132,7 +134,11 @@ class ThreadLane:
             self._abandoned.discard(call)
         else:
             self._running.discard(call)
-            self._host.finished(call, future.result())
+            outcome = future.result()
+            if type(outcome) is Done:
+                self._host.returned(call, *outcome)
+            else:
+                self._host.finished(call, outcome)
         self.changed()
 
     def stop(self, call: Call) -> None:

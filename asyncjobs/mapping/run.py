@@ -230,7 +230,9 @@ class MapRun(Generic[R]):
         payload = job._call.payload
         if self._grouped and payload is not None and len(payload.data) > GROUP_BYTES:
             self._size = max(1, len(items) // 2)
-        return await self._intake.admit(job)
+        if self._intake.must_wait(job):
+            job = await self._intake.room_for(job)
+        return self._intake.admit(job)
 
     def _on_done(self, group: Group) -> None:
         if not self._ordered:

@@ -130,7 +130,10 @@ class FrameReader:
                 raise ProtocolError(f"checksum of a frame of kind {kind} is wrong")
             start = self._start = after
             yield kind, ticket, seconds, body
-        self._make_room(HEADER_SIZE)
+        if start == end and len(self._buffer) == self.SIZE:
+            self._start = self._end = 0  # as mostly: nothing to move
+        else:
+            self._make_room(HEADER_SIZE)
 
     def _make_room(self, needed: int) -> None:
         """Move what is incomplete to the front of a buffer that can hold `needed` bytes."""
