@@ -11,7 +11,7 @@ import sys
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from asyncjobs.errors import AsyncJobsError
 from asyncjobs.lanes.base import Call
@@ -19,6 +19,16 @@ from asyncjobs.lanes.base import Call
 
 class QueueFull(AsyncJobsError, asyncio.QueueFull):
     """The lane's queue is full and the caller would not wait."""
+
+
+class Listener(Protocol):
+    """Who waits for something to take, and is told by whoever puts it, at once."""
+
+    def offer(self, call: Call) -> bool:
+        """`call` is all there is: take it, or say no and it is queued."""
+
+    def wake(self) -> None:
+        """There is something in the queue."""
 
 
 class JobQueue(asyncio.Queue[Call]):
@@ -41,8 +51,8 @@ class JobQueue(asyncio.Queue[Call]):
         self._getters: deque[asyncio.Future[None]]
         self._putters: deque[asyncio.Future[None]]
         # Sets in order of arrival.
-        self._listeners: dict[Callable[[], None], None] = {}
-        self._reserves: dict[Callable[[], None], None] = {}
+        self._listeners: dict[Listener, None] = {}
+        self._reserves: dict[Listener, None] = {}
 
     def qsize(self) -> int:
         """How many calls wait."""
@@ -74,6 +84,10 @@ class JobQueue(asyncio.Queue[Call]):
 
     def append(self, call: Call) -> None:
         """Put `call` at the end of its line, whether there is room or not; a listener may take it at once."""
+        if self._listeners and not self._live and self._listeners.popitem()[0].offer(call):
+            if self._putters and not self.full():
+                _wake_next(self._putters)  # the room that this one was woken for is still there
+            return
         line = self._buckets.get(call.priority)
         if line is None:
             line = self._line(call.priority)
@@ -158,27 +172,27 @@ class JobQueue(asyncio.Queue[Call]):
 
     # --- waking -------------------------------------------------------------------------
 
-    def listen(self, listener: Callable[[], None], *, reserve: bool = False) -> None:
-        """Call `listener`, once, when there is something to take: at once, by whoever puts it.
+    def listen(self, listener: Listener, *, reserve: bool = False) -> None:
+        """Tell `listener`, once, when there is something to take.
 
-        The last to listen is called first: it is the warmest. Reserves are called only when
+        The last to listen is told first: it is the warmest. Reserves are told only when
         nobody else listens: they stand for workers that would have to be started first.
         """
         (self._reserves if reserve else self._listeners)[listener] = None
 
-    def unlisten(self, listener: Callable[[], None]) -> None:
+    def unlisten(self, listener: Listener) -> None:
         """Forget `listener`, if it is here."""
         self._listeners.pop(listener, None)
         self._reserves.pop(listener, None)
 
     def wake(self) -> None:
-        """Call one listener; whoever is called and does not take calls this again."""
+        """Tell one listener; whoever is told and does not take calls this again."""
         if self._listeners:
-            self._listeners.popitem()[0]()
+            self._listeners.popitem()[0].wake()
         elif not _wake_next(self._getters) and self._reserves:
             reserve = next(iter(self._reserves))
             del self._reserves[reserve]
-            reserve()
+            reserve.wake()
 
     def wake_putters(self) -> None:
         """Let everybody who waits for room look around."""

@@ -6,7 +6,6 @@ Only reading; what the values mean is judged elsewhere. What cannot be found out
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 # cgroup v1 writes "no limit" as the largest multiple of a page.
 _UNLIMITED = 2**60
@@ -34,9 +33,9 @@ class ControlGroups:
     group up to the root. In a container the root may be all that is visible.
     """
 
-    def __init__(self, root: Path = Path("/sys/fs/cgroup"), membership: str | None = None) -> None:
-        self._root = root
-        text = read(Path("/proc/self/cgroup")) if membership is None else membership
+    def __init__(self, root: str | os.PathLike[str] = "/sys/fs/cgroup", membership: str | None = None) -> None:
+        self._root = os.fspath(root)
+        text = read("/proc/self/cgroup") if membership is None else membership
         self._groups = {
             controller: path
             for _, controllers, path in (line.split(":", 2) for line in (text or "").splitlines() if line)
@@ -77,13 +76,10 @@ class ControlGroups:
         """The contents of the files `name`, from our group's folder up to the root; version 2 is controller ''."""
         if controller not in self._groups:
             return []
-        roots = (self._root / controller,) if controller else (self._root, self._root / "unified")
-        own = self._groups[controller].strip("/")
-        texts = [
-            read(root / folder / name)
-            for root in roots
-            for folder in ([own, *map(str, Path(own).parents)] if own else ["."])
-        ]
+        roots = [os.path.join(self._root, controller)] if controller else [self._root, f"{self._root}/unified"]
+        own = self._groups[controller].strip("/").split("/")
+        folders = ["/".join(own[:depth]) for depth in range(len(own), 0, -1) if own[0]] + [""]
+        texts = [read(os.path.join(root, folder, name)) for root in roots for folder in folders]
         return [text for text in texts if text]
 
 
@@ -91,9 +87,11 @@ def _quota(quota: str, period: str = "100000") -> float | None:
     return int(quota) / int(period) if quota.isdigit() and int(period) else None
 
 
-def read(path: Path) -> str | None:
+def read(path: str | os.PathLike[str]) -> str | None:
     """The text of a small system file; None if it cannot be read."""
+    # No pathlib here: every program that runs jobs imports this module.
     try:
-        return path.read_text(encoding="utf-8").strip()
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
     except OSError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import random
 from typing import Any
@@ -150,50 +149,103 @@ async def test_a_cancelled_putter_that_was_woken_passes_its_place_on() -> None:
     assert first.cancelled()
 
 
-async def test_reserves_are_woken_only_when_nobody_else_listens() -> None:
-    queue, heard = JobQueue(10), list[str]()
-    queue.listen(lambda: heard.append("reserve"), reserve=True)
-    queue.listen(lambda: heard.append("listener"))
-    queue.put_nowait(call())
-    assert heard == ["listener"]
-    queue.put_nowait(call())
-    assert heard == ["listener", "reserve"]
+class Ear:
+    """A listener that takes what it is offered, or says no; and counts how often it is woken."""
+
+    def __init__(self, accepts: bool = False) -> None:
+        self.accepts = accepts
+        self.offered: list[Call] = []
+        self.woken = 0
+
+    def offer(self, each: Call) -> bool:
+        self.offered.append(each)
+        return self.accepts
+
+    def wake(self) -> None:
+        self.woken += 1
 
 
-async def test_the_last_to_listen_is_called_first_and_reserves_in_their_order() -> None:
-    queue, heard = JobQueue(10), list[str]()
-    for name in ("a", "b"):
-        queue.listen(functools.partial(heard.append, name))
-        queue.listen(functools.partial(heard.append, name.upper()), reserve=True)
-    for _ in range(5):
-        queue.put_nowait(call())
-    assert heard == ["b", "a", "A", "B"]
-
-
-async def test_whoever_listens_twice_is_called_once_and_whoever_has_left_never() -> None:
-    queue, heard = JobQueue(10), list[str]()
-    stays, leaves = functools.partial(heard.append, "stays"), functools.partial(heard.append, "leaves")
-    for listener in (stays, stays, leaves):
-        queue.listen(listener)
-    queue.unlisten(leaves)
-    queue.unlisten(leaves)
-    queue.put_nowait(call())
-    queue.put_nowait(call())
-    assert heard == ["stays"]
-
-
-async def test_a_listener_may_take_the_call_inside_put() -> None:
-    queue, taken = JobQueue(1), list[Call | None]()
-    queue.listen(lambda: taken.append(queue.take()))
-    first = call()
+async def test_a_call_is_offered_to_a_listener_and_queued_if_it_says_no() -> None:
+    queue, willing, unwilling = JobQueue(10), Ear(accepts=True), Ear()
+    queue.listen(willing)
+    first, second = call(), call()
     queue.put_nowait(first)
-    assert (taken, queue.qsize()) == ([first], 0)
+    assert (willing.offered, queue.qsize(), first.in_queue) == ([first], 0, False)
+    queue.listen(unwilling)
+    queue.put_nowait(second)
+    assert (unwilling.offered, queue.qsize(), second.in_queue) == ([second], 1, True)
+    assert unwilling.woken == 0, "it has said no"
+
+
+async def test_nothing_is_offered_while_older_calls_wait() -> None:
+    queue, ear = JobQueue(10), Ear(accepts=True)
     queue.put_nowait(call())
+    queue.listen(ear)
+    queue.put_nowait(call(5))
+    assert (ear.offered, ear.woken, queue.qsize()) == ([], 1, 2)
 
 
-def resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+async def test_a_putter_whose_call_is_taken_at_once_leaves_its_room_to_the_next() -> None:
+    queue, ears = JobQueue(1), [Ear(accepts=True) for _ in range(2)]
+    queue.put_nowait(call())
+    putters = [asyncio.ensure_future(queue.put(call())) for _ in range(2)]
+    await asyncio.sleep(0)
+    for ear in ears:
+        queue.listen(ear)
+    queue.take()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*putters)
+    assert [len(ear.offered) for ear in ears] == [1, 1]
+
+
+async def test_reserves_are_woken_only_when_nobody_else_listens() -> None:
+    queue, reserve, listener = JobQueue(10), Ear(), Ear(accepts=True)
+    queue.listen(reserve, reserve=True)
+    queue.listen(listener)
+    queue.put_nowait(call())
+    assert (len(listener.offered), reserve.woken) == (1, 0)
+    queue.put_nowait(call())
+    assert reserve.woken == 1
+
+
+async def test_the_last_to_listen_is_told_first_and_reserves_in_their_order() -> None:
+    queue, ears = JobQueue(10), [Ear() for _ in range(4)]
+    queue.put_nowait(call())
+    for ear in ears[:2]:
+        queue.listen(ear)
+    for ear in ears[2:]:
+        queue.listen(ear, reserve=True)
+    told = []
+    for _ in range(5):
+        queue.wake()
+        told.append([ear.woken for ear in ears])
+    assert told == [[0, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+
+
+async def test_whoever_listens_twice_is_told_once_and_whoever_has_left_never() -> None:
+    queue, stays, leaves = JobQueue(10), Ear(), Ear()
+    for ear in (stays, stays, leaves):
+        queue.listen(ear)
+    queue.unlisten(leaves)
+    queue.unlisten(leaves)
+    queue.put_nowait(call())
+    queue.put_nowait(call())
+    assert (len(stays.offered), stays.woken, leaves.offered, leaves.woken) == (1, 0, [], 0)
+
+
+class Sleeper:
+    """A listener that says no to offers, and resolves a future instead."""
+
+    def __init__(self) -> None:
+        self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def offer(self, each: Call) -> bool:
+        asyncio.get_running_loop().call_soon(self.wake)
+        return False
+
+    def wake(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -211,16 +263,14 @@ def test_no_wake_up_is_lost_and_no_call_is_doubled(seed: int) -> None:
         entered.append(each)
 
     async def consume() -> None:
-        loop = asyncio.get_running_loop()
         while True:
             while (each := queue.take()) is not None:
                 taken.append(each)
                 await asyncio.sleep(chance.choice((0.0, 0.01)))
-            waiter = loop.create_future()
-            listener = functools.partial(resolve, waiter)
+            listener = Sleeper()
             queue.listen(listener)
             try:
-                await waiter
+                await listener.woken
             finally:
                 queue.unlisten(listener)
                 if not queue.empty():
@@ -248,16 +298,6 @@ def test_no_wake_up_is_lost_and_no_call_is_doubled(seed: int) -> None:
 # --- against a model --------------------------------------------------------------------
 
 
-class Ear:
-    """A listener that counts what it hears."""
-
-    def __init__(self) -> None:
-        self.heard = 0
-
-    def __call__(self) -> None:
-        self.heard += 1
-
-
 class QueueMachine(RuleBasedStateMachine):
     """The queue beside a plain sorted list, and its listeners beside two plain lines."""
 
@@ -274,7 +314,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.waiting.append(each)
         if self.listeners or self.reserves:
             ear = self.listeners.pop() if self.listeners else self.reserves.pop(0)
-            assert ear.heard == 1, "the wake-up was lost, or went to another"
+            assert ear.woken == 1, "the wake-up was lost, or went to another"
 
     @rule(priority=st.integers(-2, 2))
     def put(self, priority: int) -> None:
@@ -283,8 +323,13 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(QueueFull):
                 self.queue.put_nowait(each)
         else:
+            ear = self.listeners.pop() if self.listeners and not self.waiting else None
             self.queue.put_nowait(each)
-            self.entered(each)
+            assert ear is None or ear.offered == [each]
+            if ear is None or not ear.accepts:
+                self.entered(each)
+            else:
+                self.taken.append(each)
 
     @rule()
     def take(self) -> None:
@@ -321,9 +366,9 @@ class QueueMachine(RuleBasedStateMachine):
             self.taken.remove(each)
             self.entered(each)
 
-    @rule(reserve=st.booleans())
-    def listen(self, reserve: bool) -> None:
-        ear = Ear()
+    @rule(reserve=st.booleans(), accepts=st.booleans())
+    def listen(self, reserve: bool, accepts: bool) -> None:
+        ear = Ear(accepts)
         self.queue.listen(ear, reserve=reserve)
         (self.reserves if reserve else self.listeners).append(ear)
 
@@ -343,7 +388,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.full() == (0 < self.bound <= len(self.waiting))
         assert all(each.in_queue for each in self.waiting)
         assert not any(each.in_queue for each in self.taken)
-        assert not any(ear.heard for ear in (*self.listeners, *self.reserves)), "woken without need"
+        assert not any(ear.woken or ear.offered for ear in (*self.listeners, *self.reserves)), "woken without need"
 
 
 TestQueueMachine: Any = QueueMachine.TestCase

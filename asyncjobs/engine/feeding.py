@@ -65,7 +65,7 @@ class Consumer:
         self._feeder = feeder
         self._queue = feeder.queue
         self._sleep: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place.changed = self._look
+        place.changed = self.wake
 
     async def run(self) -> None:
         """Feed the place until it leaves; the place is closed with its consumer."""
@@ -77,8 +77,7 @@ class Consumer:
                 self._feed()
                 await self._rest()
         finally:
-            self._queue.unlisten(self._offer)
-            self._queue.unlisten(self._rouse)
+            self._queue.unlisten(self)
             self._feeder.dismiss(place)
             await place.aclose()
 
@@ -87,7 +86,7 @@ class Consumer:
         place, queue = self._place, self._queue
         if place.is_cold and (self._feeder.is_paused or queue.empty()):
             if not self._feeder.is_paused:
-                queue.listen(self._rouse, reserve=True)
+                queue.listen(self, reserve=True)
             await self._rest()
             return False
         await place.restore()
@@ -100,25 +99,43 @@ class Consumer:
         await self._sleep
         self._sleep = asyncio.get_running_loop().create_future()
 
+    # --- told by others, who must not suffer from a fault of ours: it goes to the coroutine -----
+
+    def wake(self) -> None:
+        """The place or the queue has changed: feed here and now; what takes time is for the coroutine."""
+        if self._place.is_down or self._place.leaving:
+            self._queue.unlisten(self)  # what comes meanwhile is for others
+            self._rouse()
+            return
+        try:
+            self._feed()
+        except BaseException as error:
+            self._break(error)
+
+    def offer(self, call: Call) -> bool:
+        """Start `call` here and now, if that can be: it need not go through the queue."""
+        place = self._place
+        if self._feeder.is_paused or not place.hungry:
+            return False
+        try:
+            if self._feeder.may_go(call):
+                call.place = place
+                place.start(call)
+                place.flush()
+            if place.idle and place.hungry:
+                self._queue.listen(self)
+        except BaseException as error:
+            self._break(error)
+        return True
+
     def _rouse(self) -> None:
         if not self._sleep.done():
             self._sleep.set_result(None)
 
-    def _look(self) -> None:
-        """The place has changed: feed it here and now; what takes time is for the coroutine."""
-        if self._place.is_down or self._place.leaving:
-            self._rouse()
-        else:
-            self._offer()
-
-    def _offer(self) -> None:
-        """Something may be there to take. Called by others, so a fault of ours goes to the coroutine."""
-        try:
-            self._feed()
-        except BaseException as error:
-            if self._sleep.done():
-                raise
-            self._sleep.set_exception(error)
+    def _break(self, error: BaseException) -> None:
+        if self._sleep.done():
+            raise error
+        self._sleep.set_exception(error)
 
     def _feed(self) -> None:
         place, queue, feeder = self._place, self._queue, self._feeder
@@ -128,7 +145,7 @@ class Consumer:
             call = queue.take(None if is_idle else place.admits)
             if call is None:
                 if is_idle:
-                    queue.listen(self._offer)
+                    queue.listen(self)
                 break
             if feeder.may_go(call):
                 call.place = place

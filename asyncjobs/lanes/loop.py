@@ -31,6 +31,7 @@ class LoopLane:
         self.hungry: bool = True
         self.idle = True
         self.is_down = self.is_cold = self.leaving = False
+        self._looks_soon = False
         self._tasks: dict[Call, asyncio.Task[None]] = {}
         self._abandoned: set[Call] = set()
 
@@ -117,10 +118,13 @@ class LoopLane:
             self._host.finished(call, outcome)
         else:
             self._host.returned(call, value, seconds)
-        if not self.hungry:
-            self._look_around()
+        if not self.hungry and not self._looks_soon:
+            # Many may end in one turn of the loop: look once for all of them.
+            self._looks_soon = True
+            self._host.loop.call_soon(self._look_around)
 
     def _look_around(self) -> None:
+        self._looks_soon = False
         self.hungry = len(self._tasks) < self._size
         self.changed()
 
