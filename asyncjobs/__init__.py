@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ArenaFull": "errors",
     "AsyncJobsError": "errors",
     "CancelToken": "token",
     "ExecutorLane": "lanes.executor",
@@ -37,6 +38,7 @@ _HOMES = {
     "Retry": "retry",
     "Runner": "runner",
     "RunnerClosed": "errors",
+    "Shared": "shared",
     "Stats": "stats",
     "ThreadLane": "lanes.thread",
     "WorkerLost": "errors",

@@ -1,5 +1,6 @@
 from asyncjobs.context import JobContext as JobContext
 from asyncjobs.context import current_job as current_job
+from asyncjobs.errors import ArenaFull as ArenaFull
 from asyncjobs.errors import AsyncJobsError as AsyncJobsError
 from asyncjobs.errors import JobCancelled as JobCancelled
 from asyncjobs.errors import JobError as JobError
@@ -29,6 +30,7 @@ from asyncjobs.options import JobOptions as JobOptions
 from asyncjobs.options import job as job
 from asyncjobs.retry import Retry as Retry
 from asyncjobs.runner import Runner as Runner
+from asyncjobs.shared import Shared as Shared
 from asyncjobs.state import JobState as JobState
 from asyncjobs.stats import Stats as Stats
 from asyncjobs.token import CancelToken as CancelToken
@@ -38,6 +40,7 @@ from asyncjobs.waiting import gather as gather
 __version__: str
 
 __all__ = [
+    "ArenaFull",
     "AsyncJobsError",
     "CancelToken",
     "ExecutorLane",
@@ -63,6 +66,7 @@ __all__ = [
     "Retry",
     "Runner",
     "RunnerClosed",
+    "Shared",
     "Stats",
     "ThreadLane",
     "WorkerLost",

@@ -10,6 +10,7 @@
     │   ├── ResultTooLarge        its result exceeds `max_result`
     │   └── RemoteError           it raised something that cannot be raised here unharmed
     ├── NotSendable               an argument cannot travel to a process (also a TypeError)
+    ├── ArenaFull                 large data can never fit into the shared memory (also a MemoryError)
     ├── ResourceExhausted         the system gives no more threads, processes or descriptors
     ├── RunnerClosed              the runner takes no more jobs
     ├── WrongLoop                 called from another event loop or thread
@@ -92,6 +93,20 @@ class ResultTooLarge(JobError):
 
     nbytes: int = 0
     limit: int = 0
+
+
+class ArenaFull(AsyncJobsError, MemoryError):
+    """Large data would need more shared memory than the runner may ever use (`arena_bytes`).
+
+    Attributes:
+        need: bytes that it would take.
+        used: bytes in use at that moment.
+        cap: bytes that may be used.
+    """
+
+    need: int = 0
+    used: int = 0
+    cap: int = 0
 
 
 class RemoteError(JobError):

@@ -20,6 +20,7 @@ from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane, Plan
 from asyncjobs.options import JobOptions, options_of, settle
+from asyncjobs.shared import SharedObject, unwrapped
 from asyncjobs.wire import codec
 
 BREATH = 0.001
@@ -94,6 +95,9 @@ class Intake:
         if plan.encodes:
             call.payload = self._payload(plan, args, kwargs)
         else:
+            if engine.shares.count:
+                args = tuple(map(unwrapped, args))
+                kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
             if plan.options.snapshot:
                 args, kwargs = copy.deepcopy((args, kwargs))
             call.args = args
@@ -105,13 +109,23 @@ class Intake:
         payload = codec.encode_arguments(plan.fn, args, kwargs)
         if plan.by_name is None:
             # Captured values may have changed since the last submit: pickled each time.
-            function, tokens = codec.encode_function(plan.fn)
-            payload = payload._replace(function=function, tokens=payload.tokens + tokens)
+            function, passengers = plan.function or codec.encode_function(plan.fn)
+            payload = payload._replace(function=function, passengers=payload.passengers + passengers)
+        if payload.buffers or payload.passengers or payload.function is not None:
+            self._check_payload(plan, payload)
+            if plan.options.snapshot:
+                payload = payload._replace(buffers=tuple(memoryview(bytes(buffer)) for buffer in payload.buffers))
         return payload
+
+    def _check_payload(self, plan: Plan, payload: codec.Payload) -> None:
+        self.engine.memory.check(f"the arguments of {plan.name}", payload.nbytes)
+        for passenger in payload.passengers:
+            if isinstance(passenger, SharedObject) and passenger.shares is not self.engine.shares:
+                raise ValueError(f"{plan.name} takes a shared object of another runner; share it with this one")
 
     def must_wait(self, job: Job[Any]) -> bool:
         """Whether `job` is to be admitted only after `room_for` it: there is none, or the loop needs a turn."""
-        return not job._call.number and (job._marks[1] > self.breath_due or job._desk.queue.full())
+        return not job._call.number and (job._marks[1] > self.breath_due or not job._desk.queue.has_room(job._call))
 
     async def room_for(self, job: Job[Any]) -> Job[Any]:
         """The job, once there is room for it; or the one with its key that came meanwhile.
@@ -124,7 +138,7 @@ class Intake:
         if job._marks[1] > self.breath_due:
             await asyncio.sleep(0)
             self.breath_due = monotonic() + BREATH
-        while self.is_open and dispatcher.queue.full():
+        while self.is_open and not dispatcher.queue.has_room(job._call):
             future: asyncio.Future[None] = engine.loop.create_future()
             forget = engine.waits(waiter, None, job.lane, future) if isinstance(waiter, Call) else None
             try:

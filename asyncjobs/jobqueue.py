@@ -34,13 +34,19 @@ class Listener(Protocol):
 class JobQueue(asyncio.Queue[Call]):
     """Calls in the order in which they are to run.
 
-    `maxsize` bounds `put`, never `give_back`. `get` is the standard queue's; the runner's
+    `maxsize` bounds `put`, never `give_back`, and so does `max_bytes` by what the calls' arguments
+    refer to; a call that is larger than that may wait alone. `get` is the standard queue's; the runner's
     consumers `take` what suits their place, and `listen` while there is nothing.
     """
 
     # `_buckets` holds a line per priority; `_order` its keys, negated and sorted, so that
     # the first is the highest. A withdrawn call stays in its line, no longer `in_queue`,
     # until it comes to the front or the withdrawn outnumber the living.
+
+    def __init__(self, maxsize: int = 0, max_bytes: int | None = None) -> None:
+        self._byte_room = max_bytes
+        self._nbytes = 0
+        super().__init__(maxsize)
 
     def _init(self, maxsize: int) -> None:
         self._buckets: dict[int, deque[Call]] = {}
@@ -63,8 +69,14 @@ class JobQueue(asyncio.Queue[Call]):
         return not self._live
 
     def full(self) -> bool:
-        """Whether `put` would wait."""
-        return self._live >= self._room
+        """Whether `put` would wait, whatever is put."""
+        return self._live >= self._room or (self._byte_room is not None and self._nbytes >= self._byte_room)
+
+    def has_room(self, call: Call) -> bool:
+        """Whether `put` would not wait with `call`."""
+        if self._byte_room is None or not self._nbytes:
+            return self._live < self._room
+        return self._live < self._room and self._nbytes + call.nbytes <= self._byte_room
 
     # --- in -----------------------------------------------------------------------------
 
@@ -74,13 +86,18 @@ class JobQueue(asyncio.Queue[Call]):
         Raises:
             QueueFull: there is no room.
         """
-        self.require_room()
+        self.require_room(call)
         self.append(call)
 
-    def require_room(self) -> None:
-        """Raise `QueueFull` if there is no room."""
+    def require_room(self, call: Call) -> None:
+        """Raise `QueueFull` if there is no room for `call`."""
         if self._live >= self._room:
             raise QueueFull(f"{self._live} jobs wait, and queue_size is {self.maxsize}; await submit(), or wait")
+        if self._byte_room is not None and not self.has_room(call):
+            raise QueueFull(
+                f"{self._live} jobs wait that refer to {self._nbytes} bytes, this one to {call.nbytes}, and "
+                f"queue_bytes is {self._byte_room}; await submit(), or wait"
+            )
 
     def append(self, call: Call) -> None:
         """Put `call` at the end of its line, whether there is room or not; a listener may take it at once."""
@@ -92,10 +109,21 @@ class JobQueue(asyncio.Queue[Call]):
         if line is None:
             line = self._line(call.priority)
         line.append(call)
-        call.in_queue = True
-        self._live += 1
+        self._entered(call)
         if self._listeners or self._reserves or self._getters:
             self.wake()
+
+    def _entered(self, call: Call) -> None:
+        call.in_queue = True
+        self._live += 1
+        if self._byte_room is not None:
+            self._nbytes += call.nbytes
+
+    def _left(self, call: Call) -> None:
+        call.in_queue = False
+        self._live -= 1
+        if self._byte_room is not None:
+            self._nbytes -= call.nbytes
 
     def _line(self, priority: int) -> deque[Call]:
         insort(self._order, -priority)
@@ -112,8 +140,7 @@ class JobQueue(asyncio.Queue[Call]):
             while passed < len(line) and line[passed].number < call.number:
                 passed += 1
             line.insert(passed, call)
-            call.in_queue = True
-            self._live += 1
+            self._entered(call)
             self.wake()
 
     # --- out ----------------------------------------------------------------------------
@@ -131,8 +158,7 @@ class JobQueue(asyncio.Queue[Call]):
 
     def _get(self) -> Call:
         call = self._front().popleft()
-        call.in_queue = False
-        self._live -= 1
+        self._left(call)
         return call
 
     def take(self, admits: Callable[[Call], bool] | None = None) -> Call | None:
@@ -146,8 +172,7 @@ class JobQueue(asyncio.Queue[Call]):
         if admits is not None and not admits(call):
             return None
         line.popleft()
-        call.in_queue = False
-        self._live -= 1
+        self._left(call)
         if self._putters and not self.full():
             _wake_next(self._putters)
         return call
@@ -156,8 +181,7 @@ class JobQueue(asyncio.Queue[Call]):
         """Take `call` out, wherever it stands; False if it is not here."""
         if not call.in_queue:
             return False
-        call.in_queue = False
-        self._live -= 1
+        self._left(call)
         self._withdrawn += 1
         if self._withdrawn > 1000 and self._withdrawn > self._live:
             self._sweep()
@@ -201,7 +225,7 @@ class JobQueue(asyncio.Queue[Call]):
 
     async def put(self, call: Call) -> None:
         """Append `call`, waiting for room."""
-        while self.full():
+        while not self.has_room(call):
             await self.room(asyncio.get_running_loop().create_future())
         self.put_nowait(call)
 

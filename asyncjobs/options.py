@@ -224,6 +224,13 @@ def is_count(value: object, at_least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
+def check_count(name: str, value: object, at_least: int, *, or_none: bool = False) -> None:
+    """Raise ValueError, naming the value, unless it is a whole number from `at_least` on."""
+    if not is_count(value, at_least) and not (or_none and value is None):
+        allowed = f"{'None, or ' if or_none else ''}a whole number from {at_least}"
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: {allowed}")
+
+
 def _limit(value: object) -> bool:
     return value is None or (is_number(value) and 0 < cast(float, value) <= LONGEST)
 

@@ -15,11 +15,11 @@ import weakref
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 import anyio
 
-from asyncjobs.engine.dispatcher import Dispatcher
+from asyncjobs.engine.dispatcher import Dispatcher, Limits
 from asyncjobs.engine.engine import Engine
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.events import Subscription
@@ -29,13 +29,17 @@ from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import OptionFields, is_count, is_number, make_options
+from asyncjobs.options import OptionFields, check_count, is_count, is_number, make_options
 from asyncjobs.report import figures
+from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
 from asyncjobs.stats import Percentiles, Stats, total
 from asyncjobs.submitter import Submitter
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
+from asyncjobs.wire import codec
+
+T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -54,12 +58,16 @@ class Runner(Submitter):
         threads: threads of the thread lane.
         coroutines: coroutines that may run at once on the loop lane.
         queue_size: jobs that may wait in each lane's queue.
+        queue_bytes: bytes that the jobs in each process lane's queue may refer to, arguments that
+            are read only when a job starts included; no bound if not given.
         lanes: more lanes by name, such as ``{"gpu": ProcessLane(1, env={...})}``; under a
             built-in name (``loop``, ``thread``, ``process``) they replace it.
         options: default options of all jobs; `@job` and `options()` override them.
         lane_options: the same per lane, by name.
         drain_timeout: seconds that leaving ``async with`` waits for jobs; None waits for all.
         history: finished jobs that each lane remembers for `stats()` and `report()`.
+        arena_bytes: shared memory that large arguments, results and shared objects may take in
+            all; half of what is free when the runner opens, if not given.
         watchdog: seconds without an answer of the loop before a warning is logged; None: off.
 
     Example::
@@ -76,22 +84,20 @@ class Runner(Submitter):
         threads: int = 32,
         coroutines: int = 1000,
         queue_size: int = 1024,
+        queue_bytes: int | None = None,
         lanes: Mapping[str, Lane] | None = None,
         options: OptionFields | None = None,
         lane_options: Mapping[str, OptionFields] | None = None,
         drain_timeout: float | None = None,
         history: int = 10_000,
+        arena_bytes: int | None = None,
         watchdog: float | None = 0.25,
     ) -> None:
-        for name, value, least in (
-            ("processes", processes, 1),
-            ("threads", threads, 1),
-            ("coroutines", coroutines, 1),
-            ("queue_size", queue_size, 1),
-            ("history", history, 0),
-        ):
-            if not (is_count(value, least) or (value is None and name == "processes")):
-                raise ValueError(f"{name}={value!r} is not allowed; allowed: a whole number from {least}")
+        for name, value, least in (("threads", threads, 1), ("coroutines", coroutines, 1), ("history", history, 0)):
+            check_count(name, value, least)
+        check_count("queue_size", queue_size, 1)
+        for name, bound in (("processes", processes), ("queue_bytes", queue_bytes), ("arena_bytes", arena_bytes)):
+            check_count(name, bound, 1, or_none=True)
         if drain_timeout is not None and not (is_number(drain_timeout) and drain_timeout >= 0):
             raise ValueError(f"drain_timeout={drain_timeout!r} is not allowed; allowed: None, or seconds from 0")
         if watchdog is not None and not (is_number(watchdog) and watchdog > 0):
@@ -110,7 +116,7 @@ class Runner(Submitter):
             check_lane(name, self._lanes)
         if isinstance(self._defaults.lane, str):
             check_lane(self._defaults.lane, self._lanes)
-        self._queue_size, self._history = queue_size, history
+        self._limits = Limits(queue_size, queue_bytes, history, arena_bytes)
         self._drain_timeout = drain_timeout
         self._watchdog_threshold = watchdog
         self._machinery: Engine | None = None
@@ -129,7 +135,7 @@ class Runner(Submitter):
     async def __aenter__(self) -> Runner:
         if self._state != "new":
             raise RunnerClosed(f"the runner is {self._state}; make a new one")
-        engine = Engine(self, self._lanes, self._queue_size, self._history)
+        engine = Engine(self, self._lanes, self._limits)
         if self._watchdog_threshold is not None:
             engine.watchdog = Watchdog(engine.loop, self._watchdog_threshold, self._suspects, lambda: not engine.live)
         await engine.open()
@@ -253,6 +259,21 @@ class Runner(Submitter):
         if isinstance(record.lane, str):
             check_lane(record.lane, self._lanes)
         return Submitter(self, record)
+
+    def share(self, value: T) -> Shared[T]:
+        """Put `value` into shared memory once; any number of jobs may take the handle as an argument.
+
+        A job gets the object itself. In worker processes its large arrays are mapped, not copied,
+        and read-only. Close the handle (it is a context manager) when no more jobs will take it.
+        The same object gives the same handle until then. Copies once, here and now.
+
+        Raises:
+            ArenaFull: there is no room for it.
+            NotSendable: it does not pickle.
+        """
+        engine = self._engine
+        engine.check_loop()
+        return engine.shares.share(value, codec.encode_shared(value))
 
     def jobs(self) -> list[Job[Any]]:
         """The jobs that have not ended, oldest first."""

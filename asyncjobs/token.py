@@ -155,10 +155,7 @@ class CancelToken:
             return self._number
 
     def __reduce__(self) -> tuple[Any, ...]:
-        travellers = getattr(_travel, "tokens", None)
-        if travellers is None:
-            raise TypeError("a CancelToken travels only as an argument or result of a job")
-        travellers.append(self)
+        passenger(self)
         return _arrive, (self.number,)
 
     def __repr__(self) -> str:
@@ -205,19 +202,31 @@ _adopt: Callable[[int], CancelToken] | None = None
 
 
 class travelling:  # noqa: N801 - a context manager used as a statement
-    """Within it this thread may pickle tokens; they are listed in its value.
+    """Within it this thread may pickle what travels only with jobs: tokens, shared objects.
 
-    The list is what lets the sender watch exactly the tokens that went out with a job.
+    They are listed in its value: the sender has to look after exactly those that went out.
     """
 
-    def __enter__(self) -> list[CancelToken]:
-        self._outer = getattr(_travel, "tokens", None)
-        tokens: list[CancelToken] = []
-        _travel.tokens = tokens
-        return tokens
+    def __enter__(self) -> list[Any]:
+        self._outer = getattr(_travel, "passengers", None)
+        passengers: list[Any] = []
+        _travel.passengers = passengers
+        return passengers
 
     def __exit__(self, *_: object) -> None:
-        _travel.tokens = self._outer
+        _travel.passengers = self._outer
+
+
+def passenger(what: object) -> None:
+    """While something is pickled: `what` travels along.
+
+    Raises:
+        TypeError: it is not pickled for a job.
+    """
+    passengers = getattr(_travel, "passengers", None)
+    if passengers is None:
+        raise TypeError(f"a {type(what).__name__} travels only as an argument or result of a job")
+    passengers.append(what)
 
 
 def by_number(number: int) -> CancelToken | None:

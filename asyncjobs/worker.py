@@ -14,7 +14,6 @@ runner reads there who is to blame.
 
 from __future__ import annotations
 
-import faulthandler
 import mmap
 import os
 import pickle
@@ -25,25 +24,20 @@ import traceback
 from _thread import _count as _threads_alive  # as active_count(), in C: asked after each job
 from collections.abc import Callable
 from time import perf_counter
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any, NoReturn, cast
 from weakref import WeakValueDictionary
 
-from asyncjobs import context, token
+from asyncjobs import context, shared, token
+from asyncjobs.detach import die_with_the_runner, leave_the_terminal, take_over_output
 from asyncjobs.errors import JobStopped
-from asyncjobs.spawning import Descriptor
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.tripwire import Tripwire
 from asyncjobs.wire import codec, failure, frames
 from asyncjobs.wire.answers import encoded
 from asyncjobs.wire.frames import CALL, CHUNK
-from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, STARRED, Definition, Settings
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+from asyncjobs.wire.hold import Hold
+from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, PARCEL, STARRED, Definition, Settings
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two progress reports of one job; the last one always goes out."""
@@ -62,9 +56,9 @@ def serve() -> NoReturn:
     """The resident call: runs jobs until the runner goes away. Never returns."""
     assert _settings is not None
     try:
-        _leave_the_terminal()
-        _die_with_the_runner(_settings.lifeline)
-        _take_over_output(_settings)
+        leave_the_terminal()
+        die_with_the_runner(_settings.lifeline)
+        take_over_output(_settings.stdout, _settings.stderr)
         worker = Worker(_settings)
         worker.prepare()
         worker.run()
@@ -75,47 +69,12 @@ def serve() -> NoReturn:
     os._exit(1)
 
 
-def _leave_the_terminal() -> None:
-    """Ctrl-C is the runner's to handle, and so is SIGTERM, which a shutdown sends to all
-    processes and the executor sends when it believes us dead."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A handler, for what is ignored stays ignored in programs that a job starts.
-    signal.signal(signal.SIGTERM, _let_the_runner_decide)
-    os.setpgid(0, 0)
-    # Blocked since before we started: Ctrl-C must not hit a half-made worker.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _let_the_runner_decide(*_: object) -> None:
-    """The runner ends us when its jobs have ended."""
-
-
-def _die_with_the_runner(lifeline: Descriptor) -> None:
-    """The kernel kills us when the runner's end of this pipe closes, even if a job holds the
-    interpreter lock. PDEATHSIG would follow the forkserver, which dies when it cannot fork,
-    or with spawn the thread that started us."""
-    if fcntl is not None and hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(lifeline.number, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(lifeline.number, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline.number, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
-
-
-def _take_over_output(settings: Settings) -> None:
-    for given, descriptor, name in ((settings.stdout, 1, "stdout"), (settings.stderr, 2, "stderr")):
-        if given is not None:
-            os.dup2(given.number, descriptor)
-            os.close(given.number)
-            # Anew, for the old one remembers what kind of file the descriptor was.
-            stream = open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-            setattr(sys, name, stream)
-    faulthandler.enable(2)
-
-
 class Worker:
     """One worker process: its channels, its functions and the job that it runs."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._hold = Hold(settings, self._send)
         self._data = settings.data
         self._control = settings.control
         self._cell_map = mmap.mmap(settings.cell.number, CELL_SIZE)
@@ -144,10 +103,11 @@ class Worker:
         os.environ.update(self._settings.env)
         context.resident(self._current)
         token.adopt_with(self._twin)
+        shared.adopt_with(self._hold.adopt)
         for name in self._settings.preload:
             __import__(name)
         if self._settings.initializer is not None:
-            initializer, args = codec.loads(self._settings.initializer)
+            initializer, args = self._hold.load_shared(memoryview(self._settings.initializer))
             initializer(*args)
         os.register_at_fork(after_in_child=self._in_a_fork)
         signal.signal(signal.SIGUSR1, self._interrupt)
@@ -188,6 +148,10 @@ class Worker:
                     self._definitions[ticket] = (Definition(*codec.loads(body)), [])
                 elif kind == frames.FORGET:
                     self._definitions.pop(ticket, None)
+                else:
+                    self._hold.hear(kind, ticket, body)
+            if self._hold.has_ended:
+                self._hold.tell()
         self._send(frames.RETIRED, 0, b"")
         threading.Event().wait()  # the runner has the last word: EXIT, or the end of the channel
 
@@ -221,8 +185,8 @@ class Worker:
         try:
             try:
                 if not resolved:
-                    resolved.append(codec.resolve(definition.reference))
-                arguments = self._arguments(body[CALL_HEAD.size :])
+                    resolved.append(self._resolve(definition.reference))
+                arguments = self._arguments(body[CALL_HEAD.size :], flags)
                 if kind == frames.CHUNK:
                     value = self._each(resolved[0], arguments[0], flags & STARRED)
                 elif flags & KEYWORDS:
@@ -239,15 +203,20 @@ class Worker:
             self._retiring = self._retiring or isinstance(error, MemoryError)
             outcome, answer = frames.RAISED, pickle.dumps(failure.capture(error, skip_frames=1), 5)
         else:
-            outcome, answer = encoded(kind, value, definition)
+            outcome, answer = encoded(kind, value, definition, self._hold)
         if self._forked:
             os._exit(0)
         self._flush()
         self._send(outcome, ticket, answer, perf_counter() - started)
 
-    def _arguments(self, data: memoryview) -> Any:
+    def _resolve(self, reference: codec.Reference) -> Any:
+        if reference.is_parcel:
+            return self._hold.load(memoryview(reference.by_value or b""))
+        return codec.resolve(reference)
+
+    def _arguments(self, data: memoryview, flags: int) -> Any:
         try:
-            return codec.loads(data)
+            return self._hold.load(data) if flags & PARCEL else codec.loads(data)
         except BaseException as error:
             _annotate(error, "raised while the arguments of the job were unpickled in the worker")
             raise
@@ -367,6 +336,8 @@ class Worker:
             self._stop(ticket, StopReason(*pickle.loads(body)))
         elif kind == frames.INTERRUPT:
             self._break_off(ticket)
+        elif kind == frames.GRANT:
+            self._hold.granted(bool(ticket))
         elif kind == frames.TOKEN:
             reason = self._raised[ticket] = StopReason(*pickle.loads(body))
             twin = self._twins.get(ticket)

@@ -74,13 +74,13 @@ def test_instances_of_main_travel_by_value() -> None:
 def test_tokens_among_the_arguments_are_listed() -> None:
     one, other = CancelToken(), CancelToken()
     payload = encode_arguments(len, (one, [other]), {"key": one})
-    assert set(payload.tokens) == {one, other}
+    assert set(payload.passengers) == {one, other}
     args, kwargs = arrived(payload)
     assert args[0] is kwargs["key"] is one
 
 
 def test_arguments_without_tokens_list_none() -> None:
-    assert encode_arguments(len, (1, lambda: 2), {}).tokens == ()
+    assert encode_arguments(len, (1, lambda: 2), {}).passengers == ()
 
 
 @dataclass
@@ -145,8 +145,8 @@ def test_a_failed_attempt_leaves_no_permission_to_pickle_tokens() -> None:
 
 def by_value(fn: Any) -> Any:
     """The function after a journey by value."""
-    data, _ = encode_function(fn)
-    return resolve(Reference(None, data))
+    pickled, _ = encode_function(fn)
+    return resolve(Reference(None, pickled.stream))
 
 
 # --- functions --------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_captured_values_are_those_of_the_moment() -> None:
     step = lambda: sum(weights)  # noqa: E731
     before, _ = encode_function(step)
     weights.append(2.0)
-    assert resolve(Reference(None, before))() == 1.0
+    assert resolve(Reference(None, before.stream))() == 1.0
     assert by_value(step)() == 3.0
 
 

@@ -24,8 +24,10 @@ FACE = "asyncjobs"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"state", "retry", "token", "processors", "spawning", "portal"}),
-    frozenset({"options", "context", "events", "wire", "tripwire", "echo", "progressbar"}),
-    frozenset({"stats", "page", "worker"}),
+    frozenset({"options", "context", "events", "memory", "tripwire", "echo", "progressbar"}),
+    frozenset({"wire"}),
+    frozenset({"shared", "stats", "page", "detach"}),
+    frozenset({"worker"}),
     frozenset({"lanes", "report", "watchdog"}),
     frozenset({"jobqueue", "flow"}),
     frozenset({"job"}),
@@ -181,7 +183,7 @@ def test_module_says_its_job(path: Path) -> None:
 
 def test_an_upward_import_is_found() -> None:
     tree = ast.parse("if TYPE_CHECKING:\n    from asyncjobs.lanes import slot\n")
-    assert list(upward("token", imports_of(tree))) == ["line 2: token (floor 1) imports asyncjobs.lanes.slot (floor 4)"]
+    assert list(upward("token", imports_of(tree))) == ["line 2: token (floor 1) imports asyncjobs.lanes.slot (floor 6)"]
 
 
 def test_an_import_of_the_same_floor_is_found_but_not_inside_a_subpackage() -> None:

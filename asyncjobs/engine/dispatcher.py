@@ -7,10 +7,12 @@ jobs. The one place where jobs settle is `_settle`.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from random import random
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncjobs.engine.feeding import Feeder
 from asyncjobs.engine.limiting import LimiterGate
@@ -19,6 +21,8 @@ from asyncjobs.events import EventBus, JobEvent, Progress
 from asyncjobs.job import CAPTURED, Job
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call, Done, Lane, Outcome
+from asyncjobs.memory import Memory
+from asyncjobs.shared import Shares
 from asyncjobs.state import Event, JobState
 from asyncjobs.stats import LaneStats, Ledger, Span
 from asyncjobs.token import StopReason
@@ -34,10 +38,23 @@ _RUNNING, _STOPPING, _WAITING, _QUEUED = JobState.RUNNING, JobState.STOPPING, Jo
 _START, _SUCCEED = Event.START, Event.SUCCEED
 
 
+class Limits(NamedTuple):
+    """How much a runner may hold."""
+
+    queue_size: int
+    """Jobs in each lane's queue."""
+    queue_bytes: int | None
+    """Bytes that these refer to."""
+    history: int
+    """Finished jobs that each lane remembers."""
+    arena_bytes: int | None
+    """Shared memory for large data."""
+
+
 class Dispatcher:
     """Feeds one lane from one bounded queue and follows its jobs to their end."""
 
-    def __init__(self, engine: Engine, name: str, lane: Lane, queue_size: int, history: int) -> None:
+    def __init__(self, engine: Engine, name: str, lane: Lane, limits: Limits) -> None:
         self.engine = engine
         self.name = name
         self.lane = lane
@@ -45,9 +62,12 @@ class Dispatcher:
         self.runner: Any = engine.runner
         self.runner_id: str = engine.runner_id
         self.epoch: float = engine.epoch
+        self.memory: Memory = engine.memory
+        self.shares: Shares = engine.shares
+        self.threads: Executor = engine.threads
         self.bus: EventBus = engine.bus
-        self.queue: JobQueue = JobQueue(queue_size)
-        self.ledger: Ledger = Ledger(name, lane.kind, history)
+        self.queue: JobQueue = JobQueue(limits.queue_size, limits.queue_bytes)
+        self.ledger: Ledger = Ledger(name, lane.kind, limits.history)
         self._gate = LimiterGate(self.queue.give_back)
         self._feeder = Feeder(lane, self.queue, self._gate)
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
@@ -238,6 +258,8 @@ class Dispatcher:
             self.publish(job)
         if job._listeners is not None:
             job._tell()
+        # No cycle: a result goes, and its shared memory with it, when its last holder lets go.
+        call.owner = weakref.proxy(job)
 
     def _clean_up(self, job: Job[Any]) -> None:
         for clean_up in job._timers or ():

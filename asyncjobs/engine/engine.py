@@ -16,11 +16,14 @@ from typing import Any
 
 from asyncjobs.echo import Echo
 from asyncjobs.engine.deadlock import LaneView, Wait, hopeless
-from asyncjobs.engine.dispatcher import Dispatcher
+from asyncjobs.engine.dispatcher import Dispatcher, Limits
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
 from asyncjobs.events import EventBus
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane
+from asyncjobs.lanes.daemon import DaemonThreads
+from asyncjobs.memory import Memory
+from asyncjobs.shared import Shares
 from asyncjobs.state import JobState
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
@@ -34,13 +37,17 @@ DEADLOCK_INTERVAL = 0.25
 class Engine:
     """The machinery of one open runner."""
 
-    def __init__(self, runner: Any, lanes: Mapping[str, Lane], queue_size: int, history: int) -> None:
+    def __init__(self, runner: Any, lanes: Mapping[str, Lane], limits: Limits) -> None:
         self.runner = runner
         self.runner_id: str = os.urandom(3).hex()
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.opened_at: float = monotonic()
         self.epoch: float = time() - monotonic()
         self.bus: EventBus = EventBus()
+        self.memory: Memory = Memory(limits.arena_bytes)
+        self.shares: Shares = Shares(self.loop, self.memory)
+        self.threads: DaemonThreads = DaemonThreads("asyncjobs-copy", self.loop)
+        """For copies that would hold the loop up."""
         self.live: dict[int, Job[Any]] = {}
         self.keys: dict[str | None, Job[Any]] = {}
         self.is_cancelling: bool = False
@@ -57,7 +64,7 @@ class Engine:
         self._deadlock_check: asyncio.TimerHandle | None = None
         self._helpers: set[asyncio.Task[None]] = set()
         self.dispatchers: dict[str, Dispatcher] = {
-            name: Dispatcher(self, name, lane, queue_size, history) for name, lane in lanes.items()
+            name: Dispatcher(self, name, lane, limits) for name, lane in lanes.items()
         }
 
     # --- life ---------------------------------------------------------------------------
@@ -113,6 +120,8 @@ class Engine:
             self._owner.exception()  # said already, in `_broke`
         self._echo.close()
         self.bus.close()
+        self.shares.close_all()
+        self.threads.shutdown()
         if self._deadlock_check is not None:
             self._deadlock_check.cancel()
 
@@ -126,6 +135,7 @@ class Engine:
         """End everything now, without a loop's help: workers are hung up, jobs fail."""
         for dispatcher in self.dispatchers.values():
             dispatcher.abort()
+        self.threads.shutdown()
         self.fail_all(RunnerClosed("the runner was closed before the job could run"))
 
     def wake_submitters(self) -> None:
@@ -164,7 +174,7 @@ class Engine:
         call = job._call
         plan = call.plan
         desk = plan.home
-        desk.queue.require_room()
+        desk.queue.require_room(call)
         call.number = number = self._next_number()
         self.live[number] = job
         desk.ledger.submitted += 1

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol
 
+from asyncjobs.memory import Memory
 from asyncjobs.options import Settled
+from asyncjobs.shared import Shares
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.wire.codec import Payload
+from asyncjobs.wire.parcel import Parcel
 
 
 class Plan:
@@ -31,6 +35,7 @@ class Plan:
         "chunked",
         "encodes",
         "fn",
+        "function",
         "home",
         "is_coroutine",
         "is_plain",
@@ -58,6 +63,9 @@ class Plan:
         self.by_name: tuple[str, str] | None = None
         """Where a worker can import it from; None: it travels by value."""
         self.number: int = 0
+        self.function: tuple[Parcel, tuple[Any, ...]] | None = None
+        """The function pickled once and for all with its passengers, where it travels by value and
+        all calls are of one map."""
         self.chunked: bool = False
         """Its calls carry a list of items, and return a `ChunkResult`."""
         self.starred: bool = False
@@ -159,6 +167,11 @@ class Call:
         self.place = None
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of pickled arguments, and of the large data that they refer to."""
+        return 0 if self.payload is None else self.payload.nbytes
+
+    @property
     def name(self) -> str:
         return self.plan.name
 
@@ -171,7 +184,10 @@ class Call:
         return self.owner.runner
 
     def report_progress(self, done: float, total: float | None, note: str) -> None:
-        self.owner.report_progress(done, total, note)
+        try:
+            self.owner.report_progress(done, total, note)
+        except ReferenceError:
+            return  # it has ended, and nobody holds its handle any more
 
     def __repr__(self) -> str:
         return f"<Call {self.number} {self.name} attempt {self.attempt}>"
@@ -241,6 +257,10 @@ class Host(Protocol):
 
     loop: asyncio.AbstractEventLoop
     runner_id: str
+    memory: Memory
+    shares: Shares
+    threads: Executor
+    """For what would hold the loop up."""
 
     def started(self, call: Call) -> None:
         """`call` runs now."""

@@ -20,6 +20,7 @@ from weakref import WeakSet
 from asyncjobs.lanes.cell import Cell
 from asyncjobs.lanes.channel import Channel
 from asyncjobs.lanes.death import Death, strays_of
+from asyncjobs.lanes.freight import Freight
 from asyncjobs.lanes.output import OutputPipe
 from asyncjobs.lanes.resident import CAUSE_WAIT, Recipe, Resident
 from asyncjobs.spawning import Descriptor
@@ -50,12 +51,19 @@ class Body:
         self,
         loop: asyncio.AbstractEventLoop,
         recipe: Recipe,
+        freight: Freight,
+        shared: Descriptor,
+        cap: int,
         on_frames: Callable[[Iterator[frames.Frame]], None],
         on_text: Callable[[str, str], None],
         on_change: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._recipe = recipe
+        self.freight: Freight = freight
+        """What is in its two arenas."""
+        self._shared = shared
+        self._cap = cap
         self._on_frames = on_frames
         self._on_text = on_text
         self.on_change = on_change
@@ -107,6 +115,10 @@ class Body:
             self._recipe.env,
             self._recipe.preload,
             self._recipe.initializer,
+            self.freight.inward,
+            self.freight.outward,
+            self._shared,
+            self._cap,
         )
         self._resident.start(self._recipe, settings)
         lifeline.close()
@@ -334,6 +346,7 @@ class Body:
             self._pidfd = -1
         while self._closers:
             self._closers.pop()()
+        self.freight.close()
         self._resident.release()
 
     def hang_up(self) -> None:

@@ -11,17 +11,22 @@ from typing import Any
 from asyncjobs.errors import ResourceExhausted, ResultNotSendable, WorkerLost, WorkerStartError
 from asyncjobs.lanes.base import Call, ChunkResult, Failed, Outcome, Stopped
 from asyncjobs.lanes.death import Death
-from asyncjobs.wire import codec, failure, frames
+from asyncjobs.wire import codec, failure, frames, parcel
+from asyncjobs.wire.arena import Reader
 
 
-def value_of(body: memoryview, call: Call) -> Any:
-    """The value that an answer carries.
+def value_of(body: memoryview, call: Call, results: Reader | None) -> Any:
+    """The value that an answer carries; a parcel, if it is to be found among the worker's `results`.
 
     Raises:
         ResultNotSendable: it cannot be rebuilt in this process.
     """
     try:
-        value = codec.loads(body)
+        if results is None:
+            value = codec.loads(body)
+        else:
+            stream, buffers = parcel.unpack(body, results)
+            value = codec.loads(stream, buffers=buffers)
     # The user's own class may raise anything while it is rebuilt.
     except BaseException as error:
         raise _not_rebuilt(call, error) from error

@@ -11,13 +11,17 @@ from typing import Any
 
 from asyncjobs.errors import NotSendable
 from asyncjobs.lanes.base import Capabilities, Host, Plan
+from asyncjobs.lanes.body import Body
+from asyncjobs.lanes.freight import Freight
+from asyncjobs.lanes.outbox import Outbox
 from asyncjobs.lanes.resident import Recipe
 from asyncjobs.lanes.slot import Slot
-from asyncjobs.lanes.vocabulary import KNOWN_FUNCTIONS, LARGE_FUNCTION
+from asyncjobs.lanes.vocabulary import KNOWN_FUNCTIONS, Vocabulary
 from asyncjobs.options import is_count
 from asyncjobs.processors import usable_processors
 from asyncjobs.spawning import START_METHODS
 from asyncjobs.wire import codec
+from asyncjobs.wire.parcel import Parcel
 
 resource: ModuleType | None
 try:
@@ -34,7 +38,7 @@ THREAD_CAPS = (
     "NUMEXPR_NUM_THREADS",
 )
 """What numerical libraries read to choose their number of threads."""
-DESCRIPTORS_PER_SLOT = 15
+DESCRIPTORS_PER_SLOT = 20
 
 
 class ProcessLane:
@@ -93,6 +97,8 @@ class ProcessLane:
         self._inherit_output = output == "inherit"
         self._slots: list[Slot] = []
         self._made = 0
+        self.is_full: bool = False
+        """The front of the queue waits for shared memory."""
         self._numbers = 0
         self._contents: OrderedDict[tuple[bytes, str, int | None], int] = OrderedDict()
         self.name: str = "process"
@@ -104,6 +110,7 @@ class ProcessLane:
         """Make the slots; their workers start when they are needed."""
         self.name = name
         self.host = host
+        host.memory.room_makers.append(self._make_room)
         self.recipe: Recipe = self._make_recipe()
         _raise_descriptor_limit(self._workers * DESCRIPTORS_PER_SLOT)
         self._slots = [self._new_slot() for _ in range(self._workers)]
@@ -111,6 +118,15 @@ class ProcessLane:
     def _new_slot(self) -> Slot:
         self._made += 1
         return Slot(f"{self.name}-{self._made - 1}", self)
+
+    def new_body(self, slot: Slot) -> tuple[Body, Outbox]:
+        """A worker for `slot`, not yet started, and what is on its way to it."""
+        host = self.host
+        freight = Freight(host.loop, host.memory, self.room_came)
+        files = freight, host.shares.file, host.memory.cap
+        body = Body(host.loop, self.recipe, *files, slot.on_frames, slot.on_text, slot.on_change)
+        vocabulary = Vocabulary(host.loop, self.number_for)
+        return body, Outbox(host.loop, body, vocabulary, host.shares, host.threads, lambda: slot.changed())
 
     def _make_recipe(self) -> Recipe:
         cap = str(max(1, usable_processors() // self._workers))
@@ -125,9 +141,12 @@ class ProcessLane:
         initializer = None
         if self._initializer is not None:
             try:
-                initializer = codec.encode(self._initializer)
+                pickled = codec.encode_parcel(self._initializer)
             except Exception as error:
                 raise NotSendable(f"initializer or initargs cannot be sent to a process: {error}") from error
+            # Kept for as long as workers may be started.
+            self._initial = self.host.shares.hold(pickled)
+            initializer = self._initial.body
         return Recipe(method, self.host.runner_id, early, env, self._preload, initializer, self._inherit_output)
 
     def places(self) -> Sequence[Slot]:
@@ -176,16 +195,17 @@ class ProcessLane:
         """Whether some worker waits for a call, or could be started for one."""
         return any(slot.is_idle or slot.is_cold for slot in self._slots)
 
-    def number_for(self, plan: Plan, by_value: bytes | None) -> int:
+    def number_for(self, plan: Plan, by_value: Parcel | None) -> int:
         """A number for a function on the wire.
 
         Functions by name have one per plan; by-value ones have one per content, so that the
         same lambda submitted twice is unpickled once.
         """
-        if by_value is None and plan.number:
+        is_fixed = by_value is None or plan.function is not None
+        if is_fixed and plan.number:
             return plan.number
-        key = (by_value or b"", plan.name, plan.options.max_result)
-        keep = by_value is not None and len(by_value) <= LARGE_FUNCTION
+        key = (b"" if by_value is None else by_value.stream, plan.name, plan.options.max_result)
+        keep = not is_fixed and by_value is not None and not by_value.is_large
         if keep and key in self._contents:
             self._contents.move_to_end(key)
             return self._contents[key]
@@ -195,6 +215,28 @@ class ProcessLane:
             if len(self._contents) > KNOWN_FUNCTIONS:
                 self._contents.popitem(last=False)
         return self._numbers
+
+    # --- shared memory ------------------------------------------------------------------
+
+    def may_wait(self) -> bool:
+        """Whether room will come by itself: some call runs that may hold it."""
+        return any(slot.count for slot in self._slots)
+
+    def wait_for_room(self) -> None:
+        """A call does not fit now: no slot takes any until room has come."""
+        self.is_full = True
+        self._make_room()
+
+    def room_came(self) -> None:
+        """Memory has come free, or a call has ended that held some."""
+        if self.is_full:
+            self.is_full = False
+            for slot in tuple(self._slots):
+                slot.changed()
+
+    def _make_room(self) -> None:
+        for slot in self._slots:
+            slot.trim()
 
     def could_not_start(self, error: Exception) -> None:
         """A slot gave up: without any other that is up, what waits cannot run."""

@@ -8,7 +8,6 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING
 from asyncjobs.errors import ResultNotSendable
 from asyncjobs.lanes.base import Call, Failed, Lost, Stopped
 from asyncjobs.lanes.body import Body
+from asyncjobs.lanes.outbox import Outbox
 from asyncjobs.lanes.outcomes import lost, unsuccessful, value_of
+from asyncjobs.lanes.overdue import Overdue
 from asyncjobs.lanes.starting import Starter
 from asyncjobs.lanes.stopping import Stopping
-from asyncjobs.lanes.vocabulary import Vocabulary
 from asyncjobs.lanes.wear import Wear
 from asyncjobs.token import StopReason, by_number
 from asyncjobs.wire import codec, frames
-from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, STARRED
+from asyncjobs.wire.parcel import refuse
 
 if TYPE_CHECKING:
     from asyncjobs.lanes.process import ProcessLane
@@ -33,8 +33,6 @@ WINDOW_SECONDS = 0.001
 WINDOW_CALLS = 128
 STRIKES = 3
 """After so many workers that died just before it, a call is to blame."""
-OVERDUE = 0.005
-"""After so many seconds with one call, those behind it are given to idle slots."""
 
 
 class Slot:
@@ -51,16 +49,15 @@ class Slot:
         self._calls: dict[int, Call] = {}
         self._load = 0.0
         self._alone = False
-        self._outbox: list[bytes] = []
         self._ticket = 0
         self._begun = 0
         self._is_long = False
         """What runs has kept others waiting: those went back, for another slot to take."""
-        self._vocabulary = Vocabulary(self._host.loop, lane.number_for)
+        self._outbox: Outbox
         self._stopping = Stopping(self._host.loop, self._calls)
         self._retiring = False
         self._started_at = 0.0
-        self._overdue_check: asyncio.TimerHandle | None = None
+        self._overdue = Overdue(self._host.loop, self._calls, self._share_out)
         self._starter = Starter(name)
         self._wear = Wear(self._host.loop, lane.recycle_after, lane.max_rss)
 
@@ -96,7 +93,7 @@ class Slot:
 
     @property
     def hungry(self) -> bool:
-        if not self._up or self._retiring or self.leaving:
+        if not self._up or self._retiring or self.leaving or self._lane.is_full or self._outbox.is_loading:
             return False
         calls = self._calls
         if not calls:
@@ -125,24 +122,14 @@ class Slot:
     def start(self, call: Call) -> None:
         """Put the call into the worker's window; it goes out at `flush`."""
         self._ticket = ticket = self._ticket + 1
-        plan, payload = call.plan, call.payload
-        assert payload is not None
-        forget = 0
-        number = plan.number
-        if number not in self._vocabulary:
-            number, forget = self._vocabulary.define(plan, payload, self._outbox)
-        if payload.tokens and self._body is not None:
-            self._vocabulary.watch(payload.tokens, self._body)
-        flags = (KEYWORDS if payload.keywords else 0) | (STARRED if plan.starred else 0)
-        body = CALL_HEAD.pack(number, call.attempt, call.number, flags) + payload.data
-        self._outbox.append(frames.header(frames.CHUNK if plan.chunked else frames.CALL, ticket, body))
-        self._outbox.append(body)
-        if forget:
-            self._outbox.append(frames.encode(frames.FORGET, forget))
+        if not self._outbox.add(ticket, call, may_wait=self._lane.may_wait):
+            self._lane.wait_for_room()
+            self._host.give_back([call])
+            return
         self._calls[ticket] = call
-        pace = plan.pace
+        pace = call.plan.pace
         if pace is None:
-            self._alone = not plan.chunked
+            self._alone = not call.plan.chunked
         else:
             self._load += pace
         if len(self._calls) == 1:
@@ -150,11 +137,8 @@ class Slot:
 
     def flush(self) -> None:
         """Send what `start` collected, in one write."""
-        if self._outbox and self._body is not None:
-            self._body.write(self._outbox)
-            self._outbox = []
-        if len(self._calls) > 1 and self._overdue_check is None:
-            self._watch_first()
+        self._outbox.flush()
+        self._overdue.watch()
         if self._body is not None and self._wear.max_rss is not None:
             self._wear.watch(self._body, lambda: bool(self._calls), self._retire)
 
@@ -177,6 +161,8 @@ class Slot:
             if frames.RETURNED <= kind <= frames.STOPPED:
                 call = calls.pop(ticket, None)
                 if call is None:
+                    if kind == frames.DELIVERED and self._body is not None:
+                        refuse(body, self._body.freight.results)
                     continue
                 self._wear.served += 1
                 call.plan.measured(seconds)
@@ -191,16 +177,21 @@ class Slot:
                     self._begin_first()
             else:
                 self._special(kind, ticket, body)
-        if not calls and self._body is not None and self._wear.is_over(self._body):
-            self._retiring = True
+        if not calls and self._body is not None:
+            self._retiring = self._retiring or self._wear.is_over(self._body)
+            if self._body.freight.nbytes:
+                self._body.freight.rest(self.trim)
+        if self._lane.is_full:
+            self._lane.room_came()
         self.changed()
 
     def _answered(self, call: Call, kind: int, seconds: float, body: memoryview) -> None:
-        if kind != frames.RETURNED:
+        if kind > frames.DELIVERED:
             self._host.finished(call, unsuccessful(kind, seconds, body))
             return
+        results = self._body.freight.results if kind == frames.DELIVERED and self._body is not None else None
         try:
-            value = value_of(body, call)
+            value = value_of(body, call, results)
         except ResultNotSendable as error:
             self._host.finished(call, Failed(error, seconds))
         else:
@@ -222,6 +213,10 @@ class Slot:
             self._give_back(list(self._calls))
         elif kind == frames.HELLO and self._body is not None:
             self._body.greeted(codec.loads(body))
+        elif kind == frames.DROPPED:
+            self._outbox.dropped(ticket)
+        elif self._body is not None:
+            self._body.freight.hear(kind, ticket, body, self._body.tell)
 
     def on_text(self, stream: str, text: str) -> None:
         """The worker printed something."""
@@ -230,18 +225,11 @@ class Slot:
 
     # --- giving back --------------------------------------------------------------------
 
-    def _watch_first(self) -> None:
-        self._overdue_check = self._host.loop.call_later(OVERDUE, self._check_overdue, next(iter(self._calls)))
-
-    def _check_overdue(self, first: int) -> None:
-        self._overdue_check = None
-        if len(self._calls) < 2:
-            return
-        if next(iter(self._calls)) == first and self._lane.has_spare_slot():
+    def _share_out(self) -> None:
+        """What runs takes long: those behind it are for other slots, if there are any."""
+        if self._lane.has_spare_slot() and self._body is not None:
             self._is_long = True
-            if self._body is not None:
-                self._stopping.revoke(list(self._calls)[1:], self._body)
-        self._watch_first()
+            self._stopping.revoke(list(self._calls)[1:], self._body)
 
     def _give_back(self, tickets: list[int]) -> None:
         calls = [self._calls.pop(ticket) for ticket in tickets if ticket in self._calls]
@@ -286,9 +274,13 @@ class Slot:
             self._lane.could_not_start(body)
 
     def _new_body(self) -> Body:
-        body = Body(self._host.loop, self._lane.recipe, self.on_frames, self.on_text, self._body_changed)
-        self._body = body
-        return body
+        self._body, self._outbox = self._lane.new_body(self)
+        return self._body
+
+    def trim(self) -> None:
+        """Have memory given back that is not in use."""
+        if self._up and not self._calls:
+            self._outbox.trim()
 
     def _retire(self) -> None:
         self._retiring = True
@@ -298,11 +290,9 @@ class Slot:
         self._up = self._retiring = self._alone = False
         self._load = 0.0
         self._wear.renew()
-        self._outbox.clear()
-        self._vocabulary.clear()
         self._stopping.clear()
 
-    def _body_changed(self) -> None:
+    def on_change(self) -> None:
         if self._body is not None and self._body.is_dead:
             self._up = False
         self.changed()
@@ -310,6 +300,7 @@ class Slot:
     async def _bury(self, body: Body) -> None:
         """Give back what never ran, settle what did."""
         self._stop_watching()
+        self._outbox.close()
         ticket, item = body.running
         culprit = self._calls.pop(ticket, None) or _unheard(self._calls, self._begun, body)
         innocent = list(self._calls.values())
@@ -330,9 +321,7 @@ class Slot:
 
     def _stop_watching(self) -> None:
         self._wear.renew()
-        if self._overdue_check is not None:
-            self._overdue_check.cancel()
-            self._overdue_check = None
+        self._overdue.stop()
 
     async def aclose(self) -> None:
         """End the worker; what it still runs is killed."""
@@ -341,6 +330,8 @@ class Slot:
             await body.aclose()
         elif body is not None:
             body.abandon()
+        if body is not None:
+            self._outbox.close()
         self._stop_watching()
         for call in self._calls.values():
             self._host.finished(call, Stopped(0.0, "killed"))

@@ -6,6 +6,7 @@ from typing import Any
 
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Plan
+from asyncjobs.wire import codec
 
 
 class Group:
@@ -19,11 +20,16 @@ class Group:
         self.error: BaseException | None = error
 
 
-def grouped(plan: Plan, *, starred: bool) -> Plan:
-    """The plan whose calls carry a list of items, each a tuple of arguments if `starred`."""
-    group_plan = Plan(plan.fn, plan.name, plan.lane, plan.options, plan.is_coroutine)
-    group_plan.by_name = plan.by_name
-    group_plan.home, group_plan.encodes = plan.home, plan.encodes
-    group_plan.chunked = True
-    group_plan.starred = starred
-    return group_plan
+def plan_for_map(plan: Plan, *, grouped: bool, starred: bool) -> Plan:
+    """The plan of one map's calls: a function that travels by value is pickled once.
+
+    If `grouped` its calls carry a list of items, each a tuple of arguments if `starred`.
+    """
+    map_plan = Plan(plan.fn, plan.name, plan.lane, plan.options, plan.is_coroutine)
+    map_plan.by_name = plan.by_name
+    map_plan.home, map_plan.encodes = plan.home, plan.encodes
+    if plan.encodes and plan.by_name is None:
+        map_plan.function = codec.encode_function(plan.fn)
+    map_plan.chunked = grouped
+    map_plan.starred = grouped and starred
+    return map_plan

@@ -20,7 +20,7 @@ from asyncjobs.errors import NotSendable, RunnerClosed, WorkerLost
 from asyncjobs.intake import Intake
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
-from asyncjobs.mapping.group import Group, grouped
+from asyncjobs.mapping.group import Group, plan_for_map
 from asyncjobs.mapping.source import Source
 from asyncjobs.options import DEFAULTS, settle
 from asyncjobs.progressbar import progress_bar
@@ -67,10 +67,8 @@ class MapRun(Generic[R]):
         self._progress = progress
         self._sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
         self._source = Source(iterables)
-        self._plan = plan
         self._grouped = self._goes_in_groups(plan)
-        if self._grouped:
-            self._plan = grouped(plan, starred=len(iterables) > 1)
+        self._plan = plan_for_map(plan, grouped=self._grouped, starred=len(iterables) > 1)
         self._lookahead = lookahead
         self._size = 1
         self._taken = 0
@@ -228,7 +226,7 @@ class MapRun(Generic[R]):
         args = (items,) if self._grouped else (items[0] if self._source.is_wide else (items[0],))
         job = self._intake.make(self._plan, args, {})
         payload = job._call.payload
-        if self._grouped and payload is not None and len(payload.data) > GROUP_BYTES:
+        if self._grouped and payload is not None and payload.nbytes > GROUP_BYTES:
             self._size = max(1, len(items) // 2)
         if self._intake.must_wait(job):
             job = await self._intake.room_for(job)

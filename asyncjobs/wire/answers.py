@@ -6,24 +6,32 @@ import pickle
 from typing import Any
 
 from asyncjobs.errors import ResultNotSendable, ResultTooLarge
+from asyncjobs.memory import arena_full
 from asyncjobs.wire import codec, failure, frames
+from asyncjobs.wire.hold import Hold
 from asyncjobs.wire.terms import Definition
 
 
-def encoded(kind: int, value: Any, definition: Definition) -> tuple[int, bytes]:
+def encoded(kind: int, value: Any, definition: Definition, hold: Hold) -> tuple[int, bytes]:
     """The answer that carries `value`, or says why it cannot: a kind of frame, and its body."""
     try:
-        data = codec.encode(value)
+        parcel = codec.encode_parcel(value)
     except BaseException as error:
         if kind == frames.CHUNK:
             return frames.RETURNED, _encoded_items(*value)
         return frames.RAISED, pickle.dumps(failure.capture(_not_sendable(value, error)), 5)
-    limit = definition.max_result
-    if limit is not None and len(data) > limit:
-        problem = ResultTooLarge(f"{definition.name} returned {len(data)} bytes; max_result is {limit}")
-        problem.nbytes, problem.limit = len(data), limit
+    if not parcel.is_large and definition.max_result is None:
+        return frames.RETURNED, parcel.stream
+    nbytes, limit = parcel.nbytes, definition.max_result
+    problem: Exception | None = None
+    if limit is not None and nbytes > limit:
+        problem = ResultTooLarge(f"{definition.name} returned {nbytes} bytes; max_result is {limit}")
+        problem.nbytes, problem.limit = nbytes, limit
+    elif nbytes > hold.cap:
+        problem = arena_full(f"the result of {definition.name}", nbytes, 0, hold.cap)
+    if problem is not None:
         return frames.RAISED, pickle.dumps(failure.capture(problem), 5)
-    return frames.RETURNED, data
+    return (frames.DELIVERED, hold.pack(parcel)) if parcel.is_large else (frames.RETURNED, parcel.stream)
 
 
 def _encoded_items(values: list[Any], failures: dict[int, Any]) -> bytes:

@@ -11,28 +11,41 @@ import pickle
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import cloudpickle
 
 from asyncjobs.errors import NotSendable
-from asyncjobs.token import CancelToken, travelling
+from asyncjobs.token import travelling
+from asyncjobs.wire.parcel import LARGE, Parcel
 
 PROTOCOL = 5
 _dumps = pickle.dumps
 loads: Callable[..., Any] = pickle.loads
 _NEEDS_MORE = b"__main__"
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)})
+"""Types with nothing in them to look for."""
 
 
 class Payload(NamedTuple):
-    """Pickled arguments, and the tokens among them."""
+    """Pickled arguments, and what goes along with them."""
 
     data: bytes
     """Pickled `args`, or pickled ``(args, kwargs)`` if `keywords`."""
     keywords: bool = False
-    tokens: tuple[CancelToken, ...] = ()
-    function: bytes | None = None
+    buffers: tuple[memoryview, ...] = ()
+    """Large buffers that are not in `data`. They are read when a worker takes the call."""
+    passengers: tuple[Any, ...] = ()
+    """Tokens and shared objects among the arguments."""
+    function: Parcel | None = None
     """The function itself, pickled, where it travels by value."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of it."""
+        function = self.function.nbytes if self.function is not None else 0
+        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers) + function
 
 
 class Reference(NamedTuple):
@@ -42,30 +55,84 @@ class Reference(NamedTuple):
     """Module and qualified name."""
     by_value: bytes | None
     """Pickled. Captured values change between submits, so it is pickled at each of them."""
+    is_parcel: bool = False
+    """`by_value` is a parcel on the wire, for it is large."""
 
 
 def encode_arguments(fn: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
-    """Pickle the arguments of one call.
+    """Pickle the arguments of one call; large buffers are left out.
 
     Raises:
         NotSendable: one of them does not pickle; names it.
     """
+    if not kwargs and _PLAIN.issuperset(map(type, args)):
+        return Payload(_dumps(args, PROTOCOL))
     value: object = (args, kwargs) if kwargs else args
-    try:
-        data = _dumps(value, PROTOCOL)
-    except Exception:
-        data = _NEEDS_MORE  # tokens, lambdas, or truly not sendable: found out below
+    data, buffers = _by_name(value)
     if b"__main__" not in data:
-        return Payload(data, bool(kwargs))
-    with travelling() as tokens:
+        return Payload(data, bool(kwargs), tuple(buffers))
+    with travelling() as passengers:
         try:
-            return Payload(cloudpickle.dumps(value, PROTOCOL), bool(kwargs), tuple(tokens))
+            data, buffers = _by_value(value)
         except Exception as error:
             raise not_sendable(fn, args, kwargs, error) from error
+        return Payload(data, bool(kwargs), tuple(buffers), tuple(dict.fromkeys(passengers)))
+
+
+def _by_name(value: object) -> tuple[bytes, list[memoryview]]:
+    """C pickle and what it leaves out, or `_NEEDS_MORE`: passengers, lambdas, or truly not sendable."""
+    buffers: list[memoryview] = []
+    try:
+        return _dumps(value, PROTOCOL, buffer_callback=partial(_leave_out, buffers)), buffers
+    except Exception:
+        return _NEEDS_MORE, []
+
+
+def _by_value(value: object) -> tuple[bytes, list[memoryview]]:
+    """The same for anything that can go by value; within `travelling`, with passengers."""
+    data, buffers = _by_name(value)
+    if b"__main__" in data:
+        buffers = []
+        data = cloudpickle.dumps(value, PROTOCOL, buffer_callback=partial(_leave_out, buffers))
+    return data, buffers
+
+
+def _leave_out(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """For pickle: whether `buffer` is to stay inside the pickle."""
+    try:
+        raw = buffer.raw()
+    except BufferError:  # not in one piece
+        return True
+    if raw.nbytes < LARGE:
+        return True
+    buffers.append(raw)
+    return False
+
+
+def encode_parcel(value: object) -> Parcel:
+    """Pickle anything that has a name or can go by value; large buffers are left out."""
+    data, buffers = _by_name(value)
+    if b"__main__" in data:
+        with travelling():
+            data, buffers = _by_value(value)
+    return Parcel(data, tuple(buffers))
+
+
+def encode_shared(value: object) -> Parcel:
+    """Pickle an object that many jobs are to share.
+
+    Raises:
+        NotSendable: it does not pickle; names the place in it.
+    """
+    try:
+        return encode_parcel(value)
+    except Exception as error:
+        place, culprit = _culprit("the shared object", value) or ("the shared object", value)
+        raise _error(place, culprit, error) from error
 
 
 def encode(value: object) -> bytes:
-    """Pickle anything that has a name or can go by value."""
+    """The same in one piece, whatever its size."""
     try:
         data = _dumps(value, PROTOCOL)
     except Exception:
@@ -92,22 +159,16 @@ def importable(fn: object) -> tuple[str, str] | None:
     return (module, qualname) if found is fn else None
 
 
-def encode_function(fn: object) -> tuple[bytes, tuple[CancelToken, ...]]:
-    """Pickle a function that has no name which a worker could import; with the tokens in it.
+def encode_function(fn: object) -> tuple[Parcel, tuple[Any, ...]]:
+    """Pickle a function that has no name which a worker could import; with its passengers.
 
     Raises:
         NotSendable: it does not pickle; what it captured may be to blame.
     """
     try:
-        with travelling() as tokens:
-            try:
-                data = _dumps(fn, PROTOCOL)
-            except Exception:
-                data = _NEEDS_MORE
-            if b"__main__" in data:
-                tokens.clear()
-                data = cloudpickle.dumps(fn, PROTOCOL)
-            return data, tuple(tokens)
+        with travelling() as passengers:
+            data, buffers = _by_value(fn)
+            return Parcel(data, tuple(buffers)), tuple(dict.fromkeys(passengers))
     except Exception as error:
         raise _error(f"the function {_name(fn)}", fn, error) from error
 

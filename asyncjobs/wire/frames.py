@@ -32,14 +32,29 @@ DEFINE: Final = 1
 FORGET: Final = 2
 CALL: Final = 3
 CHUNK: Final = 4
+TRIM: Final = 5
+"""Give unused memory back."""
+DROP: Final = 6
+"""A shared object is closed."""
 # Worker to runner, on the data channel.
 HELLO: Final = 16
 RETURNED: Final = 17
-RAISED: Final = 18
-STOPPED: Final = 19
-PROGRESS: Final = 20
-TOKEN_RAISED: Final = 21
-RETIRED: Final = 22
+DELIVERED: Final = 18
+"""As RETURNED, and the value is a parcel."""
+RAISED: Final = 19
+STOPPED: Final = 20
+PROGRESS: Final = 21
+TOKEN_RAISED: Final = 22
+RETIRED: Final = 23
+WANT: Final = 24
+"""May the worker take so much more memory? The answer is GRANT."""
+GAVE_UP: Final = 25
+"""The worker gave so much memory back."""
+DROPPED: Final = 26
+"""Nobody looks at a shared object any more."""
+# Either way, on the data channel.
+ENDED: Final = 30
+"""Nobody looks at these segments of your arena any more."""
 # On the control channel, either way.
 CANCEL: Final = 32
 INTERRUPT: Final = 33
@@ -47,6 +62,7 @@ REVOKE: Final = 34
 REVOKED: Final = 35
 TOKEN: Final = 36
 EXIT: Final = 37
+GRANT: Final = 38
 
 
 class ProtocolError(Exception):

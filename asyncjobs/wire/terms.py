@@ -18,6 +18,8 @@ KEYWORDS: Final = 1
 """The arguments are ``(args, kwargs)``, not `args` alone."""
 STARRED: Final = 2
 """In a group of items: each item is a tuple of arguments."""
+PARCEL: Final = 4
+"""Instead of pickled arguments a parcel follows."""
 CELL_SIZE: Final = 16
 """Bytes of the shared cell: the ticket that runs, and in a group the item that runs."""
 
@@ -36,7 +38,15 @@ class Settings(NamedTuple):
     env: dict[str, str]
     preload: tuple[str, ...]
     initializer: bytes | None
-    """Pickled ``(function, args)``."""
+    """``(function, args)``, a parcel whose buffers lie in `shared`."""
+    inward: Descriptor
+    """The memory file of the arena in which arguments arrive."""
+    outward: Descriptor
+    """The same for results."""
+    shared: Descriptor
+    """The same for shared objects."""
+    arena_bytes: int
+    """What all arenas of the runner may hold together."""
 
 
 class Definition(NamedTuple):
