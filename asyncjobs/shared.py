@@ -54,7 +54,8 @@ class Shared(Generic[T_co]):
 
     def __init__(self, value: T_co, held: SharedObject) -> None:
         self._value = value
-        self._held = held
+        self._held: SharedObject | None = held
+        self._nbytes = held.nbytes
         _living[held.number] = self
 
     @property
@@ -65,19 +66,21 @@ class Shared(Generic[T_co]):
     @property
     def nbytes(self) -> int:
         """Bytes of shared memory that it takes."""
-        return self._held.nbytes
+        return self._nbytes
 
     @property
     def is_closed(self) -> bool:
         """Whether no more jobs may take it."""
-        return self._held.is_closed
+        return self._held is None
 
     def close(self) -> None:
         """Let go of the memory, as soon as the jobs that took the handle have ended. On the runner's loop."""
-        self._held.shares.close(self._held)
+        held, self._held = self._held, None
+        if held is not None:
+            held.shares.close(held)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.is_closed:
+        if self._held is None:
             raise ValueError("the shared object is closed; share it again")
         passenger(self._held)
         return _arrive, (self._held.number, self._held.body)
@@ -171,10 +174,8 @@ class Shares:
 
     def close(self, held: SharedObject) -> None:
         """No more jobs may take it."""
-        if held.is_closed:
-            return
         held.is_closed = True
-        self._handles = {key: handle for key, handle in self._handles.items() if handle._held is not held}
+        self._handles = {key: handle for key, handle in self._handles.items() if not handle.is_closed}
         for tell in tuple(self.on_close):
             tell(held)
 

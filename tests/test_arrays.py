@@ -14,6 +14,7 @@ from typing import Any
 import array_jobs as jobs
 import numpy as np
 import pytest
+from doors import new_door
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -37,6 +38,10 @@ async def runner(request: pytest.FixtureRequest) -> AsyncIterator[aj.Runner]:
 
 def ramp(size: int = BIG, start: float = 0.0) -> np.ndarray[Any, Any]:
     return np.arange(start, start + size)
+
+
+def count_mappings() -> int:
+    return len(Path("/proc/self/maps").read_text().splitlines())
 
 
 def memory_of(runner: aj.Runner) -> int:
@@ -199,13 +204,12 @@ def test_arrays_of_every_kind_in_any_structure_arrive_equal_after_a_storm(loop_a
 async def test_memory_does_not_grow_over_many_jobs(runner: aj.Runner) -> None:
     for _ in range(20):
         await runner.run(jobs.same, ramp(BIG // 3))
-    before, descriptors = memory_of(runner), len(os.listdir("/proc/self/fd"))
-    mappings = len(Path("/proc/self/maps").read_text().splitlines())
+    before, descriptors, mappings = memory_of(runner), len(os.listdir("/proc/self/fd")), count_mappings()
     for _ in range(300):
         await runner.run(jobs.same, ramp(BIG // 3))
     assert memory_of(runner) <= before
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert len(Path("/proc/self/maps").read_text().splitlines()) <= mappings + 2
+    assert count_mappings() <= mappings + 2
 
 
 async def test_idle_memory_is_given_back(runner: aj.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +223,7 @@ async def test_idle_memory_is_given_back(runner: aj.Runner, monkeypatch: pytest.
 
 async def test_what_can_never_fit_is_refused_at_submit_with_the_figures() -> None:
     async with aj.Runner(processes=1, arena_bytes=4 * MIB, options={"lane": "process"}) as runner:
-        with pytest.raises(aj.ArenaFull, match="total need .* arena_bytes allows 4194304") as caught:
+        with pytest.raises(aj.ArenaFull, match=r"total need .* arena_bytes allows 4194304") as caught:
             await runner.submit(jobs.total, ramp(MIB))
         assert (caught.value.need >= 8 * MIB, caught.value.used, caught.value.cap) == (True, 0, 4 * MIB)
         with pytest.raises(aj.ArenaFull, match="the result of filled"):
@@ -274,12 +278,12 @@ async def test_queue_bytes_bounds_what_queued_jobs_refer_to() -> None:
 
 
 async def test_the_memory_of_a_killed_worker_comes_back(runner: aj.Runner) -> None:
-    for _ in range(4):
-        job = await runner.submit(jobs.take_and_wait, ramp())
-        await until(lambda: job.state is aj.JobState.RUNNING)
-        os.kill(await _pid_of(runner), signal.SIGKILL)
-        with pytest.raises(aj.WorkerLost):
-            await job
+    async with new_door() as door:
+        for _ in range(4):
+            job = await runner.submit(jobs.take_and_wait, ramp(), door.path)
+            os.kill(await door.arrival(), signal.SIGKILL)
+            with pytest.raises(aj.WorkerLost):
+                await job
     await until(lambda: memory_of(runner) == 0)
 
 
@@ -350,8 +354,8 @@ async def test_jobs_that_were_queued_with_a_handle_are_not_harmed_by_its_close(r
     for job in queued:
         assert await job == ramp().sum()
     assert [await runner.run(jobs.total, other) for other in others] == [ramp(BIG, n).sum() for n in range(3)]
-    sums = set(sum([await runner.run(jobs.kept_sums) for _ in range(8)], []))
-    assert sums == {ramp().sum()}, "what jobs keep of a shared object stays right after its close"
+    sums = [total for _ in range(8) for total in await runner.run(jobs.kept_sums)]
+    assert set(sums) == {ramp().sum()}, "what jobs keep of a shared object stays right after its close"
 
 
 async def test_a_shared_object_of_another_runner_is_refused(runner: aj.Runner) -> None:
