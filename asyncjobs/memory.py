@@ -8,12 +8,50 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from asyncjobs.errors import ArenaFull
 from asyncjobs.processors import ControlGroups, read
 
 SHARE = 0.5
 """Of the memory that is free when the runner opens, where no cap is given."""
+
+
+class Tally(NamedTuple):
+    """What the arenas of one worker hold, and have done."""
+
+    segments: int = 0
+    in_use: int = 0
+    recycled: int = 0
+    retired: int = 0
+    inlined: int = 0
+
+    def plus(self, other: Tally) -> Tally:
+        """The sum of both."""
+        return Tally(*map(sum, zip(self, other, strict=True)))
+
+
+class MemoryStats(NamedTuple):
+    """A runner's shared memory at one moment; sizes in bytes, counts since it opened."""
+
+    cap: int = 0
+    """`arena_bytes`: more is never used."""
+    nbytes: int = 0
+    """In use or kept for the next job. Near `cap`: jobs wait for room."""
+    in_use: int = 0
+    """Of arguments that jobs hold and results that the program holds."""
+    segments: int = 0
+    """Ranges of memory that there are, free ones included."""
+    recycled: int = 0
+    """How often data went into a range that had its memory already. Far below the jobs: sizes vary much."""
+    retired: int = 0
+    """How often a free range's memory was given back to the system."""
+    inlined: int = 0
+    """How often there was no room, and data went through a socket instead. Above 0: raise `arena_bytes`."""
+    shared: int = 0
+    """Handles of shared objects that are open."""
+    shared_nbytes: int = 0
+    """What shared objects take."""
 
 
 class Memory:
@@ -24,6 +62,10 @@ class Memory:
         self.used: int = 0
         self.room_makers: list[Callable[[], None]] = []
         """Called before a request is refused: whoever can give unused memory back."""
+        self.tallies: set[Callable[[], Tally]] = set()
+        """Of the workers that there are."""
+        self.past: Tally = Tally()
+        """Of those that are gone."""
 
     def allow(self, nbytes: int) -> bool:
         """Take `nbytes` from the budget, if they are there."""
@@ -37,6 +79,14 @@ class Memory:
     def gave_up(self, nbytes: int) -> None:
         """Put them back."""
         self.used -= nbytes
+
+    def stats(self, shared: int, shared_nbytes: int) -> MemoryStats:
+        """The figures of this moment."""
+        whole = self.past
+        for tally in self.tallies:
+            whole = whole.plus(tally())
+        segments, in_use, recycled, retired, inlined = whole
+        return MemoryStats(self.cap, self.used, in_use, segments, recycled, retired, inlined, shared, shared_nbytes)
 
     def check(self, what: str, nbytes: int) -> None:
         """Raise if `nbytes` can never fit.

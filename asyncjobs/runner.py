@@ -304,6 +304,7 @@ class Runner(Submitter):
             [dispatcher.stats(seconds) for dispatcher in dispatchers],
             open_seconds=seconds,
             loop_lag=engine.watchdog.lags() if engine.watchdog else Percentiles(0, 0.0, 0.0, 0.0, 0.0, 0.0),
+            memory=engine.memory.stats(engine.shares.count, engine.shares.nbytes),
             spans=[span for dispatcher in dispatchers for span in dispatcher.spans()],
         )
 

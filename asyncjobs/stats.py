@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from asyncjobs.memory import MemoryStats
+
 # Eight buckets to the octave: a percentile is right to about 5 %.
 _PER_OCTAVE = 8
 # 2**-24 s = 60 ns is the shortest time told apart, 2**40 s the longest.
@@ -145,6 +147,8 @@ class Stats(NamedTuple):
     """How long the runner has been open."""
     loop_lag: Percentiles
     """How late the loop answered the watchdog; above 0.25 s something blocks it."""
+    memory: MemoryStats
+    """Shared memory for large data."""
     spans: tuple[Span, ...]
     """The newest finished jobs, oldest first, at most the runner's `history`."""
 
@@ -242,7 +246,14 @@ class Ledger:
         )
 
 
-def total(lanes: Iterable[LaneStats], *, open_seconds: float, loop_lag: Percentiles, spans: Iterable[Span]) -> Stats:
+def total(
+    lanes: Iterable[LaneStats],
+    *,
+    open_seconds: float,
+    loop_lag: Percentiles,
+    memory: MemoryStats = MemoryStats(),  # noqa: B008 - a tuple
+    spans: Iterable[Span],
+) -> Stats:
     """Add the lanes up into one snapshot."""
     by_name = {lane.lane: lane for lane in lanes}
 
@@ -261,5 +272,6 @@ def total(lanes: Iterable[LaneStats], *, open_seconds: float, loop_lag: Percenti
         crashes=summed("crashes"),
         open_seconds=open_seconds,
         loop_lag=loop_lag,
+        memory=memory,
         spans=tuple(sorted(spans, key=lambda span: span.ended_at)),
     )

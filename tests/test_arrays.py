@@ -212,12 +212,28 @@ async def test_memory_does_not_grow_over_many_jobs(runner: aj.Runner) -> None:
     assert count_mappings() <= mappings + 2
 
 
+async def test_the_figures_show_what_the_arenas_hold_and_do() -> None:
+    async with aj.Runner(processes=1, arena_bytes=64 * MIB, options={"lane": "process"}) as runner:
+        assert runner.stats().memory == (64 * MIB, *[0] * 8)
+        for _ in range(5):
+            await runner.run(jobs.same, ramp(BIG // 3))
+        held = await runner.run(jobs.same, ramp(BIG // 3))
+        with runner.share(ramp()):
+            figures = runner.stats().memory
+            assert (figures.shared, figures.shared_nbytes >= ramp().nbytes) == (1, True)
+        assert 2 <= figures.segments <= 4
+        assert figures.recycled >= 6
+        assert held.nbytes <= figures.in_use <= figures.nbytes <= figures.cap
+        assert figures.inlined == 0
+
+
 async def test_idle_memory_is_given_back(runner: aj.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freight, "IDLE", 0.05)
     for _ in range(3):
         await runner.run(jobs.same, ramp())
     assert memory_of(runner) > 0
     await until(lambda: memory_of(runner) == 0)
+    assert runner.stats().memory.retired > 0
     assert await runner.run(jobs.total, ramp()) == ramp().sum()
 
 

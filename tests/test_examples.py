@@ -20,6 +20,11 @@ PROMISES = {
         r"same weight in the end: +True",
         r"(?:uploaded step \d+: loss \d\.\d+\n){4}",
     ),
+    "big_arrays": (
+        r"16 tiles of an image of \(512, 512, 3\), 6 MiB in memory once",
+        r"shared: 6 MiB, sent through sockets instead: 0",
+        r"the same as the whole image filtered at once: True",
+    ),
     "coordinator": tuple(
         rf"{lane}: all stopped, because worker 3 has made 20 steps; steps of each: \[\d+(, \d+){{4}}\]"
         for lane in ("loop", "thread", "process")

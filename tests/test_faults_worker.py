@@ -40,6 +40,7 @@ from doors import (
 )
 
 import asyncjobs as aj
+from asyncjobs.lanes import wear
 from asyncjobs.wire import frames
 
 LANES = ("loop", "thread", "process")
@@ -977,7 +978,8 @@ async def test_F26_a_job_that_leaves_an_exit_hook_costs_the_worker(runner: aj.Ru
         assert await process(runner).run(jobs.pid) not in (dirty, neighbour)
 
 
-async def test_F26_memory_that_a_job_leaks_goes_with_the_worker() -> None:
+async def test_F26_memory_that_a_job_leaks_goes_with_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wear, "RSS_INTERVAL", 3600.0)  # else a slow machine may catch the job while it runs
     lane = aj.ProcessLane(2, max_rss=60 * 2**20)
     async with aj.Runner(lanes={"process": lane}) as runner, common_outcome(runner) as neighbour:
         await process(runner).run(jobs.leak_memory, 2**20)

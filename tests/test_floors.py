@@ -47,7 +47,21 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 # Imported inside the function that needs them, so that the rest works without.
 OPTIONAL = frozenset(
-    {"aiomultiprocess", "joblib", "loky", "numpy", "pebble", "plotly", "rich", "tqdm", "typer", "uvloop"}
+    {
+        "aiomultiprocess",
+        "distributed",
+        "joblib",
+        "loky",
+        "numpy",
+        "pebble",
+        "plotly",
+        "ray",
+        "rich",
+        "torch",
+        "tqdm",
+        "typer",
+        "uvloop",
+    }
 )
 # Parts of the standard library that not every system has.
 NOT_EVERYWHERE = frozenset({"fcntl", "resource", "termios"})

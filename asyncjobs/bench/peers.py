@@ -53,7 +53,7 @@ def context() -> BaseContext:
 
 def one_by_one(workers: int) -> list[Contestant]:
     """Who takes many single jobs and gives each one's result."""
-    return _present(
+    return present(
         ("ProcessPoolExecutor.submit", "", lambda: executor_submit(workers)),
         ("multiprocessing.Pool.apply_async", "", lambda: pool_apply(workers)),
         ("pebble", "pebble", lambda: pebble_schedule(workers)),
@@ -64,7 +64,7 @@ def one_by_one(workers: int) -> list[Contestant]:
 
 def process_calls(workers: int) -> list[Contestant]:
     """Who runs one call in another process while nothing else runs."""
-    return _present(
+    return present(
         ("ProcessPoolExecutor.submit", "", lambda: executor_submit(workers)),
         ("multiprocessing.Pool.apply_async", "", lambda: pool_apply(workers)),
         ("loky", "loky", lambda: loky_submit(workers)),
@@ -74,7 +74,7 @@ def process_calls(workers: int) -> list[Contestant]:
 
 def maps(workers: int) -> list[Contestant]:
     """Who maps a tiny function over many items."""
-    return _present(
+    return present(
         ("multiprocessing.Pool.map", "", lambda: pool_map(workers)),
         ("ProcessPoolExecutor.map", "", lambda: executor_map(workers)),
         ("joblib", "joblib", lambda: joblib_map(workers)),
@@ -83,7 +83,7 @@ def maps(workers: int) -> list[Contestant]:
 
 def thread_calls() -> list[Contestant]:
     """Who runs one call in a thread while nothing else runs."""
-    return _present(
+    return present(
         ("asyncio.to_thread", "", asyncio_to_thread),
         ("anyio.to_thread", "anyio", anyio_to_thread),
     )
@@ -91,10 +91,11 @@ def thread_calls() -> list[Contestant]:
 
 def coroutines() -> list[Contestant]:
     """Who runs many coroutines on the loop."""
-    return _present(("asyncio.create_task", "", bare_tasks))
+    return present(("asyncio.create_task", "", bare_tasks))
 
 
-def _present(*peers: tuple[str, str, Open]) -> list[Contestant]:
+def present(*peers: tuple[str, str, Open]) -> list[Contestant]:
+    """The contestants that are installed: name, distribution (empty: the standard library), how to start."""
     python = f"Python {platform.python_version()}"
     return [
         Contestant(name, version(package) if package else python, start)

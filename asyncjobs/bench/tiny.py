@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 
 def echo(value: int) -> int:
@@ -24,3 +25,16 @@ def process_id(_value: int) -> int:
 def hold(seconds: float) -> None:
     """Keep one worker busy, so that what is queued behind it stays queued."""
     time.sleep(seconds)
+
+
+def first(array: Any) -> float:
+    """One number of an array."""
+    return float(array[0])
+
+
+def busy_first(array: Any) -> float:
+    """The same after 2 ms of work."""
+    until = time.perf_counter() + 0.002
+    while time.perf_counter() < until:
+        continue
+    return float(array[0])

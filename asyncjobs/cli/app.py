@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 import asyncjobs
+from asyncjobs.bench import arrays as bench_arrays
 from asyncjobs.bench import jobs as bench_jobs
 from asyncjobs.bench import parzen as bench_parzen
 from asyncjobs.cli import doctor as judge
@@ -61,6 +62,12 @@ def demo(
 def jobs_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
     """What a job costs: submitting, latency, maps, memory."""
     bench_jobs.main(json_path, html_path, quick)
+
+
+@bench.command("arrays")
+def arrays_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
+    """What a large array costs on its way to a job and back."""
+    bench_arrays.main(json_path, html_path, quick)
 
 
 @bench.command("parzen")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-from asyncjobs.memory import Memory
+from asyncjobs.memory import Memory, Tally
 from asyncjobs.spawning import Descriptor
 from asyncjobs.wire import frames, parcel
 from asyncjobs.wire.arena import PAGE, Arena, Reader, memory_file
@@ -39,6 +39,7 @@ class Freight:
         self._hears = False
         self._copying = False
         self._is_closed = False
+        memory.tallies.add(self.tally)
         self._used_at = 0.0
         self._idle_check: asyncio.TimerHandle | None = None
 
@@ -130,12 +131,21 @@ class Freight:
         """Bytes of memory in both arenas."""
         return self.arguments.committed + self.granted
 
+    def tally(self) -> Tally:
+        """What the arenas hold, and have done."""
+        arguments, results = self.arguments, self.results
+        in_use = arguments.in_use + _pages(results.held())
+        recycled = arguments.recycled + results.recycled
+        return Tally(arguments.segments + results.segments, in_use, recycled, arguments.retired, self.inlined)
+
     def close(self) -> None:
         """The worker is gone: give back everything but the results that somebody holds."""
         if self._is_closed:
             return
         self._look()
         self._is_closed = True
+        self._memory.tallies.discard(self.tally)
+        self._memory.past = self._memory.past.plus(self.tally()._replace(segments=0, in_use=0))
         if self._idle_check is not None:
             self._idle_check.cancel()
         held = self.results.held()

@@ -39,6 +39,7 @@ THREAD_CAPS = (
 )
 """What numerical libraries read to choose their number of threads."""
 DESCRIPTORS_PER_SLOT = 20
+"""Sockets, pipes, memory files; each mapping holds one more, and there are few."""
 
 
 class ProcessLane:

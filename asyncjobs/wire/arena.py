@@ -26,6 +26,8 @@ SMALLEST: Final = 64 * 1024
 FIRST_WINDOW: Final = 4 * 1024 * 1024
 LARGEST_WINDOW: Final = 1024 * 1024 * 1024
 ALIGNMENT: Final = max(PAGE, mmap.ALLOCATIONGRANULARITY)
+WORTH_LOOKING: Final = 256
+"""Pages from which on it is asked which of them were written to."""
 _CAN_REMOVE = hasattr(mmap, "MADV_REMOVE")
 
 
@@ -225,6 +227,40 @@ class _Lease(weakref.ref[ctypes.Array[ctypes.c_ubyte]]):
     nbytes: int
 
 
+class _PageMap:
+    """What the kernel says of this process's pages. To drop them unseen costs a fault for each
+    when they are read again: 5 ms for 64 MiB, where this look costs 0.3 ms."""
+
+    # The upper byte of a page's entry: 0x80 it is here, 0x40 swapped out, 0x20 it is the file's
+    # own page and no copy, 0x01 nobody else has it mapped.
+    _UNCHANGED: Final = b"\x00\xa0\xa1"
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+
+    def are_changed(self, window: mmap.mmap, start: int, pages: int) -> bool:
+        """Whether any of `pages` pages of a private mapping was written to; True if that cannot be known."""
+        if self._number is None:
+            self._number = self._open()
+        return self._number < 0 or self._look(window, start, pages)
+
+    def _look(self, window: mmap.mmap, start: int, pages: int) -> bool:
+        assert self._number is not None
+        address = ctypes.addressof(ctypes.c_ubyte.from_buffer(window, start))
+        entries = os.pread(self._number, pages * 8, address // PAGE * 8)
+        return len(entries) != pages * 8 or bool(entries[7::8].translate(None, self._UNCHANGED))
+
+    def _open(self) -> int:
+        try:
+            self._number = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+        # Not every system that has the file fills it in.
+        page = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page[0] = 1
+        return self._number if self._look(page, 0, 1) else -1
+
+
 class Reader:
     """The reading end.
 
@@ -240,6 +276,15 @@ class Reader:
         self._leases: dict[int, _Lease] = {}
         self._ended: deque[tuple[int, int]] = deque()
         self._types: dict[int, type[ctypes.Array[ctypes.c_ubyte]]] = {}
+        self._pages = _PageMap()
+        self._seen: set[int] = set()
+        self.recycled: int = 0
+        """How often a segment was looked at that had been looked at before."""
+
+    @property
+    def segments(self) -> int:
+        """How many different ones were looked at."""
+        return len(self._seen)
 
     def held(self) -> list[tuple[int, int]]:
         """The segments that views hold, and how large these are."""
@@ -272,6 +317,10 @@ class Reader:
         lease = _Lease(array, self._end)
         lease.at, lease.nbytes = ref.at, ref.nbytes
         self._leases[id(lease)] = lease
+        if ref.at in self._seen:
+            self.recycled += 1
+        else:
+            self._seen.add(ref.at)
         return memoryview(array).cast("B")[: ref.nbytes]
 
     def _map(self, ref: Ref) -> mmap.mmap:
@@ -310,7 +359,9 @@ class Reader:
         """Drop the private copies of pages that were written to, or the next reader would see them."""
         for start, window in self._windows.items():
             if start <= at < start + len(window) and hasattr(window, "madvise"):
-                window.madvise(mmap.MADV_DONTNEED, at - start, -(-nbytes // PAGE) * PAGE)
+                pages = -(-nbytes // PAGE)
+                if pages < WORTH_LOOKING or self._pages.are_changed(window, at - start, pages):
+                    window.madvise(mmap.MADV_DONTNEED, at - start, pages * PAGE)
 
     def retire(self) -> None:
         """The writer is gone: give back all memory that no view holds."""

@@ -18,6 +18,7 @@ import cloudpickle
 
 from asyncjobs.errors import NotSendable
 from asyncjobs.token import travelling
+from asyncjobs.wire import tensors
 from asyncjobs.wire.parcel import LARGE, Parcel
 
 PROTOCOL = 5
@@ -82,8 +83,11 @@ def encode_arguments(fn: object, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 def _by_name(value: object) -> tuple[bytes, list[memoryview]]:
     """C pickle and what it leaves out, or `_NEEDS_MORE`: passengers, lambdas, or truly not sendable."""
     buffers: list[memoryview] = []
+    leave_out = partial(_leave_out, buffers)
     try:
-        return _dumps(value, PROTOCOL, buffer_callback=partial(_leave_out, buffers)), buffers
+        if tensors.is_needed():
+            return tensors.dumps(value, leave_out), buffers
+        return _dumps(value, PROTOCOL, buffer_callback=leave_out), buffers
     except Exception:
         return _NEEDS_MORE, []
 
