@@ -10,7 +10,7 @@ import itertools
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncjobs.memory import Memory, arena_full
 from asyncjobs.spawning import Descriptor
@@ -62,6 +62,11 @@ class Shared(Generic[T_co]):
     def value(self) -> T_co:
         """The object, here."""
         return self._value
+
+    @property
+    def argument(self) -> T_co:
+        """The handle itself, which type checkers take for the object: it is what the job gets."""
+        return cast(T_co, self)
 
     @property
     def nbytes(self) -> int:

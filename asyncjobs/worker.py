@@ -147,7 +147,7 @@ class Worker:
                 elif kind == frames.DEFINE:
                     self._definitions[ticket] = (Definition(*codec.loads(body)), [])
                 elif kind == frames.FORGET:
-                    self._definitions.pop(ticket, None)
+                    self._forget(ticket)
                 else:
                     self._hold.hear(kind, ticket, body)
             if self._hold.has_ended:
@@ -155,10 +155,17 @@ class Worker:
         self._send(frames.RETIRED, 0, b"")
         threading.Event().wait()  # the runner has the last word: EXIT, or the end of the channel
 
+    def _forget(self, function: int) -> None:
+        definition, resolved = self._definitions.pop(function, (None, ()))
+        if definition is not None and definition.reference.is_parcel and not resolved:
+            self._hold.refuse(memoryview(definition.reference.by_value or b""))
+
     def _take(self, kind: int, ticket: int, body: memoryview) -> None:
         with self._lock:
             if ticket in self._revoked:
                 self._revoked.discard(ticket)
+                if CALL_HEAD.unpack_from(body)[3] & PARCEL:
+                    self._hold.refuse(body[CALL_HEAD.size :])
                 return
             self._claimed = ticket
             self._cell[1] = 0

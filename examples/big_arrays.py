@@ -39,7 +39,7 @@ async def main() -> None:
     result = np.empty_like(image)
     async with aj.Runner(processes=2) as runner, runner.share(image) as shared:
         jobs = runner.options(lane="process")
-        tiles = [await jobs.submit(blurred_tile, shared, corner) for corner in corners]
+        tiles = [await jobs.submit(blurred_tile, shared.argument, corner) for corner in corners]
         for (row, column), tile in zip(corners, tiles, strict=True):
             result[row : row + TILE, column : column + TILE] = await tile
         memory = runner.stats().memory

@@ -290,6 +290,15 @@ async def test_queue_bytes_bounds_what_queued_jobs_refer_to() -> None:
             assert await job == 0.0
 
 
+async def test_arguments_of_calls_that_were_taken_back_leave_nothing(runner: aj.Runner) -> None:
+    for _ in range(5):
+        await runner.run(jobs.nap, 0.0, ramp(BIG // 30))  # so that more than one goes into a window
+    naps = [await runner.submit(jobs.nap, 0.05 if n % 7 == 0 else 0.0, ramp(BIG // 30)) for n in range(60)]
+    for nap in naps:
+        await nap
+    await until(lambda: runner.stats().memory.in_use == 0)
+
+
 # --- faults -----------------------------------------------------------------------------
 
 

@@ -45,6 +45,14 @@ def memory_file(name: str, nbytes: int = 0) -> Descriptor:
     return Descriptor(number)
 
 
+def _must_reserve(number: int) -> bool:
+    """Whether the file is one on a file system: where that is full, to touch it would be SIGBUS."""
+    try:
+        return not os.readlink(f"/proc/self/fd/{number}").startswith("/memfd:")
+    except OSError:
+        return hasattr(os, "posix_fallocate")
+
+
 class Ref(NamedTuple):
     """Where in the file a buffer lies: in which window (a range that is mapped as one), and where in it."""
 
@@ -100,6 +108,7 @@ class Arena:
 
     def __init__(self, file: Descriptor, allow: Callable[[int], bool], gave_up: Callable[[int], None]) -> None:
         self._file = file
+        self._reserves = _must_reserve(file.number)
         self._allow = allow
         self._gave_up = gave_up
         self._windows: list[_Window] = []
@@ -140,8 +149,18 @@ class Arena:
             return True
         if not self._allow(fresh) and not (self.trim() and self._allow(fresh)):
             return False
+        if self._reserves and not self._reserve(segment.at + segment.committed, fresh):
+            self._gave_up(fresh)
+            return False
         segment.committed = needed
         self.committed += fresh
+        return True
+
+    def _reserve(self, start: int, nbytes: int) -> bool:
+        try:
+            os.posix_fallocate(self._file.number, start, nbytes)
+        except OSError:
+            return False
         return True
 
     def _carve(self, size: int) -> Segment | None:

@@ -47,6 +47,11 @@ class Hold:
         stream, buffers = parcel.unpack(body, self._in)
         return codec.loads(stream, buffers=buffers)
 
+    def refuse(self, body: memoryview) -> None:
+        """Nobody will look at this parcel."""
+        parcel.refuse(body, self._in)
+        self.has_ended = True
+
     def load_shared(self, body: memoryview) -> Any:
         """The same for one that lies among the shared objects, and is for this worker alone."""
         stream, buffers = parcel.unpack(body, self._shared)
