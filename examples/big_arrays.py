@@ -29,7 +29,7 @@ def blurred_tile(image: Image, corner: Corner) -> Image:
     row, column = corner
     top, left = max(0, row - BORDER), max(0, column - BORDER)
     piece = image[top : row + TILE + BORDER, left : column + TILE + BORDER]
-    whole = filters.gaussian(piece, SIGMA, channel_axis=-1, truncate=BORDER / SIGMA)
+    whole: Image = filters.gaussian(piece, SIGMA, channel_axis=-1, truncate=BORDER / SIGMA)
     return whole[row - top : row - top + TILE, column - left : column - left + TILE]
 
 

@@ -136,7 +136,7 @@ class Freight:
         arguments, results = self.arguments, self.results
         in_use = arguments.in_use + _pages(results.held())
         recycled = arguments.recycled + results.recycled
-        return Tally(arguments.segments + results.segments, in_use, recycled, arguments.retired, self.inlined)
+        return Tally(arguments.segments + results.segments, in_use, recycled, arguments.retired, self.inlined + results.inlined)
 
     def close(self) -> None:
         """The worker is gone: give back everything but the results that somebody holds."""

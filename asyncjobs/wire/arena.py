@@ -299,6 +299,8 @@ class Reader:
         self._seen: set[int] = set()
         self.recycled: int = 0
         """How often a segment was looked at that had been looked at before."""
+        self.inlined: int = 0
+        """Parcels that came in one piece, for there was no room. Counted by whoever unpacks."""
 
     @property
     def segments(self) -> int:

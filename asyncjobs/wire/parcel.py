@@ -100,6 +100,7 @@ def unpack(body: memoryview, reader: Reader) -> tuple[memoryview, list[memoryvie
     views = iter(reader.views([ref for ref in refs if ref.window != _INLINE]))
     stream, rest = body[start : start + length], body[start + length :]
     buffers: list[memoryview | bytearray] = []
+    reader.inlined += any(ref.window == _INLINE for ref in refs)
     for ref in refs:
         if ref.window == _INLINE:
             # Its own copy: the frame's memory is used again.
