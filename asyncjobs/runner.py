@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Unpack
 
 import anyio
 
-from asyncjobs.engine.dispatcher import Dispatcher, Limits
+from asyncjobs.engine.dispatcher import Limits
 from asyncjobs.engine.engine import Engine
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.events import Subscription
@@ -29,11 +29,12 @@ from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import OptionFields, check_count, is_count, is_number, make_options
+from asyncjobs.options import OptionFields, check_count, is_number, make_options
 from asyncjobs.report import figures
 from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
 from asyncjobs.stats import Percentiles, Stats, total
+from asyncjobs.steering import LaneHandle
 from asyncjobs.submitter import Submitter
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
@@ -270,9 +271,11 @@ class Runner(Submitter):
         Raises:
             ArenaFull: there is no room for it.
             NotSendable: it does not pickle.
+            RunnerClosed: the runner is closed.
+            WrongLoop: called from another event loop or thread.
         """
         engine = self._engine
-        engine.check_loop()
+        engine.check_open()
         return engine.shares.share(value, codec.encode_shared(value))
 
     def jobs(self) -> list[Job[Any]]:
@@ -280,18 +283,24 @@ class Runner(Submitter):
         return list(self._engine.live.values())
 
     def cancel_all(self, reason: str = "cancelled") -> int:
-        """Ask every job to stop; how many there were."""
-        return self._engine.cancel_all(StopReason("cancel", reason))
+        """Ask every job to stop; how many there were.
+
+        Raises:
+            WrongLoop: called from another event loop or thread.
+        """
+        engine = self._engine
+        engine.check_loop()
+        return engine.cancel_all(StopReason("cancel", reason))
 
     async def join(self) -> None:
         """Wait until everything submitted so far has ended, however it ended."""
         for job in self.jobs():
             await job.wait()
 
-    def lane(self, name: str) -> Dispatcher:
+    def lane(self, name: str) -> LaneHandle:
         """One lane, to `pause()`, `resume()` or `resize(n)` it."""
         check_lane(name, self._lanes)
-        return self._engine.dispatchers[name]
+        return LaneHandle(self._engine, self._engine.dispatchers[name])
 
     # --- figures ------------------------------------------------------------------------
 
@@ -315,10 +324,15 @@ class Runner(Submitter):
         """What happens to jobs from now on, as an async iterator of `JobEvent`.
 
         A subscriber that falls behind loses the oldest of `size` events; `dropped` counts.
+
+        Raises:
+            RunnerClosed: the runner is closed.
+            WrongLoop: called from another event loop or thread.
         """
-        if not is_count(size, 1):
-            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
-        return self._engine.bus.subscribe(size)
+        check_count("size", size, 1)
+        engine = self._engine
+        engine.check_open()
+        return engine.bus.subscribe(size)
 
     def _suspects(self) -> str | None:
         """For the watchdog: what may hold the loop up; None while we do so ourselves."""

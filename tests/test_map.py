@@ -175,7 +175,7 @@ async def test_f55_without_a_look_ahead_given_the_lane_bounds_it(runner: Runner,
     async with runner.options(lane=lane).map(SQUARE[lane], taken) as values:
         await anext(values)
         await runner.join()
-        assert taken.count <= 3 * runner.lane(lane).lane.size() + 2
+        assert taken.count <= 3 * runner._lanes[lane].size() + 2
 
 
 async def test_f55_a_short_queue_bounds_the_map_as_well_and_it_goes_on() -> None:

@@ -958,6 +958,73 @@ async def test_a_lane_grows_and_shrinks_while_it_works(lane: str) -> None:
         assert runner.stats().lanes[lane].places == 1
 
 
+STEERING = {
+    "pause": lambda runner, lane: runner.lane(lane).pause(),
+    "resume": lambda runner, lane: runner.lane(lane).resume(),
+    "resize": lambda runner, lane: runner.lane(lane).resize(3),
+}
+ELSEWHERE = {
+    **STEERING,
+    "events": lambda runner, _: runner.events(),
+    "share": lambda runner, _: runner.share([1]),
+}
+
+
+@each_lane
+@pytest.mark.parametrize("steer", STEERING.values(), ids=STEERING)
+async def test_a_lane_is_not_steered_from_a_thread(runner: Runner, lane: str, steer: Any) -> None:
+    runner.lane(lane).pause()
+    job = await runner.options(lane=lane).submit(ECHO[lane], 1)
+    with pytest.raises(aj.WrongLoop, match="a thread or process without its event loop"):
+        await asyncio.to_thread(steer, runner, lane)
+    assert job.state is JobState.QUEUED
+    runner.lane(lane).resume()
+    assert await job == 1
+
+
+async def test_events_shares_cancels_and_maps_are_refused_in_a_thread_and_on_another_loop(runner: Runner) -> None:
+    async def collect() -> None:
+        await runner.map(jobs.square, [1]).collect()
+
+    async def iterate() -> None:
+        async for _ in runner.map(jobs.square, [1]):
+            pass
+
+    calls = [lambda: ELSEWHERE["events"](runner, ""), lambda: ELSEWHERE["share"](runner, ""), runner.cancel_all]
+    calls += [lambda: asyncio.run(collect()), lambda: asyncio.run(iterate())]
+    for call in calls:
+        with pytest.raises(aj.WrongLoop):
+            await asyncio.to_thread(call)
+    await still_works(runner)
+
+
+@pytest.mark.parametrize("call", ELSEWHERE.values(), ids=ELSEWHERE)
+async def test_what_comes_after_the_close_is_refused_as_such(call: Any) -> None:
+    async with Runner() as runner:
+        await runner.run(len, "")
+    for lane in LANES:
+        with pytest.raises(aj.RunnerClosed, match="the runner is closed"):
+            call(runner, lane)
+    assert runner.cancel_all() == 0
+
+
+@each_lane
+async def test_a_lane_shows_what_it_is_and_nothing_of_the_engine(lane: str) -> None:
+    async with Runner(processes=2, threads=2, coroutines=2) as runner:
+        handle = runner.lane(lane)
+        assert [name for name in dir(handle) if not name.startswith("_")] == ["name", "pause", "resize", "resume"]
+        assert handle.name == lane
+        job, go = await held(runner, lane)
+        assert repr(handle) == f"<LaneHandle {lane!r} open: 1 of 2 places busy, 0 queued>"
+        handle.pause()
+        waiting = await runner.options(lane=lane).submit(ECHO[lane], 1)
+        assert repr(handle) == f"<LaneHandle {lane!r} paused: 1 of 2 places busy, 1 queued>"
+        handle.resume()
+        go.cancel()
+        await aj.gather([job, waiting])
+    assert repr(handle) == f"<LaneHandle {lane!r} closed: 0 of 2 places busy, 0 queued>"
+
+
 async def test_events_tell_each_move_in_order(runner: Runner) -> None:
     for lane in LANES:
         with runner.events() as events:
