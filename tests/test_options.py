@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -234,6 +235,13 @@ def test_an_unknown_lane_is_named_with_the_lanes_there_are() -> None:
     ("make", "message"),
     [
         (lambda: LoopLane(0), "size=0 "),
+        (lambda: LoopLane(None), "size=None "),  # type: ignore[arg-type]
+        (lambda: ThreadLane(None), "size=None "),  # type: ignore[arg-type]
+        (lambda: asyncjobs.ExecutorLane(ThreadPoolExecutor(), 0), "size=0 "),
+        (lambda: LoopLane(1).resize(0), "size=0 "),
+        (lambda: ThreadLane(1).resize(True), "size=True "),
+        (lambda: asyncjobs.ExecutorLane(ThreadPoolExecutor(), 1).resize(1.5), "size=1.5 "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1).resize(None), "size=None "),  # type: ignore[arg-type]
         (lambda: ThreadLane(-1), "size=-1 "),
         (lambda: ThreadLane(2, max_abandoned=-1), "max_abandoned=-1 "),
         (lambda: ProcessLane(0), "workers=0 "),
@@ -242,6 +250,12 @@ def test_an_unknown_lane_is_named_with_the_lanes_there_are() -> None:
         (lambda: ProcessLane(1, start_method="fork"), "start_method='fork' "),
         (lambda: ProcessLane(1, output="loud"), "output='loud' "),
         (lambda: ProcessLane(1, preload="numpy"), "preload='numpy' "),
+        (lambda: ProcessLane(1, preload=3), "preload=3 "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1, preload=[3]), "preload=[3] "),  # type: ignore[list-item]
+        (lambda: ProcessLane(1, preload=["numpy", ""]), "preload=['numpy', ''] "),
+        (lambda: ProcessLane(1, initargs=3), "initargs=3 "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1, initargs="ab"), "initargs='ab' "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1, env=[1]), "env=[1] "),  # type: ignore[arg-type]
         (lambda: ProcessLane(1, initializer=3), "initializer=3 "),  # type: ignore[arg-type]
         (lambda: asyncjobs.ExecutorLane(3), "executor=3 "),  # type: ignore[arg-type]
     ],
