@@ -29,7 +29,7 @@ from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import OptionFields, check_count, is_number, make_options
+from asyncjobs.options import JobOptions, OptionFields, check_count, is_number, make_options
 from asyncjobs.report import figures
 from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
@@ -103,6 +103,8 @@ class Runner(Submitter):
             raise ValueError(f"drain_timeout={drain_timeout!r} is not allowed; allowed: None, or seconds from 0")
         if watchdog is not None and not (is_number(watchdog) and watchdog > 0):
             raise ValueError(f"watchdog={watchdog!r} is not allowed; allowed: None, or seconds above 0")
+        for name, mapping in (("lanes", lanes), ("options", options), ("lane_options", lane_options)):
+            _check_mapping(name, mapping)
         super().__init__(self, NOTHING_GIVEN)
         self._defaults = make_options(options or {})
         self._lanes: dict[str, Lane] = {
@@ -112,9 +114,9 @@ class Runner(Submitter):
             **(lanes or {}),
         }
         _check_lanes(self._lanes)
-        self._lane_options = {name: make_options(values) for name, values in (lane_options or {}).items()}
-        for name in self._lane_options:
-            check_lane(name, self._lanes)
+        self._lane_options = {
+            name: _options_of_lane(name, values, self._lanes) for name, values in (lane_options or {}).items()
+        }
         if isinstance(self._defaults.lane, str):
             check_lane(self._defaults.lane, self._lanes)
         self._limits = Limits(queue_size, queue_bytes, history, arena_bytes)
@@ -354,8 +356,26 @@ def _check_lanes(lanes: Mapping[str, Lane]) -> None:
     for name, lane in lanes.items():
         if not (isinstance(name, str) and name):
             raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
-        if not hasattr(lane, "capabilities"):
+        if not hasattr(lane, "capabilities") or isinstance(lane, type):
             raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
+
+
+def _check_mapping(name: str, value: object) -> None:
+    if not (value is None or isinstance(value, Mapping)):
+        raise TypeError(f"{name}={value!r} is not allowed; allowed: None, or a mapping such as a dict")
+
+
+def _options_of_lane(name: str, values: OptionFields, lanes: Mapping[str, Lane]) -> JobOptions:
+    """Default options of one lane's jobs; refuses those that could never take effect there."""
+    check_lane(name, lanes)
+    what = f"lane_options={{{name!r}: {values!r}}}"
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{what} is not allowed; allowed: a mapping of options to their values")
+    options = make_options(values)
+    barred = lanes[name].capabilities.unsupported | {"lane"}
+    if barred & set(options.given()):
+        raise ValueError(f"{what} is not allowed; allowed: options other than {', '.join(sorted(barred))}")
+    return options
 
 
 @atexit.register

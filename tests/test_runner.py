@@ -178,11 +178,12 @@ async def test_an_async_generator_function_is_refused_at_the_call(runner: Runner
 
 @pytest.mark.parametrize("lane", ["thread", "process"])
 async def test_a_plain_function_that_returns_an_awaitable_fails_and_is_told_why(runner: Runner, lane: str) -> None:
-    job = await runner.options(lane=lane).submit(lambda: jobs.aecho(1))
-    with pytest.raises(Exception, match="awaitable") as caught:
+    job = await runner.options(lane=lane, name="begin").submit(lambda: jobs.aecho(1))
+    with pytest.raises(TypeError, match=r"^begin is a plain function that returned an awaitable \(coroutine\): make"):
         await job
-    assert "async def" in str(caught.value)
     assert job.state is JobState.FAILED
+    with pytest.raises(TypeError, match=r"^begin is a plain function that returned an awaitable"):
+        await runner.options(lane=lane, name="begin").map(lambda n: jobs.aecho(n), [1, 2]).collect()
     await still_works(runner, lane)
 
 
@@ -384,6 +385,28 @@ async def test_what_cannot_be_sent_to_a_process_raises_at_submit_and_names_the_a
     assert caught.value.argument == "argument 1['deep'][0] of echo"
     assert runner.jobs() == []
     await still_works(runner, "process")
+
+
+# --- the program ------------------------------------------------------------------------
+
+
+def test_run_says_what_to_do_with_a_function() -> None:
+    async def begin() -> None: ...
+
+    with pytest.raises(TypeError) as caught:
+        aj.run(begin)  # type: ignore[arg-type]
+    assert str(caught.value) == f"main={begin!r} is not allowed; allowed: a coroutine; call it: run(begin())"
+    with pytest.raises(TypeError, match=r"^main=3 is not allowed; allowed: a coroutine$"):
+        aj.run(3)  # type: ignore[arg-type]
+
+
+async def test_run_inside_a_running_loop_says_what_to_write_there_and_leaves_no_coroutine_behind() -> None:
+    async def begin() -> None: ...
+
+    main = begin()
+    with pytest.raises(RuntimeError, match=r"inside a running event loop; there it is `await main\(\)`"):
+        aj.run(main)
+    assert main.cr_frame is None, "it was not closed"
 
 
 # --- before, after, twice ---------------------------------------------------------------
@@ -1119,6 +1142,23 @@ async def test_gather_raises_the_first_failure_and_leaves_the_others_alone(runne
     assert other.state is JobState.SUCCEEDED
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([1], "jobs[1]=1 is not allowed; allowed: a Job"),
+        ([None], "jobs[1]=None is not allowed; allowed: a Job"),
+        (3, "jobs=3 is not allowed; allowed: an iterable"),
+    ],
+)
+async def test_gather_and_as_completed_name_what_is_no_job(runner: Runner, wrong: Any, message: str) -> None:
+    job = await runner.submit(jobs.echo)
+    given = [job, *wrong] if isinstance(wrong, list) else wrong
+    for call in (lambda: aj.as_completed(given), lambda: aj.gather(given).send(None)):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value).startswith(message)
+
+
 async def test_as_completed_hands_out_each_job_as_it_ends(runner: Runner) -> None:
     slow, go = await held(runner, "thread", "slow")
     failed = await runner.submit(jobs.fail)
@@ -1305,6 +1345,12 @@ async def test_callbacks_get_the_ended_job_on_the_runners_loop(runner: Runner) -
     while len(told) < 3:
         await asyncio.sleep(0)
     assert told == [(5, threading.main_thread().name)] * 3
+
+
+async def test_a_callback_that_is_no_function_is_refused_at_the_call(runner: Runner) -> None:
+    job = await runner.submit(jobs.echo)
+    with pytest.raises(TypeError, match=r"^callback=3 is not allowed; allowed: a function"):
+        job.add_done_callback(3)  # type: ignore[arg-type]
 
 
 def test_a_callback_that_comes_after_the_loop_has_closed_is_called_at_once() -> None:

@@ -29,6 +29,7 @@ from asyncjobs.lanes.base import (
 )
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.options import check_count
+from asyncjobs.wire.answers import returned_awaitable
 
 
 class ThreadLane:
@@ -197,14 +198,3 @@ def _run(call: Call) -> Outcome:
         return Failed(error, monotonic() - started)
     finally:
         running.reset(mark)
-
-
-def returned_awaitable(name: str, value: object) -> TypeError:
-    """The error for a plain function that returns something to be awaited."""
-    close = getattr(value, "close", None)
-    if close is not None:
-        close()
-    return TypeError(
-        f"{name} is a plain function that returned an awaitable ({type(value).__name__}): "
-        "make it `async def`, so that it runs on the loop, or await inside it"
-    )
