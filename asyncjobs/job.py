@@ -224,7 +224,12 @@ class Job(Generic[R_co]):
 
         What a callback raises is logged; it harms neither the job nor other callbacks. Once
         that loop is closed, callbacks run where the job is looked at.
+
+        Raises:
+            TypeError: `callback` is no function.
         """
+        if not callable(callback):
+            raise TypeError(f"callback={callback!r} is not allowed; allowed: a function of the job")
 
         def guarded(job: Job[Any]) -> None:
             try:

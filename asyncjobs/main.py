@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -33,7 +34,9 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     Raises:
         SystemExit: 143, after SIGTERM.
         RuntimeError: an event loop is running in this thread already: await `main` there.
+        TypeError: `main` is no coroutine.
     """
+    _check(main)
     with asyncio.Runner(debug=debug, loop_factory=_new_loop) as loop_runner:
         terminated: list[bool] = []
         loop = loop_runner.get_loop()
@@ -49,6 +52,15 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         finally:
             if on_main_thread:
                 loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _check(main: Any) -> None:
+    if not inspect.isawaitable(main):
+        hint = f"; call it: run({getattr(main, '__name__', 'main')}())" if callable(main) else ""
+        raise TypeError(f"main={main!r} is not allowed; allowed: a coroutine{hint}")
+    if asyncio._get_running_loop() is not None:
+        getattr(main, "close", bool)()  # so that nobody complains that it was never awaited
+        raise RuntimeError("run() was called inside a running event loop; there it is `await main()`")
 
 
 _MAIN_TASKS: dict[asyncio.AbstractEventLoop, asyncio.Task[Any]] = {}

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Unpack
 
 import anyio
 
-from asyncjobs.engine.dispatcher import Dispatcher, Limits
+from asyncjobs.engine.dispatcher import Limits
 from asyncjobs.engine.engine import Engine
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.events import Subscription
@@ -29,11 +29,12 @@ from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import OptionFields, check_count, is_count, is_number, make_options
+from asyncjobs.options import JobOptions, OptionFields, check_count, is_number, make_options
 from asyncjobs.report import figures
 from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
 from asyncjobs.stats import Percentiles, Stats, total
+from asyncjobs.steering import LaneHandle
 from asyncjobs.submitter import Submitter
 from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
@@ -102,6 +103,8 @@ class Runner(Submitter):
             raise ValueError(f"drain_timeout={drain_timeout!r} is not allowed; allowed: None, or seconds from 0")
         if watchdog is not None and not (is_number(watchdog) and watchdog > 0):
             raise ValueError(f"watchdog={watchdog!r} is not allowed; allowed: None, or seconds above 0")
+        for name, mapping in (("lanes", lanes), ("options", options), ("lane_options", lane_options)):
+            _check_mapping(name, mapping)
         super().__init__(self, NOTHING_GIVEN)
         self._defaults = make_options(options or {})
         self._lanes: dict[str, Lane] = {
@@ -111,9 +114,9 @@ class Runner(Submitter):
             **(lanes or {}),
         }
         _check_lanes(self._lanes)
-        self._lane_options = {name: make_options(values) for name, values in (lane_options or {}).items()}
-        for name in self._lane_options:
-            check_lane(name, self._lanes)
+        self._lane_options = {
+            name: _options_of_lane(name, values, self._lanes) for name, values in (lane_options or {}).items()
+        }
         if isinstance(self._defaults.lane, str):
             check_lane(self._defaults.lane, self._lanes)
         self._limits = Limits(queue_size, queue_bytes, history, arena_bytes)
@@ -270,9 +273,11 @@ class Runner(Submitter):
         Raises:
             ArenaFull: there is no room for it.
             NotSendable: it does not pickle.
+            RunnerClosed: the runner is closed.
+            WrongLoop: called from another event loop or thread.
         """
         engine = self._engine
-        engine.check_loop()
+        engine.check_open()
         return engine.shares.share(value, codec.encode_shared(value))
 
     def jobs(self) -> list[Job[Any]]:
@@ -280,18 +285,24 @@ class Runner(Submitter):
         return list(self._engine.live.values())
 
     def cancel_all(self, reason: str = "cancelled") -> int:
-        """Ask every job to stop; how many there were."""
-        return self._engine.cancel_all(StopReason("cancel", reason))
+        """Ask every job to stop; how many there were.
+
+        Raises:
+            WrongLoop: called from another event loop or thread.
+        """
+        engine = self._engine
+        engine.check_loop()
+        return engine.cancel_all(StopReason("cancel", reason))
 
     async def join(self) -> None:
         """Wait until everything submitted so far has ended, however it ended."""
         for job in self.jobs():
             await job.wait()
 
-    def lane(self, name: str) -> Dispatcher:
+    def lane(self, name: str) -> LaneHandle:
         """One lane, to `pause()`, `resume()` or `resize(n)` it."""
         check_lane(name, self._lanes)
-        return self._engine.dispatchers[name]
+        return LaneHandle(self._engine, self._engine.dispatchers[name])
 
     # --- figures ------------------------------------------------------------------------
 
@@ -316,10 +327,15 @@ class Runner(Submitter):
         """What happens to jobs from now on, as an async iterator of `JobEvent`.
 
         A subscriber that falls behind loses the oldest of `size` events; `dropped` counts.
+
+        Raises:
+            RunnerClosed: the runner is closed.
+            WrongLoop: called from another event loop or thread.
         """
-        if not is_count(size, 1):
-            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
-        return self._engine.bus.subscribe(size)
+        check_count("size", size, 1)
+        engine = self._engine
+        engine.check_open()
+        return engine.bus.subscribe(size)
 
     def _suspects(self) -> str | None:
         """For the watchdog: what may hold the loop up; None while we do so ourselves."""
@@ -341,8 +357,26 @@ def _check_lanes(lanes: Mapping[str, Lane]) -> None:
     for name, lane in lanes.items():
         if not (isinstance(name, str) and name):
             raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
-        if not hasattr(lane, "capabilities"):
+        if not hasattr(lane, "capabilities") or isinstance(lane, type):
             raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
+
+
+def _check_mapping(name: str, value: object) -> None:
+    if not (value is None or isinstance(value, Mapping)):
+        raise TypeError(f"{name}={value!r} is not allowed; allowed: None, or a mapping such as a dict")
+
+
+def _options_of_lane(name: str, values: OptionFields, lanes: Mapping[str, Lane]) -> JobOptions:
+    """Default options of one lane's jobs; refuses those that could never take effect there."""
+    check_lane(name, lanes)
+    what = f"lane_options={{{name!r}: {values!r}}}"
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{what} is not allowed; allowed: a mapping of options to their values")
+    options = make_options(values)
+    barred = lanes[name].capabilities.unsupported | {"lane"}
+    if barred & set(options.given()):
+        raise ValueError(f"{what} is not allowed; allowed: options other than {', '.join(sorted(barred))}")
+    return options
 
 
 @atexit.register

@@ -16,16 +16,37 @@ async def gather(jobs: Iterable[Job[R]]) -> list[R]:
     """The values of `jobs`, in their order; the first failure (in that order) is raised.
 
     The other jobs go on: cancel them yourself if they are of no use any more.
+
+    Raises:
+        TypeError: `jobs` are no jobs.
     """
-    waiting = list(jobs)
+    waiting = _checked(jobs)
     for job in waiting:
         await job.wait()
     return [job.result() for job in waiting]
 
 
-async def as_completed(jobs: Iterable[Job[R]]) -> AsyncIterator[Job[R]]:
-    """The jobs themselves, each as soon as it has ended; from any event loop."""
-    waiting = list(jobs)
+def as_completed(jobs: Iterable[Job[R]]) -> AsyncIterator[Job[R]]:
+    """The jobs themselves, each as soon as it has ended; from any event loop.
+
+    Raises:
+        TypeError: `jobs` are no jobs.
+    """
+    return _each(_checked(jobs))
+
+
+def _checked(jobs: Iterable[Job[R]]) -> list[Job[R]]:
+    """A list of them, once each is known to be a job."""
+    if not isinstance(jobs, Iterable):
+        raise TypeError(f"jobs={jobs!r} is not allowed; allowed: an iterable of jobs")
+    found = list(jobs)
+    for index, job in enumerate(found):
+        if not isinstance(job, Job):
+            raise TypeError(f"jobs[{index}]={job!r} is not allowed; allowed: a Job, as submit returns it")
+    return found
+
+
+async def _each(waiting: list[Job[R]]) -> AsyncIterator[Job[R]]:
     loop = asyncio.get_running_loop()
     ready: deque[Job[Any]] = deque()
     arrived = asyncio.Event()

@@ -82,7 +82,7 @@ async def test_f33_a_job_that_is_cancelled_while_its_worker_starts_leaves_the_wo
     async with Runner(lanes=lanes) as runner:
         path = str(tmp_path / "ran")
         job = await runner.options(lane="process").submit(jobs.write_line, path)
-        (slot,) = runner.lane("process").lane.places()
+        (slot,) = runner._lanes["process"].places()
         while slot._body is None:
             await asyncio.sleep(0)
         assert job.state is JobState.QUEUED
@@ -112,7 +112,7 @@ async def test_f33_a_job_that_is_cancelled_in_a_workers_window_never_starts(tmp_
         first = await on_lane.submit(quick, go, "first")
         behind = [await on_lane.submit(quick, None, f"behind {n}") for n in range(3)]
         await running(runner, first)
-        (slot,) = runner.lane("process").lane.places()
+        (slot,) = runner._lanes["process"].places()
         assert slot.count > 1, "nothing waits in the window: the test tests nothing"
         answer = behind[0].cancel("not you")
         assert answer in ("requested", "cancelled")

@@ -126,7 +126,7 @@ async def test_F02_sigkill_of_an_idle_worker_is_invisible(either: aj.Runner) -> 
 
 async def test_F02_sigkill_of_an_idle_worker_is_repaired_without_a_job(runner: aj.Runner) -> None:
     pids = await warm(runner)
-    lane = runner.lane("process").lane
+    lane = runner._lanes["process"]
     async with common_outcome(runner) as neighbour:
         (idle,) = pids - {neighbour}
         os.kill(idle, signal.SIGKILL)

@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobqueue", "flow"}),
     frozenset({"job"}),
     frozenset({"engine", "waiting"}),
-    frozenset({"intake"}),
+    frozenset({"intake", "steering"}),
     frozenset({"mapping"}),
     frozenset({"submitter"}),
     frozenset({"runner"}),

@@ -91,7 +91,7 @@ async def test_f56_jobs_with_many_priorities_and_keys_leave_nothing_behind() -> 
         engine: Any = runner._engine
         assert not engine.keys
         assert not engine.live
-        assert len(runner.lane("loop").queue._buckets) <= 1
+        assert len(engine.dispatchers["loop"].queue._buckets) <= 1
 
 
 @pytest.mark.slow

@@ -111,8 +111,55 @@ async def test_a_map_starts_when_it_is_first_asked_and_is_iterated_once(runner: 
     await asyncio.sleep(0)
     assert taken.count == 0
     async with run as values:
-        assert aiter(run) is values
+        assert values is run
         assert await anext(values) == 0
+        assert await anext(aiter(values)) == 1
+
+
+@each_lane
+async def test_inside_async_with_a_map_can_be_collected_or_looped_over_in_parts(runner: Runner, lane: str) -> None:
+    async with runner.options(lane=lane).map(SQUARE[lane], range(50)) as values:
+        assert await values.collect() == [n * n for n in range(50)]
+    async with runner.options(lane=lane).map(SQUARE[lane], itertools.count()) as values:
+        async for value in values:
+            if value == 4:
+                break
+        assert await anext(values) == 9
+    run = runner.options(lane=lane).map(SQUARE[lane], range(2))
+    assert [await anext(run), await anext(run)] == [0, 1]
+    with pytest.raises(StopAsyncIteration):
+        await anext(run)
+
+
+@each_lane
+@pytest.mark.parametrize("first", ["collect", "loop"])
+async def test_a_map_that_has_run_says_so_instead_of_giving_nothing(runner: Runner, lane: str, first: str) -> None:
+    run = runner.options(lane=lane).map(SQUARE[lane], range(5))
+    once = "a map runs once: call map\\(\\) again"
+    async with run:
+        values = await run.collect() if first == "collect" else [value async for value in run]
+        assert values == [0, 1, 4, 9, 16]
+        with pytest.raises(RuntimeError, match=once):
+            await run.collect()
+        with pytest.raises(RuntimeError, match=once):
+            [value async for value in run]
+    with pytest.raises(RuntimeError, match=once):
+        await run.collect()
+
+
+async def test_a_map_that_is_asked_twice_at_once_goes_on_for_the_first(runner: Runner) -> None:
+    run = runner.map(jobs.square, range(5), lookahead=2)
+    assert await anext(run) == 0
+    with pytest.raises(RuntimeError, match="a map runs once"):
+        await run.collect()
+    assert [value async for value in run] == [1, 4, 9, 16]
+
+
+async def test_a_map_over_an_async_source_is_refused_on_another_loop(runner: Runner) -> None:
+    for run in (runner.map(jobs.square, count(0, 3)), runner.map(jobs.square, count(0, 3))):
+        with pytest.raises(aj.WrongLoop):
+            await asyncio.to_thread(asyncio.run, _into([], run))
+        assert await run.collect() == [0, 1, 4]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +222,7 @@ async def test_f55_without_a_look_ahead_given_the_lane_bounds_it(runner: Runner,
     async with runner.options(lane=lane).map(SQUARE[lane], taken) as values:
         await anext(values)
         await runner.join()
-        assert taken.count <= 3 * runner.lane(lane).lane.size() + 2
+        assert taken.count <= 3 * runner._lanes[lane].size() + 2
 
 
 async def test_f55_a_short_queue_bounds_the_map_as_well_and_it_goes_on() -> None:
@@ -304,11 +351,24 @@ async def test_f53_an_unpicklable_item_fails_alone(runner: Runner) -> None:
         values: list[Any] = await runner.options(lane="process").map(jobs.echo, items, on_error="return").collect()
         assert values[:2] + values[3:] == [0, 1, 3]
         assert isinstance(values[2], aj.NotSendable)
-        assert "argument 1" in str(values[2])
+        assert values[2].argument == "item 2 of the map over echo"
         many: list[Any] = [*range(500), threading.Lock(), *range(500)]
         assert await runner.options(lane="process").map(jobs.echo, many, on_error="skip").collect() == (
             [*range(500), *range(500)]
         )
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60}])
+async def test_f53_an_unpicklable_item_is_named_by_its_place_in_the_map(runner: Runner, options: Any) -> None:
+    on_lane = runner.options(lane="process", **options)
+    many = [*range(700), {"deep": [0, threading.Lock()]}, *range(100)]
+    with pytest.raises(aj.NotSendable, match="lock does not pickle") as caught:
+        await on_lane.map(jobs.echo, many).collect()
+    assert caught.value.argument == "item 700['deep'][1] of the map over echo"
+    assert isinstance(caught.value.__cause__, TypeError)
+    with pytest.raises(aj.NotSendable) as caught:
+        await on_lane.map(operator.add, [1, 2], [1, threading.Lock()]).collect()
+    assert caught.value.argument == "item 1[1] of the map over add"
 
 
 @pytest.mark.parametrize("fn", [jobs.lock_if_three, jobs.bomb_if_three])

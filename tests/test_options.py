@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -224,6 +225,42 @@ def test_a_runner_checks_default_options_and_lane_options() -> None:
         Runner(lane_options={"gpu": {}})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"options": 3}, TypeError, "options=3 is not allowed; allowed: None, or a mapping"),
+        ({"lanes": [1]}, TypeError, "lanes=[1] is not allowed; allowed: None, or a mapping"),
+        ({"lane_options": [1]}, TypeError, "lane_options=[1] is not allowed; allowed: None, or a mapping"),
+        ({"lane_options": {"loop": 3}}, TypeError, "lane_options={'loop': 3} is not allowed; allowed: a mapping"),
+        ({"lanes": {"p": ProcessLane}}, TypeError, f"lanes={{'p': {ProcessLane!r}}} is not allowed; allowed: a lane,"),
+        ({"lanes": {"p": 3}}, TypeError, "lanes={'p': 3} is not allowed; allowed: a lane,"),
+        ({"lanes": {3: ThreadLane(1)}}, ValueError, "lanes={3: ...} is not allowed; allowed: a name"),
+    ],
+)
+def test_a_runner_names_what_is_no_mapping_and_what_is_no_lane(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        Runner(**arguments)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("lane", "options", "others"),
+    [
+        ("loop", {"output": "capture"}, "lane, max_result, output"),
+        ("thread", {"max_result": 3, "priority": 1}, "lane, max_result, output"),
+        ("thread", {"lane": "process"}, "lane, max_result, output"),
+        ("process", {"lane": "process"}, "lane"),
+    ],
+)
+def test_a_runner_refuses_lane_options_that_could_never_take_effect(lane: str, options: Any, others: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Runner(lane_options={lane: options})
+    text = f"lane_options={{{lane!r}: {options!r}}} is not allowed; allowed: options other than {others}"
+    assert str(caught.value) == text
+
+
 def test_an_unknown_lane_is_named_with_the_lanes_there_are() -> None:
     runner = Runner(lanes={"gpu": ThreadLane(1)})
     with pytest.raises(ValueError, match="lane='cpu' is not allowed; allowed: gpu, loop, process, thread"):
@@ -234,6 +271,13 @@ def test_an_unknown_lane_is_named_with_the_lanes_there_are() -> None:
     ("make", "message"),
     [
         (lambda: LoopLane(0), "size=0 "),
+        (lambda: LoopLane(None), "size=None "),  # type: ignore[arg-type]
+        (lambda: ThreadLane(None), "size=None "),  # type: ignore[arg-type]
+        (lambda: asyncjobs.ExecutorLane(ThreadPoolExecutor(), 0), "size=0 "),
+        (lambda: LoopLane(1).resize(0), "size=0 "),
+        (lambda: ThreadLane(1).resize(True), "size=True "),
+        (lambda: asyncjobs.ExecutorLane(ThreadPoolExecutor(), 1).resize(1.5), "size=1.5 "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1).resize(None), "size=None "),  # type: ignore[arg-type]
         (lambda: ThreadLane(-1), "size=-1 "),
         (lambda: ThreadLane(2, max_abandoned=-1), "max_abandoned=-1 "),
         (lambda: ProcessLane(0), "workers=0 "),
@@ -242,6 +286,12 @@ def test_an_unknown_lane_is_named_with_the_lanes_there_are() -> None:
         (lambda: ProcessLane(1, start_method="fork"), "start_method='fork' "),
         (lambda: ProcessLane(1, output="loud"), "output='loud' "),
         (lambda: ProcessLane(1, preload="numpy"), "preload='numpy' "),
+        (lambda: ProcessLane(1, preload=3), "preload=3 "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1, preload=[3]), "preload=[3] "),  # type: ignore[list-item]
+        (lambda: ProcessLane(1, preload=["numpy", ""]), "preload=['numpy', ''] "),
+        (lambda: ProcessLane(1, initargs=3), "initargs=3 "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1, initargs="ab"), "initargs='ab' "),  # type: ignore[arg-type]
+        (lambda: ProcessLane(1, env=[1]), "env=[1] "),  # type: ignore[arg-type]
         (lambda: ProcessLane(1, initializer=3), "initializer=3 "),  # type: ignore[arg-type]
         (lambda: asyncjobs.ExecutorLane(3), "executor=3 "),  # type: ignore[arg-type]
     ],

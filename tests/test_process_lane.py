@@ -49,7 +49,7 @@ async def test_as_many_jobs_run_at_once_as_there_are_workers(workers: int) -> No
 
 async def test_workers_start_only_when_they_are_needed() -> None:
     async with lane_runner(4) as runner:
-        lane = runner.lane("process").lane
+        lane = runner._lanes["process"]
         assert lane.pids() == []
         for _ in range(5):
             await process(runner).run(jobs.pid)
@@ -425,7 +425,7 @@ async def test_jobs_behind_a_long_one_do_not_wait_for_it_even_if_no_other_worker
     async with lane_runner(2) as runner, new_door() as door, asyncio.timeout(BOUND):
         for number in range(100):
             await process(runner).run(jobs.tick_or_wait, number)
-        assert len(runner.lane("process").lane.pids()) == 1
+        assert len(runner._lanes["process"].pids()) == 1
         long = await process(runner).submit(jobs.tick_or_wait, -1, door.path)
         short = await process(runner).submit(jobs.tick_or_wait, 1)
         await door.arrival()
@@ -566,6 +566,6 @@ async def test_a_lane_can_be_resized_while_jobs_run() -> None:
         runner.lane("process").resize(1)
         door.open(3)
         assert await aj.gather(work) == [0, 1, 2]
-        while len(runner.lane("process").lane.pids()) > 1:
+        while len(runner._lanes["process"].pids()) > 1:
             await asyncio.sleep(0.01)
         assert await process(runner).run(jobs.add, 1, 2) == 3

@@ -178,11 +178,12 @@ async def test_an_async_generator_function_is_refused_at_the_call(runner: Runner
 
 @pytest.mark.parametrize("lane", ["thread", "process"])
 async def test_a_plain_function_that_returns_an_awaitable_fails_and_is_told_why(runner: Runner, lane: str) -> None:
-    job = await runner.options(lane=lane).submit(lambda: jobs.aecho(1))
-    with pytest.raises(Exception, match="awaitable") as caught:
+    job = await runner.options(lane=lane, name="begin").submit(lambda: jobs.aecho(1))
+    with pytest.raises(TypeError, match=r"^begin is a plain function that returned an awaitable \(coroutine\): make"):
         await job
-    assert "async def" in str(caught.value)
     assert job.state is JobState.FAILED
+    with pytest.raises(TypeError, match=r"^begin is a plain function that returned an awaitable"):
+        await runner.options(lane=lane, name="begin").map(lambda n: jobs.aecho(n), [1, 2]).collect()
     await still_works(runner, lane)
 
 
@@ -384,6 +385,28 @@ async def test_what_cannot_be_sent_to_a_process_raises_at_submit_and_names_the_a
     assert caught.value.argument == "argument 1['deep'][0] of echo"
     assert runner.jobs() == []
     await still_works(runner, "process")
+
+
+# --- the program ------------------------------------------------------------------------
+
+
+def test_run_says_what_to_do_with_a_function() -> None:
+    async def begin() -> None: ...
+
+    with pytest.raises(TypeError) as caught:
+        aj.run(begin)  # type: ignore[arg-type]
+    assert str(caught.value) == f"main={begin!r} is not allowed; allowed: a coroutine; call it: run(begin())"
+    with pytest.raises(TypeError, match=r"^main=3 is not allowed; allowed: a coroutine$"):
+        aj.run(3)  # type: ignore[arg-type]
+
+
+async def test_run_inside_a_running_loop_says_what_to_write_there_and_leaves_no_coroutine_behind() -> None:
+    async def begin() -> None: ...
+
+    main = begin()
+    with pytest.raises(RuntimeError, match=r"inside a running event loop; there it is `await main\(\)`"):
+        aj.run(main)
+    assert main.cr_frame is None, "it was not closed"
 
 
 # --- before, after, twice ---------------------------------------------------------------
@@ -958,6 +981,73 @@ async def test_a_lane_grows_and_shrinks_while_it_works(lane: str) -> None:
         assert runner.stats().lanes[lane].places == 1
 
 
+STEERING = {
+    "pause": lambda runner, lane: runner.lane(lane).pause(),
+    "resume": lambda runner, lane: runner.lane(lane).resume(),
+    "resize": lambda runner, lane: runner.lane(lane).resize(3),
+}
+ELSEWHERE = {
+    **STEERING,
+    "events": lambda runner, _: runner.events(),
+    "share": lambda runner, _: runner.share([1]),
+}
+
+
+@each_lane
+@pytest.mark.parametrize("steer", STEERING.values(), ids=STEERING)
+async def test_a_lane_is_not_steered_from_a_thread(runner: Runner, lane: str, steer: Any) -> None:
+    runner.lane(lane).pause()
+    job = await runner.options(lane=lane).submit(ECHO[lane], 1)
+    with pytest.raises(aj.WrongLoop, match="a thread or process without its event loop"):
+        await asyncio.to_thread(steer, runner, lane)
+    assert job.state is JobState.QUEUED
+    runner.lane(lane).resume()
+    assert await job == 1
+
+
+async def test_events_shares_cancels_and_maps_are_refused_in_a_thread_and_on_another_loop(runner: Runner) -> None:
+    async def collect() -> None:
+        await runner.map(jobs.square, [1]).collect()
+
+    async def iterate() -> None:
+        async for _ in runner.map(jobs.square, [1]):
+            pass
+
+    calls = [lambda: ELSEWHERE["events"](runner, ""), lambda: ELSEWHERE["share"](runner, ""), runner.cancel_all]
+    calls += [lambda: asyncio.run(collect()), lambda: asyncio.run(iterate())]
+    for call in calls:
+        with pytest.raises(aj.WrongLoop):
+            await asyncio.to_thread(call)
+    await still_works(runner)
+
+
+@pytest.mark.parametrize("call", ELSEWHERE.values(), ids=ELSEWHERE)
+async def test_what_comes_after_the_close_is_refused_as_such(call: Any) -> None:
+    async with Runner() as runner:
+        await runner.run(len, "")
+    for lane in LANES:
+        with pytest.raises(aj.RunnerClosed, match="the runner is closed"):
+            call(runner, lane)
+    assert runner.cancel_all() == 0
+
+
+@each_lane
+async def test_a_lane_shows_what_it_is_and_nothing_of_the_engine(lane: str) -> None:
+    async with Runner(processes=2, threads=2, coroutines=2) as runner:
+        handle = runner.lane(lane)
+        assert [name for name in dir(handle) if not name.startswith("_")] == ["name", "pause", "resize", "resume"]
+        assert handle.name == lane
+        job, go = await held(runner, lane)
+        assert repr(handle) == f"<LaneHandle {lane!r} open: 1 of 2 places busy, 0 queued>"
+        handle.pause()
+        waiting = await runner.options(lane=lane).submit(ECHO[lane], 1)
+        assert repr(handle) == f"<LaneHandle {lane!r} paused: 1 of 2 places busy, 1 queued>"
+        handle.resume()
+        go.cancel()
+        await aj.gather([job, waiting])
+    assert repr(handle) == f"<LaneHandle {lane!r} closed: 0 of 2 places busy, 0 queued>"
+
+
 async def test_events_tell_each_move_in_order(runner: Runner) -> None:
     for lane in LANES:
         with runner.events() as events:
@@ -1050,6 +1140,23 @@ async def test_gather_raises_the_first_failure_and_leaves_the_others_alone(runne
         await aj.gather([other, bad, worse])
     assert isinstance(worse.exception(), ValueError)
     assert other.state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([1], "jobs[1]=1 is not allowed; allowed: a Job"),
+        ([None], "jobs[1]=None is not allowed; allowed: a Job"),
+        (3, "jobs=3 is not allowed; allowed: an iterable"),
+    ],
+)
+async def test_gather_and_as_completed_name_what_is_no_job(runner: Runner, wrong: Any, message: str) -> None:
+    job = await runner.submit(jobs.echo)
+    given = [job, *wrong] if isinstance(wrong, list) else wrong
+    for call in (lambda: aj.as_completed(given), lambda: aj.gather(given).send(None)):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value).startswith(message)
 
 
 async def test_as_completed_hands_out_each_job_as_it_ends(runner: Runner) -> None:
@@ -1238,6 +1345,12 @@ async def test_callbacks_get_the_ended_job_on_the_runners_loop(runner: Runner) -
     while len(told) < 3:
         await asyncio.sleep(0)
     assert told == [(5, threading.main_thread().name)] * 3
+
+
+async def test_a_callback_that_is_no_function_is_refused_at_the_call(runner: Runner) -> None:
+    job = await runner.submit(jobs.echo)
+    with pytest.raises(TypeError, match=r"^callback=3 is not allowed; allowed: a function"):
+        job.add_done_callback(3)  # type: ignore[arg-type]
 
 
 def test_a_callback_that_comes_after_the_loop_has_closed_is_called_at_once() -> None:

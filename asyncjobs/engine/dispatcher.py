@@ -22,6 +22,7 @@ from asyncjobs.job import CAPTURED, Job
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call, Done, Lane, Outcome
 from asyncjobs.memory import Memory
+from asyncjobs.options import check_count
 from asyncjobs.shared import Shares
 from asyncjobs.state import Event, JobState
 from asyncjobs.stats import LaneStats, Ledger, Span
@@ -275,6 +276,11 @@ class Dispatcher:
 
     # --- the lane as its owner sees it --------------------------------------------------
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is started from the queue."""
+        return self._feeder.is_paused
+
     def pause(self) -> None:
         """Start nothing more from the queue; what runs goes on."""
         self._feeder.pause()
@@ -285,8 +291,7 @@ class Dispatcher:
 
     def resize(self, size: int) -> None:
         """Let the lane run `size` calls at once; what runs is not disturbed."""
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
+        check_count("size", size, 1)
         self.lane.resize(size)
         self._feeder.hire(self.engine.tasks)
 

@@ -158,6 +158,22 @@ class Engine:
             "asyncio.run_coroutine_threadsafe(runner.run(fn, ...), runner.loop)"
         )
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its consumers have been told to end, or have ended by themselves."""
+        return self._end.is_set() or self._owner.done()
+
+    def check_open(self) -> None:
+        """Refuse callers from elsewhere, and those who come after the end.
+
+        Raises:
+            RunnerClosed: the consumers are gone.
+            WrongLoop: as `check_loop`.
+        """
+        if self.is_over:
+            raise RunnerClosed("the runner is closed; make a new one")
+        self.check_loop()
+
     def on_loop(self) -> bool:
         """Whether the caller is in the loop's thread; a forked child is not."""
         return threading.get_ident() == self._thread and os.getpid() == self.pid
@@ -169,7 +185,6 @@ class Engine:
 
         Raises:
             QueueFull: its lane's queue has no room.
-            RunnerClosed: the runner is closing.
         """
         call = job._call
         plan = call.plan

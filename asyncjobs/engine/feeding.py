@@ -91,6 +91,8 @@ class Consumer:
             return False
         await place.restore()
         if place.is_down and not place.leaving and not queue.empty():
+            # It failed, and is tried again as long as calls wait: a restore that fails without
+            # ever waiting would never let the loop have a turn.
             await asyncio.sleep(0)
         return not place.is_down
 

@@ -1,8 +1,9 @@
 """What every lane has in common: calls go in, outcomes come out.
 
-A lane is a row of *places*. A place is fed by one consumer coroutine of the runner, which
-takes calls from the lane's queue while the place is `hungry`; the place tells its host
-when a call starts and how it ended. A lane knows nothing of jobs, retries or events.
+A lane is a row of *places*. While a place is `hungry` it is fed from the lane's queue, by
+whoever brings news: a submit that queues a call, a place that says it has `changed`. The place
+tells its host when a call starts and how it ended. A lane knows nothing of jobs, retries or
+events.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ class Place(Protocol):
     leaving: bool
     """It takes nothing more, and is closed once it is idle."""
     changed: Callable[[], None]
-    """Set by the consumer: call it whenever `hungry` or `is_down` may have changed."""
+    """Set by the runner, `nobody` before: call it whenever `hungry` or `is_down` may have changed."""
 
     @property
     def hungry(self) -> bool:
@@ -329,6 +330,10 @@ class Place(Protocol):
 
     def abort(self) -> None:
         """The same at once, without a loop; a second call does nothing."""
+
+
+def nobody() -> None:
+    """What a place's `changed` is until somebody listens."""
 
 
 class Capabilities(NamedTuple):

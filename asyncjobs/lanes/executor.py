@@ -28,7 +28,9 @@ from asyncjobs.lanes.base import (
     Plan,
     Refused,
     Stopped,
+    nobody,
 )
+from asyncjobs.options import check_count
 
 
 class ExecutorLane:
@@ -46,12 +48,11 @@ class ExecutorLane:
     def __init__(self, executor: Executor, size: int | None = None) -> None:
         if not isinstance(executor, Executor):
             raise TypeError(f"executor={executor!r} is not allowed; allowed: a concurrent.futures.Executor")
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
+        check_count("size", size, 1, or_none=True)
         self._executor = executor
         self._size = size or getattr(executor, "_max_workers", None) or os.cpu_count() or 1
         self.name: str = "executor"
-        self.changed: Callable[[], None] = _nobody
+        self.changed: Callable[[], None] = nobody
         self.is_down = self.is_cold = self.leaving = False
         self._running: dict[Call, Future[Any]] = {}
         self._abandoned: set[Call] = set()
@@ -73,6 +74,7 @@ class ExecutorLane:
 
     def resize(self, size: int) -> None:
         """Change how many may be in flight."""
+        check_count("size", size, 1)
         self._size = size
         self.changed()
 
@@ -171,7 +173,3 @@ def _outcome(call: Call, future: Future[Any], seconds: float) -> Outcome:
         return Lost(lost, seconds)
     except BaseException as error:
         return Failed(error, seconds)
-
-
-def _nobody() -> None:
-    """Before a consumer listens."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from asyncjobs.context import running
 from asyncjobs.errors import JobStopped
-from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Failed, Host, Outcome, Plan, Stopped
+from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Failed, Host, Outcome, Plan, Stopped, nobody
+from asyncjobs.options import check_count
 
 
 class LoopLane:
@@ -23,11 +24,10 @@ class LoopLane:
     capabilities: Capabilities = Capabilities(coroutines=True, unsupported=frozenset({"output", "max_result"}))
 
     def __init__(self, size: int = 1000) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"size={size!r} is not allowed; allowed: a whole number from 1")
+        check_count("size", size, 1)
         self._size = size
         self.name: str = "loop"
-        self.changed: Callable[[], None] = _nobody
+        self.changed: Callable[[], None] = nobody
         self.hungry: bool = True
         self.idle = True
         self.is_down = self.is_cold = self.leaving = False
@@ -52,6 +52,7 @@ class LoopLane:
 
     def resize(self, size: int) -> None:
         """Change how many may run at once; takes effect as they end."""
+        check_count("size", size, 1)
         self._size = size
         self._look_around()
 
@@ -156,7 +157,3 @@ def is_stop(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(is_stop(member) for member in error.exceptions)
     return isinstance(error, (JobStopped, asyncio.CancelledError))
-
-
-def _nobody() -> None:
-    """Before a consumer listens."""

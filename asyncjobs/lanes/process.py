@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,7 @@ from asyncjobs.lanes.outbox import Outbox
 from asyncjobs.lanes.resident import Recipe
 from asyncjobs.lanes.slot import Slot
 from asyncjobs.lanes.vocabulary import KNOWN_FUNCTIONS, Vocabulary
-from asyncjobs.options import is_count
+from asyncjobs.options import check_count
 from asyncjobs.processors import usable_processors
 from asyncjobs.spawning import START_METHODS
 from asyncjobs.wire import codec
@@ -78,18 +78,18 @@ class ProcessLane:
         output: str = "pass",
     ) -> None:
         for name, value in (("workers", workers), ("recycle_after", recycle_after), ("max_rss", max_rss)):
-            if value is not None and not is_count(value, 1):
-                raise ValueError(f"{name}={value!r} is not allowed; allowed: None, or a whole number from 1")
+            check_count(name, value, 1, or_none=True)
         if start_method is not None and start_method not in START_METHODS:
             raise ValueError(f"start_method={start_method!r} is not allowed; allowed: {', '.join(START_METHODS)}")
         if output not in ("pass", "inherit"):
             raise ValueError(f"output={output!r} is not allowed; allowed: 'pass' or 'inherit'")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer={initializer!r} is not allowed; allowed: a function")
-        if isinstance(preload, str):
-            raise TypeError(f"preload={preload!r} is not allowed; allowed: a sequence of module names")
+        _check_sequences(initargs, preload)
+        if not (env is None or isinstance(env, Mapping)):
+            raise TypeError(f"env={env!r} is not allowed; allowed: a mapping of variables to their values")
         self._workers = workers or usable_processors()
-        self._initializer = (initializer, initargs) if initializer is not None else None
+        self._initializer = (initializer, tuple(initargs)) if initializer is not None else None
         self._env = {str(name): str(value) for name, value in (env or {}).items()}
         self._preload = tuple(preload)
         self._start_method = start_method
@@ -160,6 +160,7 @@ class ProcessLane:
 
     def resize(self, size: int) -> None:
         """Change the number of workers; surplus ones leave after what they run."""
+        check_count("size", size, 1)
         self._workers = size
         while len(self._slots) < size:
             self._slots.append(self._new_slot())
@@ -243,6 +244,14 @@ class ProcessLane:
         """A slot gave up: without any other that is up, what waits cannot run."""
         if not any(slot.pid for slot in self._slots):
             self.host.refuse(error)
+
+
+def _check_sequences(initargs: object, preload: object) -> None:
+    if not isinstance(initargs, (tuple, list)):
+        raise TypeError(f"initargs={initargs!r} is not allowed; allowed: a tuple of arguments")
+    names = preload if isinstance(preload, Collection) and not isinstance(preload, (str, bytes)) else (None,)
+    if not all(isinstance(name, str) and name for name in names):
+        raise TypeError(f"preload={preload!r} is not allowed; allowed: a sequence of module names")
 
 
 def _raise_descriptor_limit(needed: int) -> None:

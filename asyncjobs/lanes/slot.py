@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from asyncjobs.errors import ResultNotSendable
-from asyncjobs.lanes.base import Call, Failed, Lost, Stopped
+from asyncjobs.lanes.base import Call, Failed, Lost, Stopped, nobody
 from asyncjobs.lanes.body import Body
 from asyncjobs.lanes.outbox import Outbox
 from asyncjobs.lanes.outcomes import lost, unsuccessful, value_of
@@ -40,7 +40,7 @@ class Slot:
 
     def __init__(self, name: str, lane: ProcessLane) -> None:
         self.name = name
-        self.changed: Callable[[], None] = _nobody
+        self.changed: Callable[[], None] = nobody
         self.leaving = False
         self._lane = lane
         self._host = lane.host
@@ -354,7 +354,3 @@ def _unheard(calls: dict[int, Call], begun: int, body: Body) -> Call | None:
         return None
     calls[first].strikes += 1
     return calls.pop(first) if body.is_garbled or calls[first].strikes >= STRIKES else None
-
-
-def _nobody() -> None:
-    """Before a consumer listens."""

@@ -14,8 +14,22 @@ from time import monotonic
 
 from asyncjobs.context import running
 from asyncjobs.errors import JobStopped, LaneStalled, ResourceExhausted
-from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Done, Failed, Host, Outcome, Plan, Refused, Stopped
+from asyncjobs.lanes.base import (
+    Abandoned,
+    Call,
+    Capabilities,
+    Done,
+    Failed,
+    Host,
+    Outcome,
+    Plan,
+    Refused,
+    Stopped,
+    nobody,
+)
 from asyncjobs.lanes.daemon import DaemonThreads
+from asyncjobs.options import check_count
+from asyncjobs.wire.answers import returned_awaitable
 
 
 class ThreadLane:
@@ -31,13 +45,12 @@ class ThreadLane:
     capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result"}))
 
     def __init__(self, size: int = 32, *, max_abandoned: int | None = None) -> None:
-        for name, value, least in (("size", size, 1), ("max_abandoned", max_abandoned, 0)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ValueError(f"{name}={value!r} is not allowed; allowed: a whole number from {least}")
+        check_count("size", size, 1)
+        check_count("max_abandoned", max_abandoned, 0, or_none=True)
         self._size = size
         self._max_abandoned = size if max_abandoned is None else max_abandoned
         self.name: str = "thread"
-        self.changed: Callable[[], None] = _nobody
+        self.changed: Callable[[], None] = nobody
         self.is_down = self.is_cold = self.leaving = False
         self._running: set[Call] = set()
         self._abandoned: set[Call] = set()
@@ -61,6 +74,7 @@ class ThreadLane:
 
     def resize(self, size: int) -> None:
         """Change how many may run at once; takes effect as they end."""
+        check_count("size", size, 1)
         self._size = size
         self.changed()
 
@@ -184,18 +198,3 @@ def _run(call: Call) -> Outcome:
         return Failed(error, monotonic() - started)
     finally:
         running.reset(mark)
-
-
-def returned_awaitable(name: str, value: object) -> TypeError:
-    """The error for a plain function that returns something to be awaited."""
-    close = getattr(value, "close", None)
-    if close is not None:
-        close()
-    return TypeError(
-        f"{name} is a plain function that returned an awaitable ({type(value).__name__}): "
-        "make it `async def`, so that it runs on the loop, or await inside it"
-    )
-
-
-def _nobody() -> None:
-    """Before a consumer listens."""

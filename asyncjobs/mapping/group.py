@@ -1,23 +1,44 @@
-"""Items that travel together, and the plan that says how."""
+"""Items that travel together: which may, and the plan that says how."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from asyncjobs.errors import NotSendable
 from asyncjobs.job import Job
-from asyncjobs.lanes.base import Plan
+from asyncjobs.lanes.base import Lane, Plan
+from asyncjobs.options import DEFAULTS, settle
 from asyncjobs.wire import codec
+
+ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "key", "limiter", "max_result", "retry", "output")
+"""With any of these each item is a job of its own."""
 
 
 class Group:
     """Items that travel together."""
 
-    __slots__ = ("error", "items", "job")
+    __slots__ = ("error", "first", "items", "job")
 
-    def __init__(self, items: list[Any], job: Job[Any] | None, error: BaseException | None) -> None:
+    def __init__(self, first: int, items: list[Any], job: Job[Any] | None, error: BaseException | None) -> None:
+        self.first: int = first
+        """The index of the first item among all of the map's."""
         self.items: list[Any] = items
         self.job: Job[Any] | None = job
         self.error: BaseException | None = error
+
+
+def goes_in_groups(plan: Plan, lane: Lane) -> bool:
+    """Whether several items may share a call: none has a time limit or the like of its own."""
+    plain = settle(DEFAULTS)
+    return lane.kind == "process" and all(getattr(plan.options, name) == getattr(plain, name) for name in ITEM_OPTIONS)
+
+
+def item_error(plan: Plan, item: Any, index: int, error: NotSendable) -> NotSendable:
+    """The same error in the words of a caller who gave us items, and no lists of arguments."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    problem = codec.item_not_sendable(plan.fn, item, index, cause)
+    problem.__cause__ = cause
+    return problem
 
 
 def plan_for_map(plan: Plan, *, grouped: bool, starred: bool) -> Plan:

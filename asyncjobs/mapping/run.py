@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sized
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -20,9 +20,9 @@ from asyncjobs.errors import NotSendable, RunnerClosed, WorkerLost
 from asyncjobs.intake import Intake
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
-from asyncjobs.mapping.group import Group, plan_for_map
+from asyncjobs.mapping.group import Group, goes_in_groups, item_error, plan_for_map
 from asyncjobs.mapping.source import Source
-from asyncjobs.options import DEFAULTS, settle
+from asyncjobs.options import check_count
 from asyncjobs.progressbar import progress_bar
 from asyncjobs.state import JobState
 from asyncjobs.wire.failure import safe_to_raise
@@ -38,15 +38,14 @@ GROWTH = 64
 GROUPS_PER_WORKER = 3
 """In flight: one that runs, one in the worker's window, one on its way."""
 
-_ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "key", "limiter", "max_result", "retry", "output")
-
 
 class MapRun(Generic[R]):
     """One run over the items; an async iterator, made by `Runner.map`.
 
-    Iterate it, or ``await run.collect()`` for a list. It starts when it is first asked for a
-    result. Leaving the loop early cancels what is in flight; inside ``async with`` that has
-    been awaited when the block ends, and async generators among the sources are closed.
+    Iterate it, or ``await run.collect()`` for a list; either, and once. It starts when it is first
+    asked for a result. Leaving the loop early cancels what is in flight; inside ``async with``,
+    whose value is the run itself, that has been awaited when the block ends, and async generators
+    among the sources are closed.
     """
 
     def __init__(
@@ -67,37 +66,47 @@ class MapRun(Generic[R]):
         self._progress = progress
         self._sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
         self._source = Source(iterables)
-        self._grouped = self._goes_in_groups(plan)
+        self._grouped = goes_in_groups(plan, self._lane)
         self._plan = plan_for_map(plan, grouped=self._grouped, starred=len(iterables) > 1)
         self._lookahead = lookahead
         self._size = 1
         self._taken = 0
         """Items that were taken and whose results have not been handed out."""
+        self._seen = 0
+        """Items that were taken."""
         self._in_flight: deque[Group] = deque()
         self._ready: deque[Group] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._has_begun = False
         # Weak, or the generator would keep itself alive: a `break` must end it at once.
         self._results: weakref.ref[AsyncGenerator[R, None]] | None = None
+        self._kept: AsyncGenerator[R, None] | None = None
+        """The same, where `async with` ends it, or whoever asks for single results."""
         self._feeder: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
 
-    def _goes_in_groups(self, plan: Plan) -> bool:
-        plain = settle(DEFAULTS)
-        return self._lane.kind == "process" and all(
-            getattr(plan.options, name) == getattr(plain, name) for name in _ITEM_OPTIONS
-        )
-
     # --- the face -----------------------------------------------------------------------
 
-    def __aiter__(self) -> AsyncIterator[R]:
+    def __aiter__(self) -> AsyncGenerator[R, None]:
         results = self._results() if self._results is not None else None
         if results is None:
             results = self._iterate()
             self._results = weakref.ref(results)
         return results
 
+    async def __anext__(self) -> R:
+        if self._kept is None:
+            self._kept = self.__aiter__()
+        return await anext(self._kept)
+
     async def collect(self) -> list[R]:
-        """All results as a list; the fastest form."""
+        """All results as a list; the fastest form.
+
+        Raises:
+            RuntimeError: the map has been collected or iterated over before.
+            WrongLoop: called from another event loop.
+        """
+        self._begin()
         values: list[R] = []
         try:
             async with aclosing(self._batches()) as batches:
@@ -107,13 +116,15 @@ class MapRun(Generic[R]):
             self._cancel("the map ended early")
         return values
 
-    async def __aenter__(self) -> AsyncIterator[R]:
-        return self.__aiter__()
+    async def __aenter__(self) -> MapRun[R]:
+        self._kept = self.__aiter__()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         results = self._results() if self._results is not None else None
+        self._kept = None
         if results is not None:
             await results.aclose()
         jobs = self._cancel("the map was left")
@@ -122,13 +133,21 @@ class MapRun(Generic[R]):
         if self._feeder is not None:
             await asyncio.wait([self._feeder])
 
+    def _begin(self) -> None:
+        self._intake.engine.check_loop()
+        if self._has_begun:
+            raise RuntimeError(f"the map over {self._plan.name} has begun before; a map runs once: call map() again")
+        self._has_begun = True
+
     async def _iterate(self) -> AsyncGenerator[R, None]:
+        self._begin()
         try:
             async with aclosing(self._batches()) as batches:
                 async for batch in batches:
                     for value in batch:
                         yield value
         finally:
+            self._results = None  # who asks after the end is to hear that a map runs once
             self._cancel("the loop over the map was left")
 
     def _cancel(self, reason: str) -> list[Job[Any]]:
@@ -194,8 +213,10 @@ class MapRun(Generic[R]):
             items = await self._source.take(count)
             if not items:
                 break
+            first = self._seen
+            self._seen += len(items)
             self._taken += len(items)
-            for group in await self._launch(items):
+            for group in await self._launch(items, first):
                 self._in_flight.append(group)
                 if group.job is None:
                     self._on_done(group)
@@ -212,15 +233,15 @@ class MapRun(Generic[R]):
         limit = (GROUPS_PER_WORKER if self._grouped else 2) * places + 1
         return size if len(self._in_flight) < limit else 0
 
-    async def _launch(self, items: list[Any]) -> list[Group]:
-        """Send off one group; if it cannot be pickled, its items one by one."""
+    async def _launch(self, items: list[Any], first: int) -> list[Group]:
+        """Send off one group, whose first item is number `first`; if it cannot be pickled, its items one by one."""
         try:
             job = await self._submit(items)
         except NotSendable as error:
             if len(items) == 1:
-                return [Group(items, None, error)]
-            return [group for item in items for group in await self._launch([item])]
-        return [Group(items, job, None)]
+                return [Group(first, items, None, item_error(self._plan, items[0], first, error))]
+            return [group for at, item in enumerate(items, first) for group in await self._launch([item], at)]
+        return [Group(first, items, job, None)]
 
     async def _submit(self, items: list[Any]) -> Job[Any]:
         args = (items,) if self._grouped else (items[0] if self._source.is_wide else (items[0],))
@@ -306,19 +327,24 @@ class MapRun(Generic[R]):
             parts = [[item] for item in items]
         values: list[R] = []
         errors: dict[int, BaseException] = {}
+        first = group.first
         for index, part in enumerate(parts):
             if not part:
                 continue
             if isinstance(error, WorkerLost) and index == 1 and len(parts) == 3:
                 part_values, part_errors = [cast(R, None)], {0: cast(BaseException, error)}
             else:
-                part_values, part_errors = await self._again(part)
+                part_values, part_errors = await self._again(part, first)
+            first += len(part)
             errors.update({len(values) + at: problem for at, problem in part_errors.items()})
             values.extend(part_values)
         return values, errors
 
-    async def _again(self, items: list[Any]) -> tuple[list[R], dict[int, BaseException]]:
-        group = (await self._launch(items))[0] if len(items) == 1 else Group(items, await self._submit(items), None)
+    async def _again(self, items: list[Any], first: int) -> tuple[list[R], dict[int, BaseException]]:
+        if len(items) == 1:
+            (group,) = await self._launch(items, first)
+        else:
+            group = Group(first, items, await self._submit(items), None)
         self._in_flight.appendleft(group)
         try:
             if group.job is not None:
@@ -346,8 +372,7 @@ def _check(
     for iterable in iterables:
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__aiter__"):
             raise TypeError(f"{iterable!r} is not allowed; allowed: an iterable or an async iterable")
-    if lookahead is not None and (isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 1):
-        raise ValueError(f"lookahead={lookahead!r} is not allowed; allowed: None, or a whole number from 1")
+    check_count("lookahead", lookahead, 1, or_none=True)
     if on_error not in ("raise", "skip", "return"):
         raise ValueError(f"on_error={on_error!r} is not allowed; allowed: 'raise', 'skip' or 'return'")
     for name, flag in (("ordered", ordered), ("progress", progress)):

@@ -18,8 +18,8 @@ def encoded(kind: int, value: Any, definition: Definition, hold: Hold) -> tuple[
         parcel = codec.encode_parcel(value)
     except BaseException as error:
         if kind == frames.CHUNK:
-            return frames.RETURNED, _encoded_items(*value)
-        return frames.RAISED, pickle.dumps(failure.capture(_not_sendable(value, error)), 5)
+            return frames.RETURNED, _encoded_items(definition.name, *value)
+        return frames.RAISED, pickle.dumps(failure.capture(_not_sendable(definition.name, value, error)), 5)
     if not parcel.is_large and definition.max_result is None:
         return frames.RETURNED, parcel.stream
     nbytes, limit = parcel.nbytes, definition.max_result
@@ -34,24 +34,29 @@ def encoded(kind: int, value: Any, definition: Definition, hold: Hold) -> tuple[
     return (frames.DELIVERED, hold.pack(parcel)) if parcel.is_large else (frames.RETURNED, parcel.stream)
 
 
-def _encoded_items(values: list[Any], failures: dict[int, Any]) -> bytes:
+def _encoded_items(name: str, values: list[Any], failures: dict[int, Any]) -> bytes:
     """Some value of a chunk does not pickle: find which, and say so for it alone."""
     for index, value in enumerate(values):
         try:
             codec.encode(value)
         except BaseException as error:
-            failures[index] = failure.capture(_not_sendable(value, error))
+            failures[index] = failure.capture(_not_sendable(name, value, error))
             values[index] = None
     return codec.encode((values, failures))
 
 
-def _not_sendable(value: object, error: BaseException) -> Exception:
+def returned_awaitable(name: str, value: object) -> TypeError:
+    """The error for a plain function that returns something to be awaited; in threads too."""
+    getattr(value, "close", bool)()  # so that nobody complains that it was never awaited
+    return TypeError(
+        f"{name} is a plain function that returned an awaitable ({type(value).__name__}): "
+        "make it `async def`, so that it runs on the loop, or await inside it"
+    )
+
+
+def _not_sendable(name: str, value: object, error: BaseException) -> Exception:
     if hasattr(value, "__await__"):
-        getattr(value, "close", bool)()  # so that nobody complains that it was never awaited
-        return TypeError(
-            f"a plain function returned an awaitable ({type(value).__name__}): make it `async def`, so that it "
-            "runs on the loop, or await inside it"
-        )
+        return returned_awaitable(name, value)
     try:
         shown = repr(value)[:200]
     # The user's __repr__ may raise anything at all.

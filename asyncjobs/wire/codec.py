@@ -203,6 +203,12 @@ def not_sendable(fn: object, args: tuple[Any, ...], kwargs: dict[str, Any], erro
     return _error(f"the arguments of {_name(fn)}", (args, kwargs), error)
 
 
+def item_not_sendable(fn: object, item: object, index: int, error: Exception) -> NotSendable:
+    """The same for an item of a map, the first of which is item 0."""
+    place, culprit = _culprit(f"item {index}", item) or (f"item {index}", item)
+    return _error(f"{place} of the map over {_name(fn)}", culprit, error)
+
+
 def _error(what: str, value: object, error: Exception) -> NotSendable:
     problem = NotSendable(
         f"{what} cannot be sent to a process: {type(value).__name__} does not pickle ({_text(error)}). "
