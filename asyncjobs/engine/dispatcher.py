@@ -68,7 +68,7 @@ class Dispatcher:
         self.bus: EventBus = engine.bus
         self.queue: JobQueue = JobQueue(limits.queue_size, limits.queue_bytes)
         self.ledger: Ledger = Ledger(name, lane.kind, limits.history)
-        self._gate = LimiterGate(self.queue.give_back)
+        self._gate = LimiterGate(self.queue)
         self._feeder = Feeder(lane, self.queue, self._gate)
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
 
@@ -176,6 +176,8 @@ class Dispatcher:
 
     def refuse(self, error: Exception) -> None:
         """Nothing that waits can run."""
+        for waiting in self._gate.waiting():
+            self._settle(waiting.owner, Event.FAIL, None, error, 0.0)  # type: ignore[arg-type]
         while (call := self.queue.take()) is not None:
             self._settle(call.owner, Event.FAIL, None, error, 0.0)  # type: ignore[arg-type]
 
