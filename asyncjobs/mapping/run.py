@@ -38,7 +38,7 @@ GROWTH = 64
 GROUPS_PER_WORKER = 3
 """In flight: one that runs, one in the worker's window, one on its way."""
 
-_ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "key", "limiter", "max_result", "retry", "output")
+_ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "limiter", "max_result", "retry", "output")
 
 
 class MapRun(Generic[R]):
@@ -60,6 +60,7 @@ class MapRun(Generic[R]):
         progress: bool,
     ) -> None:
         _check(iterables, ordered, lookahead, on_error, progress)
+        _check_key(plan)
         self._intake = intake
         self._lane: Lane = plan.home.lane
         self._ordered = ordered
@@ -336,6 +337,14 @@ def _sort_out(values: list[R], errors: dict[int, BaseException], on_error: str) 
         return [value for index, value in enumerate(values) if index not in errors], None
     first = min(errors)
     return values[:first], errors[first]
+
+
+def _check_key(plan: Plan) -> None:
+    if plan.options.key is not None:
+        raise ValueError(
+            f"map makes a job per item, and key={plan.options.key!r} names one job: all items would get the value "
+            "of the first. Leave the key out, or submit each item with a key of its own"
+        )
 
 
 def _check(
