@@ -47,6 +47,8 @@ LAST_WAIT = 2.5
 """Seconds beyond the longest grace that a closing runner waits for stopped jobs."""
 
 _open_runners: weakref.WeakSet[Runner] = weakref.WeakSet()
+_lane_holders: weakref.WeakSet[Runner] = weakref.WeakSet()
+"""Those whose lanes no other may open: they are open, or about to be."""
 
 
 class Runner(Submitter):
@@ -135,15 +137,32 @@ class Runner(Submitter):
     async def __aenter__(self) -> Runner:
         if self._state != "new":
             raise RunnerClosed(f"the runner is {self._state}; make a new one")
+        self._claim_lanes()
         engine = Engine(self, self._lanes, self._limits)
         if self._watchdog_threshold is not None:
             engine.watchdog = Watchdog(engine.loop, self._watchdog_threshold, self._suspects, lambda: not engine.live)
-        await engine.open()
+        try:
+            await engine.open()
+        except BaseException:
+            _lane_holders.discard(self)
+            raise
         self._machinery = engine
         self._door = Intake(engine, self._lanes, self._defaults, self._lane_options)
         self._state = "open"
         _open_runners.add(self)
         return self
+
+    def _claim_lanes(self) -> None:
+        """A lane counts what it runs, and tells one host: it belongs to one open runner."""
+        for other in _lane_holders:
+            theirs = {} if other._state == "closed" else {id(lane): name for name, lane in other._lanes.items()}
+            for name, lane in self._lanes.items():
+                if id(lane) in theirs:
+                    raise ValueError(
+                        f"lane {name!r} is lane {theirs[id(lane)]!r} of another open runner; make one of its own, "
+                        "or close that runner first"
+                    )
+        _lane_holders.add(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -337,11 +356,15 @@ class Runner(Submitter):
 
 
 def _check_lanes(lanes: Mapping[str, Lane]) -> None:
+    names: dict[int, str] = {}
     for name, lane in lanes.items():
         if not (isinstance(name, str) and name):
             raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
         if not hasattr(lane, "capabilities"):
             raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
+        if id(lane) in names:
+            raise ValueError(f"lanes {names[id(lane)]!r} and {name!r} are one object; make a lane for each name")
+        names[id(lane)] = name
 
 
 @atexit.register
