@@ -35,7 +35,7 @@ from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
 from asyncjobs.stats import Percentiles, Stats, total
 from asyncjobs.submitter import Submitter
-from asyncjobs.token import StopReason
+from asyncjobs.token import StopReason, check_reason
 from asyncjobs.watchdog import Watchdog
 from asyncjobs.wire import codec
 
@@ -223,10 +223,10 @@ class Runner(Submitter):
         names = sorted({job.name for job in jobs})
         logger.warning("the runner closes; %d jobs are cancelled: %s", len(jobs), ", ".join(names[:20]))
         engine.is_cancelling = True
+        reason = StopReason("shutdown", "the runner is closing")
         for job in jobs:
-            job._call.grace = job._call.grace if grace is None else grace
+            job.ask(reason, grace)
         longest = max(job._call.grace for job in jobs)
-        engine.cancel_all(StopReason("shutdown", "the runner is closing"))
         await _within(longest + LAST_WAIT, engine.drained())
 
     def __del__(self) -> None:
@@ -300,6 +300,7 @@ class Runner(Submitter):
 
     def cancel_all(self, reason: str = "cancelled") -> int:
         """Ask every job to stop; how many there were."""
+        check_reason(reason)
         return self._engine.cancel_all(StopReason("cancel", reason))
 
     async def join(self) -> None:

@@ -111,6 +111,13 @@ class Dispatcher:
             self.queue.withdraw(call)
             self._end(job, stopped_before_start(call, reason))
 
+    def hurry(self, job: Job[Any], grace: float) -> None:
+        """`job` was asked once more to stop, and has less time than before."""
+        call = job._call
+        call.shorten(grace)
+        if job.state is _STOPPING and call.place is not None:
+            call.place.hurry(call)
+
     # --- what the lane tells (Host) -----------------------------------------------------
 
     def started(self, call: Call) -> None:
