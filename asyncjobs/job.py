@@ -30,7 +30,7 @@ logger: logging.Logger = logging.getLogger("asyncjobs")
 _making = threading.Lock()
 
 # Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
-_QUEUED, _SUCCEEDED = JobState.QUEUED, JobState.SUCCEEDED
+_QUEUED, _RUNNING, _STOPPING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.STOPPING, JobState.SUCCEEDED
 _FAIL, _TIME_OUT, _LOSE = Event.FAIL, Event.TIME_OUT, Event.LOSE
 
 CAPTURED = 64 * 1024
@@ -98,6 +98,7 @@ class Job(Generic[R_co]):
         self._timers: list[Any] | None = None
         self._unseen: _Unseen | None = None
         self.started_at: float | None = None
+        """When its first attempt started, on the clock of `time.monotonic`; None as long as none has."""
 
     # --- what it is ---------------------------------------------------------------------
 
@@ -318,6 +319,15 @@ class Job(Generic[R_co]):
         self._state = state = advance(self._state, event)
         self._marks += (state, now)
         return state
+
+    @property
+    def attempt_at(self) -> float | None:
+        """When the attempt started that runs now, on the same clock; None while it waits."""
+        marks = self._marks
+        if self._state is _RUNNING:
+            return marks[-1]  # type: ignore[no-any-return]
+        # A stop comes only to one that runs.
+        return marks[-3] if self._state is _STOPPING else None
 
     def settle(self, event: Event, value: Any, error: BaseException | None, now: float) -> JobState:
         """Make the last move: the value or error stands before anybody can see the state."""

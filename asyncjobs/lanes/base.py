@@ -228,6 +228,7 @@ class Abandoned(NamedTuple):
     """The call was asked to stop, and the work goes on all the same."""
 
     seconds: float
+    """The host measures it: from its start until now."""
 
 
 class Lost(NamedTuple):
