@@ -19,7 +19,7 @@ from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
 from asyncjobs.options import is_number
 from asyncjobs.state import Event, JobState, advance
-from asyncjobs.token import StopReason
+from asyncjobs.token import StopReason, check_reason
 from asyncjobs.wire.failure import safe_to_raise
 
 R_co = TypeVar("R_co", covariant=True)
@@ -30,7 +30,7 @@ logger: logging.Logger = logging.getLogger("asyncjobs")
 _making = threading.Lock()
 
 # Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
-_QUEUED, _SUCCEEDED = JobState.QUEUED, JobState.SUCCEEDED
+_QUEUED, _RUNNING, _STOPPING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.STOPPING, JobState.SUCCEEDED
 _FAIL, _TIME_OUT, _LOSE = Event.FAIL, Event.TIME_OUT, Event.LOSE
 
 CAPTURED = 64 * 1024
@@ -57,6 +57,7 @@ class Desk(Protocol):
 
     def on_loop(self) -> bool: ...
     def stopping(self, job: Job[Any], reason: StopReason) -> None: ...
+    def hurry(self, job: Job[Any], grace: float) -> None: ...
     def progressed(self, job: Job[Any], progress: Progress) -> None: ...
     def waits(self, waiter: Call, job: Job[Any], future: asyncio.Future[None]) -> Callable[[], None]: ...
 
@@ -97,6 +98,7 @@ class Job(Generic[R_co]):
         self._timers: list[Any] | None = None
         self._unseen: _Unseen | None = None
         self.started_at: float | None = None
+        """When its first attempt started, on the clock of `time.monotonic`; None as long as none has."""
 
     # --- what it is ---------------------------------------------------------------------
 
@@ -268,6 +270,9 @@ class Job(Generic[R_co]):
     def cancel(self, reason: str = "cancelled", *, grace: float | None = None) -> CancelAnswer:
         """Ask the job to stop; never waits, and may be called from any thread.
 
+        Once it is stopping, a shorter `grace` hurries it: the seconds count anew, and it ends at the
+        sooner of both. A longer one changes nothing, and the first reason stands.
+
         Args:
             reason: shown in `JobCancelled` and by the job's token.
             grace: seconds until a process job is interrupted, or a thread abandoned; the
@@ -276,17 +281,31 @@ class Job(Generic[R_co]):
         Returns:
             ``"cancelled"``: it had not started, and never will. ``"requested"``: it runs
             and has been told. ``"ended"``: it was over already.
+
+        Raises:
+            TypeError: `reason` is no string.
+            ValueError: `grace` is less than 0, or no number.
         """
+        check_reason(reason)
+        if grace is not None and not (is_number(grace) and grace >= 0):
+            raise ValueError(f"grace={grace!r} is not allowed; allowed: seconds from 0")
         if self.done() or self._is_orphaned():
             return "ended"
-        if grace is not None:
-            if not (is_number(grace) and grace >= 0):
-                raise ValueError(f"grace={grace!r} is not allowed; allowed: seconds from 0")
-            self._call.grace = grace
-        self._call.end(StopReason("cancel", reason))
+        self.ask(StopReason("cancel", reason), grace)
         return "cancelled" if self._state is JobState.CANCELLED else "requested"
 
     # --- the engine's side --------------------------------------------------------------
+
+    def ask(self, reason: StopReason, grace: float | None) -> None:
+        """Ask for its end, within `grace` seconds if any are given; from any thread."""
+        if grace is not None:
+            self._call.shorten(grace)
+        if self._call.end(reason) or grace is None:
+            return
+        if self._desk.on_loop():
+            self._desk.hurry(self, grace)
+        else:
+            call_soon(self._desk.loop, self._desk.hurry, self, grace)
 
     def on_stop(self, reason: StopReason) -> None:
         """Its token was raised, in any thread."""
@@ -305,6 +324,15 @@ class Job(Generic[R_co]):
         self._state = state = advance(self._state, event)
         self._marks += (state, now)
         return state
+
+    @property
+    def attempt_at(self) -> float | None:
+        """When the attempt started that runs now, on the same clock; None while it waits."""
+        marks = self._marks
+        if self._state is _RUNNING:
+            return marks[-1]  # type: ignore[no-any-return]
+        # A stop comes only to one that runs.
+        return marks[-3] if self._state is _STOPPING else None
 
     def settle(self, event: Event, value: Any, error: BaseException | None, now: float) -> JobState:
         """Make the last move: the value or error stands before anybody can see the state."""

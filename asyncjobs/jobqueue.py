@@ -36,7 +36,8 @@ class JobQueue(asyncio.Queue[Call]):
 
     `maxsize` bounds `put`, never `give_back`, and so does `max_bytes` by what the calls' arguments
     refer to; a call that is larger than that may wait alone. `get` is the standard queue's; the runner's
-    consumers `take` what suits their place, and `listen` while there is nothing.
+    consumers `take` what suits their place, and `listen` while there is nothing. What is parked
+    elsewhere keeps its room here.
     """
 
     # `_buckets` holds a line per priority; `_order` its keys, negated and sorted, so that
@@ -52,6 +53,8 @@ class JobQueue(asyncio.Queue[Call]):
         self._buckets: dict[int, deque[Call]] = {}
         self._order: list[int] = []
         self._live = 0
+        self._parked = 0
+        # For those that are in here: what is parked makes it smaller.
         self._room = maxsize if maxsize > 0 else sys.maxsize
         self._withdrawn = 0
         self._getters: deque[asyncio.Future[None]]
@@ -61,11 +64,11 @@ class JobQueue(asyncio.Queue[Call]):
         self._reserves: dict[Listener, None] = {}
 
     def qsize(self) -> int:
-        """How many calls wait."""
-        return self._live
+        """How many calls wait, parked ones included."""
+        return self._live + self._parked
 
     def empty(self) -> bool:
-        """Whether none waits."""
+        """Whether there is none to take."""
         return not self._live
 
     def full(self) -> bool:
@@ -92,10 +95,10 @@ class JobQueue(asyncio.Queue[Call]):
     def require_room(self, call: Call) -> None:
         """Raise `QueueFull` if there is no room for `call`."""
         if self._live >= self._room:
-            raise QueueFull(f"{self._live} jobs wait, and queue_size is {self.maxsize}; await submit(), or wait")
+            raise QueueFull(f"{self.qsize()} jobs wait, and queue_size is {self.maxsize}; await submit(), or wait")
         if self._byte_room is not None and not self.has_room(call):
             raise QueueFull(
-                f"{self._live} jobs wait that refer to {self._nbytes} bytes, this one to {call.nbytes}, and "
+                f"{self.qsize()} jobs wait that refer to {self._nbytes} bytes, this one to {call.nbytes}, and "
                 f"queue_bytes is {self._byte_room}; await submit(), or wait"
             )
 
@@ -188,6 +191,22 @@ class JobQueue(asyncio.Queue[Call]):
         if self._putters and not self.full():
             _wake_next(self._putters)
         return True
+
+    def park(self, call: Call) -> None:
+        """`call`, which was taken, waits elsewhere for more than a place: its room here stays taken."""
+        self._parked += 1
+        self._room -= 1
+        if self._byte_room is not None:
+            self._nbytes += call.nbytes
+
+    def unpark(self, call: Call) -> None:
+        """`call` waits there no more: it has come back, or has ended."""
+        self._parked -= 1
+        self._room += 1
+        if self._byte_room is not None:
+            self._nbytes -= call.nbytes
+        if self._putters and not self.full():
+            _wake_next(self._putters)
 
     def _sweep(self) -> None:
         for priority, line in self._buckets.items():

@@ -76,15 +76,15 @@ def figures(stats: Stats) -> dict[str, Figure]:
 
 
 def timeline(stats: Stats) -> Figure:
-    """A bar per job from start to end, a row per worker, a colour per final state.
+    """A bar per job from start to end of its last attempt, a row per worker, a colour per final state.
 
     Jobs that one worker ran at the same time (coroutines, threads) lie side by side in
-    its row. A job that never started is drawn from queued to ended. At most the newest
+    its row. A job that ended while it waited is drawn from queued to ended. At most the newest
     10,000 jobs are drawn.
     """
     figure = _figure(
         "Jobs per worker",
-        "Each bar is one job, from its start to its end. White between the bars is time in which that worker "
+        "Each bar is one job, from its last start to its end. White between the bars is time in which that worker "
         "had nothing to do.",
     )
     spans = stats.spans[-_DRAWN_SPANS:]
@@ -153,7 +153,7 @@ def durations(stats: Stats) -> Figure:
     for name, color in _lane_colors(stats).items():
         mine = [span for span in started if span.lane == name]
         waits = [(span.started_at or 0.0) - span.queued_at for span in mine]
-        runs = [span.seconds for span in mine]
+        runs = [span.seconds for span in mine if span.attempt_at is not None]
         for row, values in enumerate((waits, runs), start=1):
             figure.add_trace(_histogram_trace(name, color, values, legend=row == 1), row=row, col=1)
     figure.update_yaxes(title="jobs", rangemode="tozero")
@@ -414,12 +414,12 @@ def _by_worker(spans: Sequence[Span], lanes: Sequence[str]) -> list[tuple[str, l
 
 def _worker(span: Span) -> str:
     if not span.worker:
-        return f"{span.lane}: never started"
+        return f"{span.lane}: {'never started' if span.started_at is None else 'ended between attempts'}"
     return span.worker if span.worker.startswith(span.lane) else f"{span.lane}: {span.worker}"
 
 
 def _interval(span: Span) -> tuple[float, float]:
-    return (span.queued_at if span.started_at is None else span.started_at, span.ended_at)
+    return (span.queued_at if span.attempt_at is None else span.attempt_at, span.ended_at)
 
 
 def _waited_and_ran(span: Span) -> tuple[float, float]:

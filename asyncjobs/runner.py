@@ -36,7 +36,7 @@ from asyncjobs.spawning import is_starting
 from asyncjobs.stats import Percentiles, Stats, total
 from asyncjobs.steering import LaneHandle
 from asyncjobs.submitter import Submitter
-from asyncjobs.token import StopReason
+from asyncjobs.token import StopReason, check_reason
 from asyncjobs.watchdog import Watchdog
 from asyncjobs.wire import codec
 
@@ -48,6 +48,8 @@ LAST_WAIT = 2.5
 """Seconds beyond the longest grace that a closing runner waits for stopped jobs."""
 
 _open_runners: weakref.WeakSet[Runner] = weakref.WeakSet()
+_lane_holders: weakref.WeakSet[Runner] = weakref.WeakSet()
+"""Those whose lanes no other may open: they are open, or about to be."""
 
 
 class Runner(Submitter):
@@ -138,15 +140,32 @@ class Runner(Submitter):
     async def __aenter__(self) -> Runner:
         if self._state != "new":
             raise RunnerClosed(f"the runner is {self._state}; make a new one")
+        self._claim_lanes()
         engine = Engine(self, self._lanes, self._limits)
         if self._watchdog_threshold is not None:
             engine.watchdog = Watchdog(engine.loop, self._watchdog_threshold, self._suspects, lambda: not engine.live)
-        await engine.open()
+        try:
+            await engine.open()
+        except BaseException:
+            _lane_holders.discard(self)
+            raise
         self._machinery = engine
         self._door = Intake(engine, self._lanes, self._defaults, self._lane_options)
         self._state = "open"
         _open_runners.add(self)
         return self
+
+    def _claim_lanes(self) -> None:
+        """A lane counts what it runs, and tells one host: it belongs to one open runner."""
+        for other in _lane_holders:
+            theirs = {} if other._state == "closed" else {id(lane): name for name, lane in other._lanes.items()}
+            for name, lane in self._lanes.items():
+                if id(lane) in theirs:
+                    raise ValueError(
+                        f"lane {name!r} is lane {theirs[id(lane)]!r} of another open runner; make one of its own, "
+                        "or close that runner first"
+                    )
+        _lane_holders.add(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -207,10 +226,10 @@ class Runner(Submitter):
         names = sorted({job.name for job in jobs})
         logger.warning("the runner closes; %d jobs are cancelled: %s", len(jobs), ", ".join(names[:20]))
         engine.is_cancelling = True
+        reason = StopReason("shutdown", "the runner is closing")
         for job in jobs:
-            job._call.grace = job._call.grace if grace is None else grace
+            job.ask(reason, grace)
         longest = max(job._call.grace for job in jobs)
-        engine.cancel_all(StopReason("shutdown", "the runner is closing"))
         await _within(longest + LAST_WAIT, engine.drained())
 
     def __del__(self) -> None:
@@ -290,6 +309,7 @@ class Runner(Submitter):
         Raises:
             WrongLoop: called from another event loop or thread.
         """
+        check_reason(reason)
         engine = self._engine
         engine.check_loop()
         return engine.cancel_all(StopReason("cancel", reason))
@@ -354,11 +374,15 @@ class Runner(Submitter):
 
 
 def _check_lanes(lanes: Mapping[str, Lane]) -> None:
+    names: dict[int, str] = {}
     for name, lane in lanes.items():
         if not (isinstance(name, str) and name):
             raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
         if not hasattr(lane, "capabilities") or isinstance(lane, type):
             raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
+        if id(lane) in names:
+            raise ValueError(f"lanes {names[id(lane)]!r} and {name!r} are one object; make a lane for each name")
+        names[id(lane)] = name
 
 
 def _check_mapping(name: str, value: object) -> None:

@@ -92,10 +92,12 @@ class Span(NamedTuple):
     """The final state's name: ``SUCCEEDED`` ..."""
     queued_at: float
     started_at: float | None
-    """None: it never started."""
+    """When its first attempt started; None: it never started."""
     ended_at: float
     seconds: float
-    """How long its last attempt ran, as measured where it ran."""
+    """How long its last attempt ran, as measured where it ran; of one that was abandoned, until then."""
+    attempt_at: float | None = None
+    """When the attempt started that ended with it; None: it ended while it waited."""
 
 
 class LaneStats(NamedTuple):
@@ -124,11 +126,12 @@ class LaneStats(NamedTuple):
     abandoned: int
     """Jobs that could not be stopped and may still run (threads, stubborn coroutines)."""
     wait: Percentiles
-    """From accepted to started, of the latest finished jobs. Far above `run`: add workers."""
+    """From accepted to the first start, of the latest finished jobs. Far above `run`: add workers."""
     run: Percentiles
-    """Of the last attempt, of the latest finished jobs."""
+    """Of the last attempt, of the latest finished jobs that ended while they ran."""
     busy_share: float
-    """Time spent running over places x time open; near 1.0: saturated, near 0.0: idle."""
+    """Time spent running over places x time open; near 1.0: saturated, near 0.0: idle. All attempts
+    count, what runs now too, and abandoned ones until they were."""
 
 
 class Stats(NamedTuple):
@@ -168,7 +171,8 @@ def percentiles(seconds: Iterable[float]) -> Percentiles:
 
 
 class Ledger:
-    """The running account of one lane: `settled` is called once per job, and is cheap.
+    """The running account of one lane: `settled` is called once per job, and is cheap; `retried` for each
+    attempt that another one follows.
 
     Counts are of all jobs; percentiles are computed when asked, from the latest
     `history` finished ones.
@@ -184,7 +188,14 @@ class Ledger:
         self.crashes: int = 0
         self.counts: dict[str, int] = dict.fromkeys(("SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED", "LOST"), 0)
         self._ran = 0.0
-        self._spans: deque[tuple[str, str, str, float, float | None, float, float]] = deque(maxlen=history)
+        self._spans: deque[tuple[str, str, str, float, float | None, float, float, float | None]] = deque(
+            maxlen=history
+        )
+
+    def retried(self, seconds: float) -> None:
+        """Enter one attempt that ran so long and is not the last."""
+        self.retries += 1
+        self._ran += seconds
 
     def settled(
         self,
@@ -195,11 +206,12 @@ class Ledger:
         started_at: float | None,
         ended_at: float,
         seconds: float,
+        attempt_at: float | None,
     ) -> None:
-        """Enter one finished job; instants on any one clock, `seconds` as in `Span`."""
+        """Enter one finished job; instants on any one clock, `seconds` and the rest as in `Span`."""
         self.counts[state] += 1
         self._ran += seconds
-        self._spans.append((worker, name, state, queued_at, started_at, ended_at, seconds))
+        self._spans.append((worker, name, state, queued_at, started_at, ended_at, seconds, attempt_at))
 
     def spans(self, epoch: float) -> list[Span]:
         """The history, oldest first; `epoch` is added to every instant."""
@@ -213,16 +225,27 @@ class Ledger:
                 None if started is None else started + epoch,
                 ended + epoch,
                 seconds,
+                None if attempt is None else attempt + epoch,
             )
-            for worker, name, state, queued, started, ended, seconds in self._spans
+            for worker, name, state, queued, started, ended, seconds, attempt in self._spans
         ]
 
     def snapshot(
-        self, *, places: int, busy: int, queued: int, queue_size: int, abandoned: int, open_seconds: float
+        self,
+        *,
+        places: int,
+        busy: int,
+        queued: int,
+        queue_size: int,
+        abandoned: int,
+        open_seconds: float,
+        running_seconds: float = 0.0,
     ) -> LaneStats:
-        """The account as a frozen record; the arguments are what only the lane knows."""
+        """The account as a frozen record; the arguments are what only the lane knows.
+
+        `running_seconds`: how long what runs now has been running, added up.
+        """
         counts = self.counts
-        started = [row for row in self._spans if row[4] is not None]
         room = places * open_seconds
         return LaneStats(
             lane=self.lane,
@@ -240,9 +263,9 @@ class Ledger:
             retries=self.retries,
             crashes=self.crashes,
             abandoned=abandoned,
-            wait=percentiles((row[4] or 0.0) - row[3] for row in started),
-            run=percentiles(row[6] for row in started),
-            busy_share=min(1.0, self._ran / room) if room > 0 else 0.0,
+            wait=percentiles(row[4] - row[3] for row in self._spans if row[4] is not None),
+            run=percentiles(row[6] for row in self._spans if row[7] is not None),
+            busy_share=min(1.0, (self._ran + running_seconds) / room) if room > 0 else 0.0,
         )
 
 

@@ -141,6 +141,9 @@ class Submitter:
         per item; if a worker dies, only the item that ran is lost and the group's other
         items may run again. With any item option (`timeout`, `retries` ...) each item is a
         job of its own.
+
+        Raises:
+            ValueError: a value that is not allowed, or the option `key`, which names one job.
         """
         return MapRun(self._runner._intake, self._plan(fn), iterables, ordered, lookahead, on_error, progress)
 

@@ -24,6 +24,12 @@ class StopReason(NamedTuple):
     text: str
 
 
+def check_reason(reason: object) -> None:
+    """Raise if it is nothing that can be shown, and sent to a worker, as why something stops."""
+    if not isinstance(reason, str):
+        raise TypeError(f"reason={reason!r} is not allowed; allowed: a string")
+
+
 _numbers = itertools.count(1)
 # One lock for all tokens: it is held for a few instructions, and a lock in each token
 # would double the size of a queued job.
@@ -85,7 +91,12 @@ class CancelToken:
         return self._stop
 
     def cancel(self, reason: str = "cancelled") -> bool:
-        """Ask everything that holds this token to stop; True if this call was the first."""
+        """Ask everything that holds this token to stop; True if this call was the first.
+
+        Raises:
+            TypeError: `reason` is no string.
+        """
+        check_reason(reason)
         return self.raise_for(StopReason("cancel", reason))
 
     def raise_for(self, reason: StopReason) -> bool:

@@ -624,3 +624,115 @@ async def _logged(caplog: pytest.LogCaptureFixture) -> None:
 
 async def _await(job: Any) -> Any:
     return await job
+
+
+# --- asked once more --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lane", LANES)
+async def test_a_second_cancel_with_a_shorter_grace_hurries_the_stop(runner: Runner, lane: str) -> None:
+    go = CancelToken()
+    job = await runner.options(lane=lane, grace=300.0).submit(STUBBORN[lane], go)
+    await running(runner, job)
+    assert [job.cancel("politely"), job.cancel("now", grace=0.05)] == ["requested", "requested"]
+    with pytest.raises(aj.JobCancelled, match="politely"):
+        await job
+    go.cancel()
+    ended_once(job)
+
+
+@pytest.mark.parametrize("lane", LANES)
+async def test_a_second_cancel_with_a_longer_grace_never_slows_the_stop_down(runner: Runner, lane: str) -> None:
+    go = CancelToken()
+    job = await runner.options(lane=lane, grace=300.0).submit(STUBBORN[lane], go)
+    await running(runner, job)
+    for grace in (0.05, 300.0, None):
+        assert job.cancel(grace=grace) == "requested"
+    await job.wait()
+    go.cancel()
+    ended_once(job)
+
+
+async def test_a_second_cancel_from_another_thread_hurries_too(runner: Runner) -> None:
+    job = await runner.options(lane="process", grace=300.0).submit(jobs.stubborn, CancelToken())
+    await running(runner, job)
+    job.cancel()
+    await asyncio.to_thread(job.cancel, grace=0.05)
+    with pytest.raises(aj.JobCancelled):
+        await job
+
+
+@pytest.mark.parametrize("lane", LANES)
+async def test_closing_with_a_shorter_grace_hurries_what_is_stopping(lane: str) -> None:
+    async with Runner(processes=1) as runner:
+        go = CancelToken()
+        job = await runner.options(lane=lane, grace=300.0).submit(STUBBORN[lane], go)
+        await running(runner, job)
+        job.cancel("politely")
+        job.add_done_callback(lambda _: go.cancel())
+        await runner.aclose(drain=0, grace=0.05)
+        assert isinstance(job.exception(), aj.JobCancelled)
+
+
+async def test_a_coroutine_that_is_hurried_goes_on_with_its_clean_up(runner: Runner) -> None:
+    steps: list[str] = []
+    go = asyncio.Event()
+
+    async def careful() -> None:
+        aj.current_job().progress(0)
+        try:
+            await asyncio.sleep(jobs.LONG)
+        finally:
+            steps.append("cleans up")
+            await go.wait()
+            steps.append("clean")
+
+    job = await runner.options(grace=300.0).submit(careful)
+    await running(runner, job)
+    job.cancel()
+    while not steps:
+        await asyncio.sleep(0)
+    job.cancel(grace=100.0)
+    await asyncio.sleep(0)
+    go.set()
+    await job.wait()
+    assert steps == ["cleans up", "clean"]
+
+
+async def test_the_interrupt_comes_once_although_a_second_cancel_hurries_it(runner: Runner) -> None:
+    def careful() -> None:
+        aj.current_job().progress(0)
+        try:
+            time.sleep(jobs.LONG)
+        finally:
+            time.sleep(0.5)  # longer than the two interrupts would be apart
+            print("clean")
+
+    job = await runner.options(lane="process", grace=0.5, output="capture").submit(careful)
+    await running(runner, job)
+    job.cancel()
+    job.cancel(grace=0.1)
+    await job.wait()
+    assert job.output == "clean\n"
+    assert runner.stats().crashes == 0
+
+
+@pytest.mark.parametrize("reason", [None, 5, b"no"])
+async def test_a_reason_that_is_no_string_is_refused_wherever_a_stop_is_asked_for(runner: Runner, reason: Any) -> None:
+    job, go = await held(runner, "thread", 1)
+    for ask in (job.cancel, runner.cancel_all, CancelToken().cancel):
+        with pytest.raises(TypeError, match=r"reason=.* is not allowed; allowed: a string"):
+            ask(reason)
+    assert job.state is JobState.RUNNING
+    go.cancel()
+    assert await job == 1
+
+
+async def test_a_job_that_has_ended_refuses_the_same_as_a_living_one(runner: Runner) -> None:
+    job = await runner.submit(jobs.echo, 1)
+    await job
+    with pytest.raises(ValueError, match="grace=-1 is not allowed"):
+        job.cancel(grace=-1)
+    with pytest.raises(TypeError, match="reason=None is not allowed"):
+        job.cancel(None)  # type: ignore[arg-type]
+    assert job.cancel(grace=1) == "ended"

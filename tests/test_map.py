@@ -183,6 +183,14 @@ async def test_wrong_arguments_raise_at_the_call(
         runner.map(*arguments, **keywords)
 
 
+@each_lane
+async def test_a_map_with_a_key_is_refused_at_the_call(runner: Runner, lane: str) -> None:
+    keyed = runner.options(lane=lane, key="K")
+    with pytest.raises(ValueError, match=r"key='K' names one job.*submit each item with a key of its own"):
+        keyed.map(SQUARE[lane], [1, 2, 3])
+    assert await keyed.run(SQUARE[lane], 3) == 9
+
+
 # --- bounded look-ahead: F53, F55 -------------------------------------------------------
 
 

@@ -326,6 +326,9 @@ class FakeLane:
         assert call in self._calls, "told to stop what is not here"
         self._later(self._stopped, call, call.attempt)
 
+    def hurry(self, call: Call) -> None:
+        assert call in self._calls, "told to hurry what is not here"
+
     def _stopped(self, call: Call, attempt: int) -> None:
         how = self._chance.choice(("stopped", "killed", "never started"))
         self._end(call, attempt, Abandoned(0.1) if self._chance.random() < 0.2 else Stopped(0.1, how))

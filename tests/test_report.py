@@ -48,7 +48,7 @@ def span(
 ) -> Span:
     begun = None if started is None else T + started
     seconds = 0.0 if started is None else ended - started
-    return Span(lane, "" if started is None else worker, name, state, T + queued, begun, T + ended, seconds)
+    return Span(lane, "" if started is None else worker, name, state, T + queued, begun, T + ended, seconds, begun)
 
 
 def written(figures: dict[str, Any], path: Path, **changes: str) -> str:
@@ -134,6 +134,21 @@ def test_a_job_that_never_started_is_drawn_from_queued_to_ended_in_a_row_of_its_
     assert list(figure.layout.yaxis.ticktext) == ["process-0", "process: never started"]
     cancelled = figure.data[1]
     assert (cancelled.base[0], cancelled.x[0]) == (1.0, 2.0)
+
+
+def test_of_a_job_that_was_tried_again_the_bar_is_the_last_attempt_and_the_queue_was_left_at_the_first() -> None:
+    again = span(0, 1, 9)._replace(attempt_at=T + 7, seconds=2.0)
+    (bar,) = report.timeline(stats(again)).data
+    assert (bar.base[0], bar.x[0]) == (7.0, 2.0)
+    at, _ = report.depth_steps([again])
+    assert at == [T, T + 1]
+
+
+def test_a_job_that_ended_between_two_attempts_stands_in_a_row_of_its_own() -> None:
+    waited = span(0, 1, 9, worker="")._replace(attempt_at=None, seconds=0.0)
+    figure = report.timeline(stats(waited))
+    assert list(figure.layout.yaxis.ticktext) == ["process: ended between attempts"]
+    assert (figure.data[0].base[0], figure.data[0].x[0]) == (0.0, 9.0)
 
 
 def test_the_timeline_draws_the_newest_ten_thousand_jobs() -> None:

@@ -530,6 +530,44 @@ async def test_added_lanes_are_used_by_name_and_built_in_ones_can_be_replaced() 
         assert await runner.options(lane="gpu").run(lambda: __import__("os").environ["DEVICE"]) == "7"
 
 
+def test_one_lane_under_two_names_is_refused() -> None:
+    lane = aj.ThreadLane(2)
+    with pytest.raises(ValueError, match="lanes 'a' and 'b' are one object"):
+        Runner(lanes={"a": lane, "b": lane})
+
+
+async def test_a_lane_belongs_to_one_open_runner_and_may_go_to_another_after_its_end() -> None:
+    lanes = {"disk": aj.ThreadLane(2), "kernels": aj.ProcessLane(1), "calls": aj.LoopLane(3)}
+    for _ in range(2):
+        async with Runner(lanes=lanes) as runner:
+            for name, lane in lanes.items():
+                other = Runner(lanes={"mine": lane})
+                with pytest.raises(ValueError, match=f"lane 'mine' is lane '{name}' of another open runner"):
+                    await other.__aenter__()
+            for name in ("disk", "kernels"):
+                assert await runner.options(lane=name).run(jobs.echo, name) == name
+            assert await runner.options(lane="calls").run(jobs.aecho, 1) == 1
+            assert [runner.stats().lanes[name].succeeded for name in lanes] == [1, 1, 1]
+
+
+async def test_two_runners_that_open_at_once_do_not_share_a_lane() -> None:
+    lane = aj.ThreadLane(2)
+    runners = [Runner(lanes={"disk": lane}) for _ in range(2)]
+    opened = await asyncio.gather(*(runner.__aenter__() for runner in runners), return_exceptions=True)
+    assert isinstance(opened[0], Runner)
+    assert isinstance(opened[1], ValueError)
+    await opened[0].aclose()
+
+
+async def test_a_lane_is_free_again_when_its_runner_could_not_open() -> None:
+    lane = aj.ThreadLane(2)
+    bad = aj.ProcessLane(1, env={"PYTHONHASHSEED": "0"}, start_method="forkserver")
+    with pytest.raises(ValueError, match="start_method"):
+        await Runner(lanes={"disk": lane, "bad": bad}).__aenter__()
+    async with Runner(lanes={"disk": lane}) as runner:
+        assert await runner.options(lane="disk").run(jobs.echo, 1) == 1
+
+
 # --- the options ------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from random import random
 from time import monotonic
@@ -20,7 +20,7 @@ from asyncjobs.engine.verdict import Verdict, judge, next_attempt, overrun, stop
 from asyncjobs.events import EventBus, JobEvent, Progress
 from asyncjobs.job import CAPTURED, Job
 from asyncjobs.jobqueue import JobQueue
-from asyncjobs.lanes.base import Call, Done, Lane, Outcome
+from asyncjobs.lanes.base import Abandoned, Call, Done, Lane, Outcome
 from asyncjobs.memory import Memory
 from asyncjobs.options import check_count
 from asyncjobs.shared import Shares
@@ -69,7 +69,7 @@ class Dispatcher:
         self.bus: EventBus = engine.bus
         self.queue: JobQueue = JobQueue(limits.queue_size, limits.queue_bytes)
         self.ledger: Ledger = Ledger(name, lane.kind, limits.history)
-        self._gate = LimiterGate(self.queue.give_back)
+        self._gate = LimiterGate(self.queue)
         self._feeder = Feeder(lane, self.queue, self._gate)
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
 
@@ -112,12 +112,21 @@ class Dispatcher:
             self.queue.withdraw(call)
             self._end(job, stopped_before_start(call, reason))
 
+    def hurry(self, job: Job[Any], grace: float) -> None:
+        """`job` was asked once more to stop, and has less time than before."""
+        call = job._call
+        call.shorten(grace)
+        if job.state is _STOPPING and call.place is not None:
+            call.place.hurry(call)
+
     # --- what the lane tells (Host) -----------------------------------------------------
 
     def started(self, call: Call) -> None:
         """`call` runs now: its time limit begins."""
         job: Job[Any] = call.owner  # type: ignore[assignment]
-        job.started_at = now = monotonic()
+        now = monotonic()
+        if job.started_at is None:
+            job.started_at = now
         job.move(_START, now)
         if self.bus.subscriptions:
             self.publish(job)
@@ -136,6 +145,8 @@ class Dispatcher:
     def finished(self, call: Call, outcome: Outcome) -> None:
         """`call` has ended: settle its job, or try again."""
         job: Job[Any] = call.owner  # type: ignore[assignment]
+        if type(outcome) is Abandoned:  # what still runs was not measured
+            outcome = Abandoned(self._runs_for(job, monotonic()))
         verdict = judge(call, outcome)
         if not verdict.started:
             call.place = None
@@ -144,7 +155,7 @@ class Dispatcher:
         if verdict.error is not None:
             delay = next_attempt(call, verdict, random())
             if delay is not None and not self.engine.is_cancelling:
-                self._try_again(job, delay)
+                self._try_again(job, delay, verdict.seconds)
                 return
         self._end(job, verdict)
 
@@ -155,7 +166,8 @@ class Dispatcher:
             job: Job[Any] = call.owner  # type: ignore[assignment]
             if job.state is _RUNNING:  # as the first in a window, but its worker never claimed it
                 self._stop_timer(job)
-                job.started_at = None
+                if call.attempt == 1:
+                    job.started_at = None
                 self._move(job, Event.GIVE_BACK, monotonic())
         if calls:
             self.queue.give_back(calls)
@@ -177,6 +189,8 @@ class Dispatcher:
 
     def refuse(self, error: Exception) -> None:
         """Nothing that waits can run."""
+        for waiting in self._gate.waiting():
+            self._settle(waiting.owner, Event.FAIL, None, error, 0.0)  # type: ignore[arg-type]
         while (call := self.queue.take()) is not None:
             self._settle(call.owner, Event.FAIL, None, error, 0.0)  # type: ignore[arg-type]
 
@@ -214,8 +228,8 @@ class Dispatcher:
         else:
             job._call.end(StopReason(kind, text))
 
-    def _try_again(self, job: Job[Any], delay: float) -> None:
-        self.ledger.retries += 1
+    def _try_again(self, job: Job[Any], delay: float, seconds: float) -> None:
+        self.ledger.retried(seconds)
         self._move(job, Event.RETRY, monotonic())
         job._call.renew()
         # The loop's own heap of timers keeps the waiting ones in order of time.
@@ -246,12 +260,14 @@ class Dispatcher:
         now = monotonic()
         call = job._call
         plan, place = call.plan, call.place
+        marks = job._marks
+        attempt_at = marks[-1] if marks[-2] is _RUNNING else job.attempt_at
         state = job.settle(event, value, error, now)
         call.seconds = seconds
         # Nothing of the call is needed any more but its plan and number.
         call.args, call.kwargs, call.payload, call.context = (), None, None, None
-        worker = "" if place is None else place.name
-        self.ledger.settled(worker, plan.name, state._name_, job._marks[1], job.started_at, now, seconds)
+        worker = "" if place is None or attempt_at is None else place.name
+        self.ledger.settled(worker, plan.name, state._name_, marks[1], job.started_at, now, seconds, attempt_at)
         if not plan.is_plain:
             self._clean_up(job)
         self.engine.forget(job)
@@ -297,6 +313,7 @@ class Dispatcher:
 
     def stats(self, open_seconds: float) -> LaneStats:
         """The lane's figures now."""
+        now = monotonic()
         lane = self.lane
         return self.ledger.snapshot(
             places=lane.size(),
@@ -305,7 +322,22 @@ class Dispatcher:
             queue_size=self.queue.maxsize,
             abandoned=lane.abandoned(),
             open_seconds=open_seconds,
+            running_seconds=sum(self._runs_for(job, now) for job in self._running()),
         )
+
+    def _runs_for(self, job: Job[Any], now: float) -> float:
+        began = job.attempt_at
+        return 0.0 if began is None else now - began
+
+    def _running(self) -> Iterator[Job[Any]]:
+        """The jobs that run now: mostly the oldest of those that live, so the search is short."""
+        left = self.lane.busy() - self.lane.abandoned()
+        for job in self.engine.live.values():
+            if left <= 0:
+                return
+            if job._desk is self and (job.state is _RUNNING or job.state is _STOPPING):
+                left -= 1
+                yield job
 
     def spans(self) -> list[Span]:
         """The latest finished jobs."""

@@ -1,55 +1,134 @@
 """Let a call through its limiter, or have it wait beside the queue until it may.
 
-A call without its limiter must not hold a place, nor stand in the way of others: a task of
-its own waits for it, and puts the call back where it stood.
+A call without its limiter must not hold a place, nor stand in the way of others. It still
+counts as queued: its room in the queue is taken until it goes. One task for each limiter
+asks for the next token, and gives it to whichever call is then the first in line.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Any
 
+import anyio
+
+from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
 
 
-class LimiterGate:
-    """Knows which calls hold the limiter of their options, and which wait for it."""
+class Line:
+    """The calls of one lane that wait for one limiter, in the order in which they are to run."""
 
-    def __init__(self, give_back: Callable[[list[Call]], None]) -> None:
-        self._give_back = give_back
-        self._waiting: dict[Call, asyncio.Task[None]] = {}
-        self._holding: set[Call] = set()
+    def __init__(self) -> None:
+        self.asks: asyncio.Task[None]
+        """The task that waits for the next token."""
+        self._waiting: set[Call] = set()
+        # Who has left stays in here until it is the first, or most have left. It has ended: it never comes back.
+        self._order: list[tuple[int, int, Call]] = []
+
+    def __contains__(self, call: Call) -> bool:
+        return call in self._waiting
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def calls(self) -> list[Call]:
+        """All that wait, the first in line first."""
+        return [row[2] for row in sorted(self._order) if row[2] in self._waiting]
+
+    def join(self, call: Call) -> None:
+        """Stand in line, by priority and number."""
+        self._waiting.add(call)
+        heappush(self._order, (-call.priority, call.number, call))
+
+    def leave(self, call: Call) -> None:
+        """`call` has ended."""
+        self._waiting.remove(call)
+        if len(self._order) > 100 + 2 * len(self._waiting):
+            self._order = [row for row in self._order if row[2] in self._waiting]
+            heapify(self._order)
+
+    def pop(self) -> Call:
+        """Take out who is first; somebody must wait."""
+        call = heappop(self._order)[2]
+        while call not in self._waiting:
+            call = heappop(self._order)[2]
+        self._waiting.remove(call)
+        return call
+
+
+class LimiterGate:
+    """Knows which calls of one lane hold the limiter of their options, and which wait for it."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._lines: dict[Any, Line] = {}
+        self._tokens: dict[Call, object] = {}
+        """Under which name each call's token was taken: the limiter knows its borrowers by that."""
 
     def admits(self, call: Call, tasks: asyncio.TaskGroup) -> bool:
-        """Whether `call` holds its limiter; if not, it is given back once it does."""
-        if call in self._holding:
+        """Whether `call` holds its limiter; if not, it is given back to the queue once it does."""
+        if call in self._tokens:
             return True
         limiter = call.plan.options.limiter
-        if not limiter.available_tokens or limiter.statistics().tasks_waiting:
-            self._waiting[call] = tasks.create_task(self._wait(call))
-            return False
-        limiter.acquire_on_behalf_of_nowait(call)
-        self._holding.add(call)
-        return True
+        line = self._lines.get(limiter)
+        if line is None and _takes_token(limiter, call):
+            self._tokens[call] = call
+            return True
+        if line is None:
+            line = self._lines[limiter] = Line()
+            line.asks = tasks.create_task(self._ask(limiter, line))
+        line.join(call)
+        self._queue.park(call)
+        return False
 
-    async def _wait(self, call: Call) -> None:
-        try:
-            await call.plan.options.limiter.acquire_on_behalf_of(call)
-        finally:
-            self._waiting.pop(call, None)
-        self._holding.add(call)
-        self._give_back([call])
+    async def _ask(self, limiter: Any, line: Line) -> None:
+        """Take a token for whoever is first when it comes, as long as anybody waits."""
+        while line:
+            token = object()
+            await limiter.acquire_on_behalf_of(token)
+            if not line:  # the last one left while the token was on its way
+                limiter.release_on_behalf_of(token)
+                return
+            call = line.pop()
+            self._tokens[call] = token
+            if not line:
+                del self._lines[limiter]  # whoever comes next begins a new line
+            # It may start, and even end, in here. Its room in the queue comes free after that.
+            self._queue.give_back([call])
+            self._queue.unpark(call)
 
     def release(self, call: Call) -> None:
         """`call` has ended, or needs its limiter no more; harmless for one that has none."""
-        waiting = self._waiting.pop(call, None)
-        if waiting is not None:
-            waiting.cancel()
-        if call in self._holding:
-            self._holding.discard(call)
-            call.plan.options.limiter.release_on_behalf_of(call)
+        limiter = call.plan.options.limiter
+        if limiter is None:
+            return
+        token = self._tokens.pop(call, None)
+        if token is not None:
+            limiter.release_on_behalf_of(token)
+            return
+        line = self._lines.get(limiter)
+        if line is not None and call in line:
+            line.leave(call)
+            if not line:  # nobody waits here: others may have the next token
+                del self._lines[limiter]
+                line.asks.cancel()
+            self._queue.unpark(call)
+
+    def waiting(self) -> list[Call]:
+        """The calls that wait for their limiter."""
+        return [call for line in self._lines.values() for call in line.calls()]
 
     def close(self) -> None:
-        """Stop the waiting tasks."""
-        for task in tuple(self._waiting.values()):
-            task.cancel()
+        """Ask for no more tokens."""
+        for line in self._lines.values():
+            line.asks.cancel()
+
+
+def _takes_token(limiter: Any, call: Call) -> bool:
+    try:
+        limiter.acquire_on_behalf_of_nowait(call)
+    except anyio.WouldBlock:
+        return False
+    return True

@@ -152,14 +152,18 @@ class Call:
         """Why the attempt is to stop, or None."""
         return None if self._token is None else self._token.stop
 
-    def end(self, reason: StopReason) -> None:
-        """Ask for the end of the whole job; safe from any thread.
+    def end(self, reason: StopReason) -> bool:
+        """Ask for the end of the whole job; safe from any thread. Whether the attempt was not stopping yet.
 
         The attempt may be stopping already, for its own time limit. That reason stands, as
         the first, but no other attempt may follow.
         """
         self.is_last = True
-        self.token.raise_for(reason)
+        return self.token.raise_for(reason)
+
+    def shorten(self, grace: float) -> None:
+        """From now on `grace` seconds; once the attempt is stopping they only get fewer."""
+        self.grace = grace if self.stop is None else min(grace, self.grace)
 
     def renew(self) -> None:
         """Get ready for another attempt: a stop for the last one's time limit is over."""
@@ -225,6 +229,7 @@ class Abandoned(NamedTuple):
     """The call was asked to stop, and the work goes on all the same."""
 
     seconds: float
+    """The host measures it: from its start until now."""
 
 
 class Lost(NamedTuple):
@@ -321,6 +326,9 @@ class Place(Protocol):
 
     def stop(self, call: Call) -> None:
         """`call`'s token was raised: see to it that the work ends, after `call.grace`."""
+
+    def hurry(self, call: Call) -> None:
+        """It was stopped, and asked once more: let it end `call.grace` from now, if that is sooner."""
 
     async def restore(self) -> None:
         """Come up, for the first time or after a death."""

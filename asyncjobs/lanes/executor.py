@@ -146,6 +146,9 @@ class ExecutorLane:
         if future is not None and not future.cancel():
             self._host.loop.call_later(call.grace, self._abandon, call, call.attempt)
 
+    def hurry(self, call: Call) -> None:
+        self.stop(call)  # the earlier of the two timers abandons it, the later finds nothing
+
     def _abandon(self, call: Call, attempt: int) -> None:
         if call in self._running and call.attempt == attempt and call not in self._abandoned:
             self._abandoned.add(call)

@@ -135,8 +135,13 @@ class Freight:
         """What the arenas hold, and have done."""
         arguments, results = self.arguments, self.results
         in_use = arguments.in_use + _pages(results.held())
-        recycled = arguments.recycled + results.recycled
-        return Tally(arguments.segments + results.segments, in_use, recycled, arguments.retired, self.inlined + results.inlined)
+        return Tally(
+            segments=arguments.segments + results.segments,
+            in_use=in_use,
+            recycled=arguments.recycled + results.recycled,
+            retired=arguments.retired,
+            inlined=self.inlined + results.inlined,
+        )
 
     def close(self) -> None:
         """The worker is gone: give back everything but the results that somebody holds."""

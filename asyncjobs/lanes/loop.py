@@ -140,6 +140,11 @@ class LoopLane:
             task.cancel(call.token.reason)
             self._host.loop.call_later(call.grace, self._abandon, call, call.attempt)
 
+    def hurry(self, call: Call) -> None:
+        # Not cancelled once more: that would break its clean-up off. Of two timers the later finds nothing.
+        if call in self._tasks:
+            self._host.loop.call_later(call.grace, self._abandon, call, call.attempt)
+
     def _abandon(self, call: Call, attempt: int) -> None:
         if call in self._tasks and call.attempt == attempt and call not in self._abandoned:
             self._abandoned.add(call)

@@ -255,6 +255,10 @@ class Slot:
         else:
             self._stopping.revoke([ticket], self._body)
 
+    def hurry(self, call: Call) -> None:
+        if self._body is not None:
+            self._stopping.hurry(call, self._body)
+
     # --- coming up and going down -------------------------------------------------------
 
     async def restore(self) -> None:

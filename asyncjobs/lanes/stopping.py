@@ -31,6 +31,8 @@ class Stopping:
         self._calls = calls
         self._revoking: list[int] = []
         self._to_revoke: set[int] = set()
+        self._ladders: dict[int, tuple[asyncio.TimerHandle, asyncio.TimerHandle]] = {}
+        """The steps that are to come, by ticket: the exception, and the end of the process."""
         self.killed_ticket: int = 0
         """The ticket that the worker was killed for, 0 if it was not."""
 
@@ -38,6 +40,7 @@ class Stopping:
         """A new worker has been asked nothing."""
         self._revoking = []
         self._to_revoke.clear()
+        self._ladders.clear()
         self.killed_ticket = 0
 
     def revoke(self, tickets: list[int], body: Body) -> None:
@@ -66,8 +69,24 @@ class Stopping:
         if call.stop is None:
             return
         body.tell(frames.CANCEL, ticket, pickle.dumps(tuple(call.stop), 5))
-        self._loop.call_later(call.grace, self._interrupt, ticket, body)
-        self._loop.call_later(call.grace + KILL_AFTER_INTERRUPT, self._kill, ticket, body)
+        for ended in self._ladders.keys() - self._calls.keys():
+            del self._ladders[ended]
+        self._set_up(ticket, call, body)
+
+    def hurry(self, call: Call, body: Body) -> None:
+        """Climb sooner, if `call.grace` from now is sooner. One that still waits to be revoked has no ladder yet."""
+        for ticket, steps in self._ladders.items():
+            if self._calls.get(ticket) is call and self._loop.time() + call.grace < steps[0].when():
+                for step in steps:
+                    step.cancel()
+                self._set_up(ticket, call, body)
+                return
+
+    def _set_up(self, ticket: int, call: Call, body: Body) -> None:
+        self._ladders[ticket] = (
+            self._loop.call_later(call.grace, self._interrupt, ticket, body),
+            self._loop.call_later(call.grace + KILL_AFTER_INTERRUPT, self._kill, ticket, body),
+        )
 
     def _interrupt(self, ticket: int, body: Body) -> None:
         if ticket in self._calls:

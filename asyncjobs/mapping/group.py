@@ -10,7 +10,7 @@ from asyncjobs.lanes.base import Lane, Plan
 from asyncjobs.options import DEFAULTS, settle
 from asyncjobs.wire import codec
 
-ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "key", "limiter", "max_result", "retry", "output")
+ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "limiter", "max_result", "retry", "output")
 """With any of these each item is a job of its own."""
 
 

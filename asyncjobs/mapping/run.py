@@ -59,6 +59,7 @@ class MapRun(Generic[R]):
         progress: bool,
     ) -> None:
         _check(iterables, ordered, lookahead, on_error, progress)
+        _check_key(plan)
         self._intake = intake
         self._lane: Lane = plan.home.lane
         self._ordered = ordered
@@ -362,6 +363,14 @@ def _sort_out(values: list[R], errors: dict[int, BaseException], on_error: str) 
         return [value for index, value in enumerate(values) if index not in errors], None
     first = min(errors)
     return values[:first], errors[first]
+
+
+def _check_key(plan: Plan) -> None:
+    if plan.options.key is not None:
+        raise ValueError(
+            f"map makes a job per item, and key={plan.options.key!r} names one job: all items would get the value "
+            "of the first. Leave the key out, or submit each item with a key of its own"
+        )
 
 
 def _check(

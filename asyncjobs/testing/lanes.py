@@ -208,6 +208,20 @@ async def check_cancel_of_the_deaf_is_bounded(make_lane: MakeLane) -> None:
         await until(lambda: tested.lane.abandoned() == 0, "the abandoned call to end")
 
 
+async def check_a_second_cancel_may_be_more_impatient(make_lane: MakeLane) -> None:
+    """A shorter grace hurries a job that is stopping, a longer one never slows it down."""
+    async with bench(make_lane) as tested:
+        gate = tested.gate()
+        job = await tested.submit(work.hold, gate, grace=10 * LIMIT)
+        await gate.arrival()
+        for grace in (None, QUICK, 20 * LIMIT):
+            assert job.cancel("enough", grace=grace) == "requested"
+        await job.wait()
+        assert job.state is JobState.CANCELLED
+        gate.open()
+        await until(lambda: tested.lane.abandoned() == 0, "the abandoned call to end")
+
+
 async def check_time_limit_ends_the_job(make_lane: MakeLane) -> None:
     """A job past its limit is TIMED_OUT, and its neighbour goes on."""
     async with bench(make_lane) as tested:
