@@ -209,7 +209,7 @@ async def test_one_limiter_bounds_the_jobs_of_two_runners_and_all_their_lanes() 
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0)
+        await turns()
         now -= 1
 
     lanes = {"other": aj.LoopLane(3)}
