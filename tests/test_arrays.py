@@ -196,16 +196,21 @@ def test_arrays_of_every_kind_in_any_structure_arrive_equal_after_a_storm(loop_a
 # --- memory goes round, and comes back --------------------------------------------------
 
 
+def mapping_count() -> int:
+    """How many pieces of memory this process has mapped."""
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+
 async def test_memory_does_not_grow_over_many_jobs(runner: aj.Runner) -> None:
     for _ in range(20):
         await runner.run(jobs.same, ramp(BIG // 3))
     before, descriptors = memory_of(runner), len(os.listdir("/proc/self/fd"))
-    mappings = len(Path("/proc/self/maps").read_text().splitlines())
+    mappings = mapping_count()
     for _ in range(300):
         await runner.run(jobs.same, ramp(BIG // 3))
     assert memory_of(runner) <= before
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert len(Path("/proc/self/maps").read_text().splitlines()) <= mappings + 2
+    assert mapping_count() <= mappings + 2
 
 
 async def test_idle_memory_is_given_back(runner: aj.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +224,7 @@ async def test_idle_memory_is_given_back(runner: aj.Runner, monkeypatch: pytest.
 
 async def test_what_can_never_fit_is_refused_at_submit_with_the_figures() -> None:
     async with aj.Runner(processes=1, arena_bytes=4 * MIB, options={"lane": "process"}) as runner:
-        with pytest.raises(aj.ArenaFull, match="total need .* arena_bytes allows 4194304") as caught:
+        with pytest.raises(aj.ArenaFull, match=r"total need .* arena_bytes allows 4194304") as caught:
             await runner.submit(jobs.total, ramp(MIB))
         assert (caught.value.need >= 8 * MIB, caught.value.used, caught.value.cap) == (True, 0, 4 * MIB)
         with pytest.raises(aj.ArenaFull, match="the result of filled"):
@@ -276,7 +281,7 @@ async def test_queue_bytes_bounds_what_queued_jobs_refer_to() -> None:
 async def test_the_memory_of_a_killed_worker_comes_back(runner: aj.Runner) -> None:
     for _ in range(4):
         job = await runner.submit(jobs.take_and_wait, ramp())
-        await until(lambda: job.state is aj.JobState.RUNNING)
+        await until(lambda job=job: job.state is aj.JobState.RUNNING)
         os.kill(await _pid_of(runner), signal.SIGKILL)
         with pytest.raises(aj.WorkerLost):
             await job
@@ -350,7 +355,7 @@ async def test_jobs_that_were_queued_with_a_handle_are_not_harmed_by_its_close(r
     for job in queued:
         assert await job == ramp().sum()
     assert [await runner.run(jobs.total, other) for other in others] == [ramp(BIG, n).sum() for n in range(3)]
-    sums = set(sum([await runner.run(jobs.kept_sums) for _ in range(8)], []))
+    sums = {kept for _ in range(8) for kept in await runner.run(jobs.kept_sums)}
     assert sums == {ramp().sum()}, "what jobs keep of a shared object stays right after its close"
 
 
