@@ -201,6 +201,11 @@ def test_arrays_of_every_kind_in_any_structure_arrive_equal_after_a_storm(loop_a
 # --- memory goes round, and comes back --------------------------------------------------
 
 
+def mapping_count() -> int:
+    """How many pieces of memory this process has mapped."""
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+
 async def test_memory_does_not_grow_over_many_jobs(runner: aj.Runner) -> None:
     for _ in range(20):
         await runner.run(jobs.same, ramp(BIG // 3))
