@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import jobs
 import pytest
 from doors import new_door
+from runner_jobs import FAIL, LANES, aecho, awrite_line, lines, still_works
 
 import asyncjobs as aj
+from asyncjobs.token import StopReason
 
 
 async def test_f02_a_call_whose_workers_die_before_they_claim_it_is_lost_after_three() -> None:
@@ -71,3 +74,95 @@ async def test_f34_a_worker_whose_job_was_interrupted_in_an_import_is_replaced(t
         with pytest.raises(aj.JobCancelled):
             await job
         assert await lane.run(jobs.pid) != importer, "what it half imported stays broken there"
+
+
+# --- a cancel in the turn of the feed ---------------------------------------------------
+
+
+async def test_a_coroutine_cancelled_before_its_first_step_is_over_at_once_and_frees_its_place(tmp_path: Path) -> None:
+    async with aj.Runner(coroutines=1) as runner:
+        job = runner.submit_nowait(awrite_line, str(tmp_path / "ran"))
+        assert job.cancel("changed my mind") == "cancelled"
+        assert [mark.state for mark in job.history] == [aj.JobState.QUEUED, aj.JobState.CANCELLED]
+        assert runner.stats().lanes["loop"].busy == 0
+        async with asyncio.timeout(10):
+            assert await runner.run(aecho, "the next") == "the next"
+        assert runner.stats().lanes["loop"].abandoned == 0
+    assert lines(tmp_path / "ran") == []
+
+
+async def test_a_coroutine_cancelled_in_the_turn_in_which_it_was_fed_from_the_queue_loses_no_place() -> None:
+    async with aj.Runner(coroutines=1) as runner:
+        first = await runner.submit(aecho, "first")
+        second, third = [await runner.submit(aecho, text) for text in ("second", "third")]
+        # The callback and the feed come in one turn of the loop; this cancel is in the next, before the first step.
+        first.add_done_callback(lambda _: runner.loop.call_soon(second.cancel, "the first is over"))
+        async with asyncio.timeout(10):
+            assert await third == "third"
+        assert second.state is aj.JobState.CANCELLED
+        assert runner.stats().lanes["loop"].busy == 0
+
+
+async def test_a_coroutine_out_of_time_before_its_first_step_is_timed_out() -> None:
+    async with aj.Runner(coroutines=1) as runner:
+        job = runner.submit_nowait(aecho, 1)
+        job._call.end(StopReason("deadline", "too late"))
+        assert job.state is aj.JobState.TIMED_OUT
+        async with asyncio.timeout(10):
+            assert await runner.run(aecho, 2) == 2
+
+
+async def test_a_task_that_somebody_else_cancels_before_its_first_step_is_no_lost_job(tmp_path: Path) -> None:
+    async with aj.Runner(coroutines=1) as runner:
+        before = asyncio.all_tasks()
+        job = runner.submit_nowait(awrite_line, str(tmp_path / "ran"))
+        (task,) = asyncio.all_tasks() - before
+        task.cancel()
+        async with asyncio.timeout(10):
+            await job.wait()
+            assert await runner.run(aecho, "the next") == "the next"
+        assert job.state is aj.JobState.CANCELLED
+        assert "cancelled by somebody else before it began" in str(job.exception())
+    assert lines(tmp_path / "ran") == []
+
+
+# --- a backoff function that fails ------------------------------------------------------
+
+
+def no_such_delay(attempt: int) -> float:
+    raise KeyError(f"no delay for attempt {attempt}")
+
+
+def a_word(attempt: int) -> Any:
+    return "soon"
+
+
+def exits(attempt: int) -> float:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize(
+    ("backoff", "what"),
+    [
+        (no_such_delay, "KeyError: 'no delay for attempt 1'"),
+        (a_word, "it returned 'soon'; allowed: seconds from 0"),
+        (exits, "SystemExit: 3"),
+    ],
+    ids=["raises", "returns a word", "exits"],
+)
+async def test_a_backoff_function_that_gives_no_delay_fails_its_job_and_harms_nobody(
+    lane: str, backoff: Any, what: str
+) -> None:
+    async with aj.Runner(processes=1, threads=1, coroutines=1) as runner:
+        job = await runner.options(lane=lane, retries=aj.Retry(2, backoff=backoff)).submit(FAIL[lane], "the job's own")
+        async with asyncio.timeout(10):
+            await job.wait()
+        error = job.exception()
+        assert job.state is aj.JobState.FAILED
+        assert isinstance(error, aj.JobError)
+        assert f"its backoff function {backoff.__name__!r}" in str(error)
+        assert what in str(error)
+        assert isinstance(error.__cause__, ValueError), "what the job itself raised"
+        assert error.__cause__.args == ("the job's own",)
+        await still_works(runner, lane)

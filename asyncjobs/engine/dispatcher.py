@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncjobs.engine.feeding import Feeder
 from asyncjobs.engine.limiting import LimiterGate
-from asyncjobs.engine.verdict import Verdict, judge, next_attempt, overrun, stopped_before_start
+from asyncjobs.engine.verdict import Verdict, judge, next_attempt, no_delay, overrun, stopped_before_start
 from asyncjobs.events import EventBus, JobEvent, Progress
 from asyncjobs.job import CAPTURED, Job
 from asyncjobs.jobqueue import JobQueue
@@ -141,7 +141,11 @@ class Dispatcher:
         self._stop_timer(job)
         self._gate.release(call)
         if verdict.error is not None:
-            delay = next_attempt(call, verdict, random())
+            try:
+                delay = next_attempt(call, verdict, random())
+            # The user's backoff function may raise anything, and the job has to end all the same.
+            except BaseException as error:
+                delay, verdict = None, no_delay(call, verdict, error)
             if delay is not None and not self.engine.is_cancelling:
                 self._try_again(job, delay)
                 return
