@@ -128,7 +128,8 @@ class Runner(Submitter):
 
     def __repr__(self) -> str:
         jobs = len(self._machinery.live) if self._machinery else 0
-        return f"<Runner {self._state} with {jobs} jobs, lanes {', '.join(self._lanes)}>"
+        is_broken = self._state == "open" and self._machinery is not None and self._machinery.broken is not None
+        return f"<Runner {'broken' if is_broken else self._state} with {jobs} jobs, lanes {', '.join(self._lanes)}>"
 
     # --- life ---------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ class Runner(Submitter):
         engine = self._engine
         engine.check_loop()
         self._state = "closing"
-        self._intake.is_open = False
+        engine.is_open = False
         engine.wake_submitters()
         try:
             await _within(drain, engine.drained())

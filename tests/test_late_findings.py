@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import jobs
 import pytest
 from doors import new_door
-from runner_jobs import FAIL, LANES, aecho, awrite_line, lines, still_works
+from runner_jobs import FAIL, LANES, aecho, awrite_line, ended_once, fail, held, lines, reaches, still_works
 
 import asyncjobs as aj
 from asyncjobs.token import StopReason
@@ -93,8 +94,7 @@ async def test_a_coroutine_cancelled_before_its_first_step_is_over_at_once_and_f
 
 async def test_a_coroutine_cancelled_in_the_turn_in_which_it_was_fed_from_the_queue_loses_no_place() -> None:
     async with aj.Runner(coroutines=1) as runner:
-        first = await runner.submit(aecho, "first")
-        second, third = [await runner.submit(aecho, text) for text in ("second", "third")]
+        first, second, third = [runner.submit_nowait(aecho, text) for text in ("first", "second", "third")]
         # The callback and the feed come in one turn of the loop; this cancel is in the next, before the first step.
         first.add_done_callback(lambda _: runner.loop.call_soon(second.cancel, "the first is over"))
         async with asyncio.timeout(10):
@@ -166,3 +166,83 @@ async def test_a_backoff_function_that_gives_no_delay_fails_its_job_and_harms_no
         assert isinstance(error.__cause__, ValueError), "what the job itself raised"
         assert error.__cause__.args == ("the job's own",)
         await still_works(runner, lane)
+
+
+# --- a breakdown of the machinery -------------------------------------------------------
+
+
+class FaultyLane(aj.ThreadLane):
+    """Has a fault, from the moment on that a test says so."""
+
+    is_faulty = False
+
+    @property
+    def hungry(self) -> bool:
+        if self.is_faulty:
+            raise LookupError("a fault of the lane")
+        return super().hungry
+
+
+async def test_a_runner_that_broke_down_fails_every_living_job_and_takes_no_more() -> None:
+    faulty = FaultyLane(1)
+    async with asyncio.timeout(30), aj.Runner(processes=1, threads=2, queue_size=1, lanes={"faulty": faulty}) as runner:
+        held_jobs = [await held(runner, lane) for lane in LANES]
+        process = runner.options(lane="process")
+        queued = await process.submit(abs, -1)
+        waiting = asyncio.create_task(process.submit(abs, -2))
+        retried = await runner.options(retries=aj.Retry(1, backoff=600)).submit(fail)
+        await reaches(runner, retried, aj.JobState.WAITING)
+        faulty.is_faulty = True
+        last = await runner.options(lane="faulty").submit(abs, -3)
+        living = [*(job for job, _ in held_jobs), queued, retried, last]
+        for job in living:
+            await job.wait()
+            assert job.state is aj.JobState.FAILED, job
+            error = job.exception()
+            assert isinstance(error, aj.RunnerClosed)
+            assert "the runner broke down: LookupError('a fault of the lane')" in str(error)
+            assert isinstance(error.__cause__, LookupError)
+        with pytest.raises(aj.RunnerClosed, match="the runner broke down"):
+            await waiting
+        for submit in (runner.submit, runner.submit_nowait, process.run):
+            with pytest.raises(aj.RunnerClosed, match="the runner broke down") as refused:
+                await submit(abs, -4)
+            assert isinstance(refused.value.__cause__, LookupError)
+        assert "broken" in repr(runner)
+        for _, go in held_jobs:
+            go.cancel()
+    ended_once(*living)
+
+
+async def test_a_map_over_an_async_source_that_a_broken_runner_is_given_is_refused() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    faulty = FaultyLane(1)
+    async with asyncio.timeout(30), aj.Runner(processes=1, lanes={"faulty": faulty}) as runner:
+        faulty.is_faulty = True
+        await (await runner.options(lane="faulty").submit(abs, -3)).wait()
+        with pytest.raises(aj.RunnerClosed, match="the runner broke down"):
+            await runner.map(abs, numbers()).collect()
+
+
+async def test_a_call_whose_worker_is_closed_though_nobody_asked_it_to_stop_is_lost() -> None:
+    async with aj.Runner(processes=1) as runner:
+        job, _ = await held(runner, "process")
+        (consumer,) = [task for task in asyncio.all_tasks() if task.get_name() == "asyncjobs-process-0"]
+        consumer.cancel()  # it closes its place
+        async with asyncio.timeout(10):
+            await job.wait()
+        assert job.state is aj.JobState.LOST
+        assert isinstance(job.exception(), aj.WorkerLost)
+        assert "was closed while it ran 'hold'" in str(job.exception())
+
+
+async def test_a_job_that_ran_when_its_runner_was_closed_at_once_says_so() -> None:
+    async with aj.Runner(threads=1) as runner:
+        job, go = await held(runner, "thread")
+        queued = await runner.submit(abs, -1)
+        runner._engine.abort()
+        assert str(job.exception()) == "the runner was closed while job 'hold' was running"
+        assert str(queued.exception()) == "the runner was closed before job 'abs' could run"
+        go.cancel()

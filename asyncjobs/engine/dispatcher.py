@@ -71,6 +71,8 @@ class Dispatcher:
         self._gate = LimiterGate(self.queue.give_back)
         self._feeder = Feeder(lane, self.queue, self._gate)
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
+        self.is_deaf: bool = False
+        """All jobs have been ended: what the lane still tells of its calls is about none of them."""
 
     def open(self) -> None:
         """Get the lane ready, and start a consumer for each of its places."""
@@ -115,6 +117,8 @@ class Dispatcher:
 
     def started(self, call: Call) -> None:
         """`call` runs now: its time limit begins."""
+        if self.is_deaf:
+            return
         job: Job[Any] = call.owner  # type: ignore[assignment]
         job.started_at = now = monotonic()
         job.move(_START, now)
@@ -127,13 +131,15 @@ class Dispatcher:
 
     def returned(self, call: Call, value: Any, seconds: float) -> None:
         """`call` has returned `value`: the short way for what happens most."""
-        if call._token is None and call.plan.is_plain:
+        if call._token is None and call.plan.is_plain and not self.is_deaf:
             self._settle(call.owner, _SUCCEED, value, None, seconds)  # type: ignore[arg-type]
         else:
             self.finished(call, Done(value, seconds))
 
     def finished(self, call: Call, outcome: Outcome) -> None:
         """`call` has ended: settle its job, or try again."""
+        if self.is_deaf:
+            return
         job: Job[Any] = call.owner  # type: ignore[assignment]
         verdict = judge(call, outcome)
         if not verdict.started:
@@ -153,6 +159,8 @@ class Dispatcher:
 
     def give_back(self, calls: Sequence[Call]) -> None:
         """Calls that were sent and not started go back to where they stood."""
+        if self.is_deaf:
+            return
         for call in calls:
             call.place = None
             job: Job[Any] = call.owner  # type: ignore[assignment]
@@ -235,8 +243,8 @@ class Dispatcher:
         if self.bus.subscriptions:
             self.publish(job)
 
-    def fail_unstarted(self, job: Job[Any], error: Exception) -> None:
-        """End a job that will never be started."""
+    def fail_now(self, job: Job[Any], error: Exception) -> None:
+        """End a job, wherever it is: no lane will tell of it any more."""
         self._stop_timer(job)
         self.queue.withdraw(job._call)
         self._settle(job, Event.FAIL, None, error, 0.0)

@@ -15,6 +15,7 @@ from time import monotonic, time
 from typing import Any
 
 from asyncjobs.echo import Echo
+from asyncjobs.engine.crew import Crew
 from asyncjobs.engine.deadlock import LaneView, Wait, hopeless
 from asyncjobs.engine.dispatcher import Dispatcher, Limits
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
@@ -50,8 +51,12 @@ class Engine:
         """For copies that would hold the loop up."""
         self.live: dict[int, Job[Any]] = {}
         self.keys: dict[str | None, Job[Any]] = {}
+        self.is_open: bool = True
+        """Whether it takes jobs."""
+        self.broken: RunnerClosed | None = None
+        """Why no job can run any more, after a fault of the machinery."""
         self.is_cancelling: bool = False
-        self.tasks: asyncio.TaskGroup
+        self.tasks: Crew
         self.watchdog: Watchdog | None = None
         self._next_number = itertools.count(1).__next__
         self.pid: int = os.getpid()
@@ -78,7 +83,7 @@ class Engine:
 
     async def _own(self, ready: asyncio.Future[None]) -> None:
         try:
-            async with asyncio.TaskGroup() as self.tasks:
+            async with Crew(self._broke) as self.tasks:
                 for dispatcher in self.dispatchers.values():
                     dispatcher.open()
                 ready.set_result(None)
@@ -98,19 +103,39 @@ class Engine:
             raise
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` beside the consumers. It must not raise; it is cancelled when the runner closes."""
+        """Run `work` beside the consumers. It must not raise; it is cancelled when the runner closes.
+
+        Raises:
+            RunnerClosed: the runner broke down.
+        """
+        if self.broken is not None:
+            work.close()
+            raise self.refusal("")
         task = self.tasks.create_task(work)
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
         return task
 
     def _broke(self, error: BaseException) -> None:
-        """A consumer failed: a fault of ours. No job may wait for ever because of it."""
+        """A consumer failed: a fault of ours, or of a lane. No job may wait for ever because of it."""
         if isinstance(error, asyncio.CancelledError):  # the loop ends, and nobody closed the runner
             self.runner._forgotten()
             return
+        if self.broken is not None:  # the same fault, as the task group hands it on
+            return
         logger.critical("asyncjobs failed; all jobs of this runner end", exc_info=error)
-        self.fail_all(RunnerClosed(f"the runner broke down: {error!r}"))
+        self.broken = broken = RunnerClosed(f"the runner broke down: {error!r}; make a new one")
+        broken.__cause__ = error
+        self.fail_all(lambda _: broken)
+        self.wake_submitters()
+
+    def refusal(self, text: str) -> RunnerClosed:
+        """The error for a job that comes now: `text`, or that the runner broke down, and why."""
+        if self.broken is None:
+            return RunnerClosed(text)
+        error = RunnerClosed(*self.broken.args)
+        error.__cause__ = self.broken.__cause__
+        return error
 
     async def close(self) -> None:
         """End the consumers and their places."""
@@ -125,21 +150,24 @@ class Engine:
         if self._deadlock_check is not None:
             self._deadlock_check.cancel()
 
-    def fail_all(self, error: Exception) -> None:
-        """End every living job; the last resort, when nothing moves them any more."""
+    def fail_all(self, error_for: Callable[[Job[Any]], Exception]) -> None:
+        """End every living job, and take no more; the last resort, when nothing moves them any more."""
+        self.is_open = False
         self.is_cancelling = True
+        for dispatcher in self.dispatchers.values():
+            dispatcher.is_deaf = True
         for job in tuple(self.live.values()):
-            self.dispatchers[job.lane].fail_unstarted(job, error)
+            self.dispatchers[job.lane].fail_now(job, error_for(job))
 
     def abort(self) -> None:
         """End everything now, without a loop's help: workers are hung up, jobs fail."""
         for dispatcher in self.dispatchers.values():
             dispatcher.abort()
         self.threads.shutdown()
-        self.fail_all(RunnerClosed("the runner was closed before the job could run"))
+        self.fail_all(_closed_under)
 
     def wake_submitters(self) -> None:
-        """The runner closes: whoever waits for room has to hear of it."""
+        """The runner takes no more: whoever waits for room has to hear of it."""
         for dispatcher in self.dispatchers.values():
             dispatcher.queue.wake_putters()
 
@@ -260,3 +288,11 @@ class Engine:
         )
         if not future.done():
             future.set_exception(error)
+
+
+def _closed_under(job: Job[Any]) -> RunnerClosed:
+    """The error for a job that nobody will follow to its end."""
+    if job.state in (JobState.RUNNING, JobState.STOPPING):
+        return RunnerClosed(f"the runner was closed while job {job.name!r} was running")
+    again = "run again" if job.state is JobState.WAITING else "run"
+    return RunnerClosed(f"the runner was closed before job {job.name!r} could {again}")
