@@ -164,6 +164,9 @@ class Runner(Submitter):
 
         Cancelling this call cuts the drain short; the jobs are cancelled all the same. A
         second call waits for the first, or hurries it with a shorter `drain`.
+
+        Raises:
+            WouldDeadlock: called inside a job of this runner, whose end it would wait for.
         """
         for name, seconds in (("drain", drain), ("grace", grace)):
             if seconds is not None and not (is_number(seconds) and seconds >= 0):
@@ -173,6 +176,9 @@ class Runner(Submitter):
             return []
         engine = self._engine
         engine.check_loop()
+        engine.check_not_inside()
+        if self._state == "open" and drain != 0:
+            engine.warn_of_paused_lanes()
         self._state = "closing"
         engine.is_open = False
         engine.wake_submitters()

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jobs
 import pytest
 from doors import new_door
-from runner_jobs import FAIL, LANES, aecho, awrite_line, ended_once, fail, held, lines, reaches, still_works
+from runner_jobs import FAIL, LANES, aecho, ahold, awrite_line, ended_once, fail, held, lines, reaches, still_works
 
 import asyncjobs as aj
 from asyncjobs.token import StopReason
@@ -246,3 +247,110 @@ async def test_a_job_that_ran_when_its_runner_was_closed_at_once_says_so() -> No
         assert str(job.exception()) == "the runner was closed while job 'hold' was running"
         assert str(queued.exception()) == "the runner was closed before job 'abs' could run"
         go.cancel()
+
+
+# --- waits that can never end -----------------------------------------------------------
+
+
+async def test_a_parent_that_holds_the_only_place_of_its_childs_limiter_is_refused_the_wait() -> None:
+    async with asyncio.timeout(10), aj.Runner() as runner:
+        limited = runner.options(limiter=anyio.CapacityLimiter(1))
+
+        async def parent() -> int:
+            with pytest.raises(aj.WouldDeadlock, match="waits for job 'aecho', which needs a limiter"):
+                await limited.run(aecho, 1)
+            return 2
+
+        assert await limited.run(parent) == 2
+
+
+async def test_a_child_whose_limiter_somebody_else_holds_is_waited_for() -> None:
+    limiter = anyio.CapacityLimiter(1)
+    async with asyncio.timeout(20), aj.Runner() as runner:
+
+        async def parent() -> int:
+            return await runner.options(limiter=limiter).run(aecho, 1)
+
+        limiter.acquire_on_behalf_of_nowait("somebody")
+        job = await runner.submit(parent)
+        while not limiter.statistics().tasks_waiting:
+            await asyncio.sleep(0)
+        runner._engine._look_for_deadlock()
+        limiter.release_on_behalf_of("somebody")
+        assert await job == 1
+
+
+async def test_a_job_that_waits_for_itself_is_told_so() -> None:
+    async with asyncio.timeout(10), aj.Runner() as runner:
+        mine: list[aj.Job[Any]] = []
+
+        async def waits_for_itself() -> None:
+            await mine[0]
+
+        mine.append(await runner.submit(waits_for_itself))
+        with pytest.raises(aj.WouldDeadlock, match="waits for job 'waits_for_itself', which is itself"):
+            await mine[0]
+
+
+async def test_the_look_for_deadlocks_survives_a_waiter_that_was_abandoned() -> None:
+    async with asyncio.timeout(20), aj.Runner(coroutines=3) as runner:
+        go = aj.CancelToken()
+        child = await runner.submit(ahold, go)
+
+        async def deaf() -> None:
+            while not child.done():
+                try:
+                    await child.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        abandoned = await runner.options(grace=0.0).submit(deaf)
+        await reaches(runner, abandoned, aj.JobState.RUNNING)
+        abandoned.cancel()
+        await abandoned.wait()
+        mine: list[aj.Job[Any]] = []
+
+        async def waits_for_itself() -> None:
+            await mine[0]
+
+        mine.append(await runner.submit(waits_for_itself))
+        with pytest.raises(aj.WouldDeadlock):
+            await mine[0]
+        go.cancel()
+
+
+@pytest.mark.parametrize("drain", [None, 0])
+async def test_a_job_that_closes_its_own_runner_is_refused(drain: float | None) -> None:
+    async with asyncio.timeout(10), aj.Runner() as runner:
+
+        async def closes() -> None:
+            await runner.aclose(drain=drain)
+
+        with pytest.raises(aj.WouldDeadlock, match=r"aclose\(\) was called inside job 'closes'"):
+            await runner.run(closes)
+        await still_works(runner, "loop")
+
+
+async def test_a_job_may_close_another_runner() -> None:
+    async with aj.Runner() as outer:
+
+        async def with_a_runner_of_its_own() -> int:
+            async with aj.Runner() as inner:
+                return await inner.run(aecho, 1)
+
+        assert await outer.run(with_a_runner_of_its_own) == 1
+
+
+async def test_a_drain_that_waits_for_a_paused_lane_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async with asyncio.timeout(10), aj.Runner() as runner:
+        lane = runner.lane("thread")
+        lane.pause()
+        queued = [await runner.submit(abs, -number) for number in range(2)]
+        closing = asyncio.create_task(runner.aclose())
+        while not caplog.messages:
+            await asyncio.sleep(0)
+        lane.resume()
+        await closing
+    assert [job.result() for job in queued] == [0, 1]
+    (text,) = caplog.messages
+    assert "lane 'thread' is paused with 2 queued jobs" in text
