@@ -141,7 +141,7 @@ class ResourceExhausted(AsyncJobsError, RuntimeError):
 
 
 class RunnerClosed(AsyncJobsError, RuntimeError):
-    """The runner is closed or closing."""
+    """The runner is closed or closing, or it broke down; then the cause is the fault."""
 
 
 class WrongLoop(AsyncJobsError, RuntimeError):
@@ -153,7 +153,7 @@ class LaneStalled(AsyncJobsError, RuntimeError):
 
 
 class WouldDeadlock(AsyncJobsError, RuntimeError):
-    """The awaited job can start only after the awaiting one has ended."""
+    """What a job waits for can come only after the job itself has ended."""
 
 
 class JobStopped(BaseException):

@@ -16,7 +16,6 @@ from typing import Any
 
 from asyncjobs.context import running
 from asyncjobs.engine.engine import Engine
-from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane, Plan
 from asyncjobs.options import JobOptions, options_of, settle
@@ -43,7 +42,6 @@ class Intake:
         self, engine: Engine, lanes: Mapping[str, Lane], defaults: JobOptions, lane_options: Mapping[str, JobOptions]
     ) -> None:
         self.engine: Engine = engine
-        self.is_open: bool = True
         self.breath_due: float = 0.0
         self._lanes = lanes
         self._defaults = defaults
@@ -85,8 +83,8 @@ class Intake:
     def make(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """A job that is not yet in the queue, or the living one with the same key."""
         engine = self.engine
-        if not self.is_open:
-            raise RunnerClosed("the runner is closed; it takes jobs inside `async with Runner() as runner:`")
+        if not engine.is_open:
+            raise engine.refusal("the runner is closed; it takes jobs inside `async with Runner() as runner:`")
         engine.check_loop()
         if not plan.is_plain and plan.options.key in engine.keys:
             return engine.keys[plan.options.key]
@@ -138,7 +136,7 @@ class Intake:
         if job._marks[1] > self.breath_due:
             await asyncio.sleep(0)
             self.breath_due = monotonic() + BREATH
-        while self.is_open and not dispatcher.queue.has_room(job._call):
+        while engine.is_open and not dispatcher.queue.has_room(job._call):
             future: asyncio.Future[None] = engine.loop.create_future()
             forget = engine.waits(waiter, None, job.lane, future) if isinstance(waiter, Call) else None
             try:
@@ -146,8 +144,8 @@ class Intake:
             finally:
                 if forget is not None:
                     forget()
-        if not self.is_open:
-            raise RunnerClosed(f"the runner is closing; job {job.name!r} was not accepted")
+        if not engine.is_open:
+            raise engine.refusal(f"the runner is closing; job {job.name!r} was not accepted")
         return engine.keys.get(job._call.plan.options.key, job)
 
     def admit(self, job: Job[Any]) -> Job[Any]:

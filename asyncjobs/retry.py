@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -56,6 +57,9 @@ class Retry:
             attempt: the one that failed, counted from 1.
             error: what it raised.
             random: a number drawn from [0, 1).
+
+        Raises:
+            TypeError: the backoff function returned no number; and whatever it raises itself.
         """
         if attempt > self.max or isinstance(error, self.give_up_on) or not isinstance(error, self.on):
             return None
@@ -64,6 +68,8 @@ class Retry:
     def delay(self, attempt: int, random: float) -> float:
         """Seconds between attempt `attempt` and the next."""
         plain = self.backoff(attempt) if callable(self.backoff) else self.backoff * 2.0 ** min(attempt - 1, 64)
+        if not isinstance(plain, Real):
+            raise TypeError(f"it returned {plain!r}; allowed: seconds from 0")
         return max(0.0, min(plain, MAX_DELAY)) * (1.0 - self.jitter * random)
 
 

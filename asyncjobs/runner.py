@@ -133,7 +133,8 @@ class Runner(Submitter):
 
     def __repr__(self) -> str:
         jobs = len(self._machinery.live) if self._machinery else 0
-        return f"<Runner {self._state} with {jobs} jobs, lanes {', '.join(self._lanes)}>"
+        is_broken = self._state == "open" and self._machinery is not None and self._machinery.broken is not None
+        return f"<Runner {'broken' if is_broken else self._state} with {jobs} jobs, lanes {', '.join(self._lanes)}>"
 
     # --- life ---------------------------------------------------------------------------
 
@@ -185,6 +186,9 @@ class Runner(Submitter):
 
         Cancelling this call cuts the drain short; the jobs are cancelled all the same. A
         second call waits for the first, or hurries it with a shorter `drain`.
+
+        Raises:
+            WouldDeadlock: called inside a job of this runner, whose end it would wait for.
         """
         for name, seconds in (("drain", drain), ("grace", grace)):
             if seconds is not None and not (is_number(seconds) and seconds >= 0):
@@ -194,8 +198,11 @@ class Runner(Submitter):
             return []
         engine = self._engine
         engine.check_loop()
+        engine.check_not_inside()
+        if self._state == "open" and drain != 0:
+            engine.warn_of_paused_lanes()
         self._state = "closing"
-        self._intake.is_open = False
+        engine.is_open = False
         engine.wake_submitters()
         try:
             await _within(drain, engine.drained())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncjobs.engine.deadlock import LaneView, Wait, hopeless
+from asyncjobs.engine.deadlock import LaneView, Wait, hopeless, why
 
 
 def queued(waiter: str, target: str, lane: str = "a") -> Wait:
@@ -99,6 +100,7 @@ waits_of = st.lists(
         st.none() | st.sampled_from(NAMES),
         st.sampled_from(LANES),
         st.booleans(),
+        st.frozensets(st.sampled_from(NAMES), max_size=3),
     ),
     max_size=10,
 )
@@ -116,8 +118,9 @@ def test_a_simulation_that_lets_everything_happen_ends_exactly_the_other_waits(
     for _ in NAMES:
         for wait in waits:
             places_come_free = not lanes[wait.lane].is_full or bool(set(lanes[wait.lane].holders) & ended)
+            limiter_comes_free = not wait.borrowers or bool(wait.borrowers & ended)
             needs_a_place = wait.target is None or wait.target_is_queued
-            if places_come_free if needs_a_place else wait.target in ended:
+            if (places_come_free and limiter_comes_free) if needs_a_place else wait.target in ended:
                 ended.add(wait.waiter)
     assert hopeless(waits, lanes) == [wait for wait in waits if wait.waiter not in ended]
 
@@ -134,3 +137,44 @@ def test_the_order_of_the_waits_does_not_matter(waits: list[Wait], lanes: dict[s
     shuffled = list(waits)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert set(hopeless(shuffled, lanes)) == set(hopeless(waits, lanes))
+
+
+# --- limiters ---------------------------------------------------------------------------
+
+
+def limited(waiter: str, target: str, *borrowers: str, lane: str = "a") -> Wait:
+    return Wait(waiter, target, lane, target_is_queued=True, borrowers=frozenset(borrowers))
+
+
+def test_a_parent_that_holds_the_limiter_its_child_needs_is_stuck_though_the_lane_has_places() -> None:
+    waits = [limited("parent", "child", "parent")]
+    assert hopeless(waits, {"a": free("parent")}) == waits
+
+
+def test_somebody_else_who_holds_the_limiter_will_give_it_back() -> None:
+    assert hopeless([limited("parent", "child", "parent", "other")], {"a": free("parent", "other")}) == []
+
+
+def test_a_limiter_that_comes_free_is_of_no_use_without_a_place_in_the_lane() -> None:
+    waits = [limited("parent", "child", "other")]
+    assert hopeless(waits, {"a": full("parent")}) == waits
+
+
+# --- the reason in words ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("waits", "lanes", "text"),
+    [
+        ([queued("p", "c")], {"a": full("p")}, "in lane 'a', whose places are all held by jobs that wait"),
+        ([room("p")], {"a": full("p")}, "in lane 'a', whose places are all held by jobs that wait"),
+        ([running("p", "p")], {"a": free("p")}, "which is itself"),
+        ([running("q", "p"), running("p", "q")], {"a": free("p", "q")}, "which runs and waits itself"),
+        ([limited("p", "c", "p")], {"a": free("p")}, "which needs a limiter whose places are all held"),
+        ([limited("p", "c", "p")], {"a": full("p", "worker")}, "which needs a limiter whose places are all held"),
+        ([limited("p", "c", "p")], {"a": full("p")}, "in lane 'a', whose places are all held by jobs that wait"),
+    ],
+    ids=["lane", "room", "itself", "circle", "limiter", "limiter in a full lane that frees itself", "both"],
+)
+def test_the_reason_is_true_for_each_kind_of_wait(waits: list[Wait], lanes: dict[str, LaneView], text: str) -> None:
+    assert text in why(waits[-1], hopeless(waits, lanes), lanes)

@@ -1,6 +1,7 @@
-"""Find jobs that wait for each other in a circle through full lanes.
+"""Find jobs that wait for each other in a circle, through full lanes and limiters too.
 
-Pure: a picture of who waits for what goes in, the waits that can never end come out.
+Pure: a picture of who waits for what goes in, the waits that can never end come out, and
+for each of them the reason in words.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ class Wait(NamedTuple):
     lane: str
     """The lane of the target."""
     target_is_queued: bool
+    borrowers: frozenset[object] = frozenset()
+    """Who holds the limiter that the queued target needs; empty if it needs none, or may have a place."""
 
 
 class LaneView(NamedTuple):
@@ -47,5 +50,34 @@ def hopeless(waits: Collection[Wait], lanes: Mapping[str, LaneView]) -> list[Wai
 def _can_end(wait: Wait, stuck: set[object], lanes: Mapping[str, LaneView]) -> bool:
     if wait.target is not None and not wait.target_is_queued:
         return wait.target not in stuck
+    return _lane_frees(wait, stuck, lanes) and _limiter_frees(wait, stuck)
+
+
+def _lane_frees(wait: Wait, stuck: Collection[object], lanes: Mapping[str, LaneView]) -> bool:
     lane = lanes[wait.lane]
     return not lane.is_full or any(holder not in stuck for holder in lane.holders)
+
+
+def _limiter_frees(wait: Wait, stuck: Collection[object]) -> bool:
+    return not wait.borrowers or any(borrower not in stuck for borrower in wait.borrowers)
+
+
+def why(wait: Wait, doomed: Collection[Wait], lanes: Mapping[str, LaneView]) -> str:
+    """The rest of the sentence "job A waits for X": why it does so in vain, and what to do."""
+    stuck = {other.waiter for other in doomed}
+    if wait.target is not None and wait.target is wait.waiter:
+        return "which is itself: it would have to end before it ends. Leave this wait out"
+    if wait.target is not None and not wait.target_is_queued:
+        return (
+            "which runs and waits itself, for jobs that cannot end before others that wait. "
+            "Let one of them return without waiting, and put what comes after into a job of its own"
+        )
+    if _lane_frees(wait, stuck, lanes):
+        return (
+            "which needs a limiter whose places are all held by jobs that wait like this one. "
+            "Give the limiter more places, or submit the child without it"
+        )
+    return (
+        f"in lane {wait.lane!r}, whose places are all held by jobs that wait like this one. "
+        "Give the lane more places, or put the child in another lane"
+    )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncjobs.engine.feeding import Feeder
 from asyncjobs.engine.limiting import LimiterGate
-from asyncjobs.engine.verdict import Verdict, judge, next_attempt, overrun, stopped_before_start
+from asyncjobs.engine.verdict import Verdict, judge, next_attempt, no_delay, overrun, stopped_before_start
 from asyncjobs.events import EventBus, JobEvent, Progress
 from asyncjobs.job import CAPTURED, Job
 from asyncjobs.jobqueue import JobQueue
@@ -72,6 +72,8 @@ class Dispatcher:
         self._gate = LimiterGate(self.queue)
         self._feeder = Feeder(lane, self.queue, self._gate)
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
+        self.is_deaf: bool = False
+        """All jobs have been ended: what the lane still tells of its calls is about none of them."""
 
     def open(self) -> None:
         """Get the lane ready, and start a consumer for each of its places."""
@@ -123,6 +125,8 @@ class Dispatcher:
 
     def started(self, call: Call) -> None:
         """`call` runs now: its time limit begins."""
+        if self.is_deaf:
+            return
         job: Job[Any] = call.owner  # type: ignore[assignment]
         now = monotonic()
         if job.started_at is None:
@@ -137,13 +141,15 @@ class Dispatcher:
 
     def returned(self, call: Call, value: Any, seconds: float) -> None:
         """`call` has returned `value`: the short way for what happens most."""
-        if call._token is None and call.plan.is_plain:
+        if call._token is None and call.plan.is_plain and not self.is_deaf:
             self._settle(call.owner, _SUCCEED, value, None, seconds)  # type: ignore[arg-type]
         else:
             self.finished(call, Done(value, seconds))
 
     def finished(self, call: Call, outcome: Outcome) -> None:
         """`call` has ended: settle its job, or try again."""
+        if self.is_deaf:
+            return
         job: Job[Any] = call.owner  # type: ignore[assignment]
         if type(outcome) is Abandoned:  # what still runs was not measured
             outcome = Abandoned(self._runs_for(job, monotonic()))
@@ -153,7 +159,11 @@ class Dispatcher:
         self._stop_timer(job)
         self._gate.release(call)
         if verdict.error is not None:
-            delay = next_attempt(call, verdict, random())
+            try:
+                delay = next_attempt(call, verdict, random())
+            # The user's backoff function may raise anything, and the job has to end all the same.
+            except BaseException as error:
+                delay, verdict = None, no_delay(call, verdict, error)
             if delay is not None and not self.engine.is_cancelling:
                 self._try_again(job, delay, verdict.seconds)
                 return
@@ -161,6 +171,8 @@ class Dispatcher:
 
     def give_back(self, calls: Sequence[Call]) -> None:
         """Calls that were sent and not started go back to where they stood."""
+        if self.is_deaf:
+            return
         for call in calls:
             call.place = None
             job: Job[Any] = call.owner  # type: ignore[assignment]
@@ -246,8 +258,8 @@ class Dispatcher:
         if self.bus.subscriptions:
             self.publish(job)
 
-    def fail_unstarted(self, job: Job[Any], error: Exception) -> None:
-        """End a job that will never be started."""
+    def fail_now(self, job: Job[Any], error: Exception) -> None:
+        """End a job, wherever it is: no lane will tell of it any more."""
         self._stop_timer(job)
         self.queue.withdraw(job._call)
         self._settle(job, Event.FAIL, None, error, 0.0)
@@ -300,6 +312,11 @@ class Dispatcher:
     def pause(self) -> None:
         """Start nothing more from the queue; what runs goes on."""
         self._feeder.pause()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it starts nothing from the queue, until it is resumed."""
+        return self._feeder.is_paused
 
     def resume(self) -> None:
         """Go on."""

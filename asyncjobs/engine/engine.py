@@ -14,8 +14,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic, time
 from typing import Any
 
+from asyncjobs.context import running
 from asyncjobs.echo import Echo
-from asyncjobs.engine.deadlock import LaneView, Wait, hopeless
+from asyncjobs.engine.crew import Crew
+from asyncjobs.engine.deadlock import LaneView, Wait, hopeless, why
 from asyncjobs.engine.dispatcher import Dispatcher, Limits
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
 from asyncjobs.events import EventBus
@@ -29,6 +31,9 @@ from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
+
+HOLDING = frozenset({JobState.RUNNING, JobState.STOPPING})
+"""The states in which a job has a place of its lane."""
 
 DEADLOCK_INTERVAL = 0.25
 """Seconds between two looks at who waits for whom, while any job waits for another."""
@@ -50,8 +55,12 @@ class Engine:
         """For copies that would hold the loop up."""
         self.live: dict[int, Job[Any]] = {}
         self.keys: dict[str | None, Job[Any]] = {}
+        self.is_open: bool = True
+        """Whether it takes jobs."""
+        self.broken: RunnerClosed | None = None
+        """Why no job can run any more, after a fault of the machinery."""
         self.is_cancelling: bool = False
-        self.tasks: asyncio.TaskGroup
+        self.tasks: Crew
         self.watchdog: Watchdog | None = None
         self._next_number = itertools.count(1).__next__
         self.pid: int = os.getpid()
@@ -78,7 +87,7 @@ class Engine:
 
     async def _own(self, ready: asyncio.Future[None]) -> None:
         try:
-            async with asyncio.TaskGroup() as self.tasks:
+            async with Crew(self._broke) as self.tasks:
                 for dispatcher in self.dispatchers.values():
                     dispatcher.open()
                 ready.set_result(None)
@@ -98,19 +107,39 @@ class Engine:
             raise
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` beside the consumers. It must not raise; it is cancelled when the runner closes."""
+        """Run `work` beside the consumers. It must not raise; it is cancelled when the runner closes.
+
+        Raises:
+            RunnerClosed: the runner broke down.
+        """
+        if self.broken is not None:
+            work.close()
+            raise self.refusal("")
         task = self.tasks.create_task(work)
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
         return task
 
     def _broke(self, error: BaseException) -> None:
-        """A consumer failed: a fault of ours. No job may wait for ever because of it."""
+        """A consumer failed: a fault of ours, or of a lane. No job may wait for ever because of it."""
         if isinstance(error, asyncio.CancelledError):  # the loop ends, and nobody closed the runner
             self.runner._forgotten()
             return
+        if self.broken is not None:  # the same fault, as the task group hands it on
+            return
         logger.critical("asyncjobs failed; all jobs of this runner end", exc_info=error)
-        self.fail_all(RunnerClosed(f"the runner broke down: {error!r}"))
+        self.broken = broken = RunnerClosed(f"the runner broke down: {error!r}; make a new one")
+        broken.__cause__ = error
+        self.fail_all(lambda _: broken)
+        self.wake_submitters()
+
+    def refusal(self, text: str) -> RunnerClosed:
+        """The error for a job that comes now: `text`, or that the runner broke down, and why."""
+        if self.broken is None:
+            return RunnerClosed(text)
+        error = RunnerClosed(*self.broken.args)
+        error.__cause__ = self.broken.__cause__
+        return error
 
     async def close(self) -> None:
         """End the consumers and their places."""
@@ -125,21 +154,24 @@ class Engine:
         if self._deadlock_check is not None:
             self._deadlock_check.cancel()
 
-    def fail_all(self, error: Exception) -> None:
-        """End every living job; the last resort, when nothing moves them any more."""
+    def fail_all(self, error_for: Callable[[Job[Any]], Exception]) -> None:
+        """End every living job, and take no more; the last resort, when nothing moves them any more."""
+        self.is_open = False
         self.is_cancelling = True
+        for dispatcher in self.dispatchers.values():
+            dispatcher.is_deaf = True
         for job in tuple(self.live.values()):
-            self.dispatchers[job.lane].fail_unstarted(job, error)
+            self.dispatchers[job.lane].fail_now(job, error_for(job))
 
     def abort(self) -> None:
         """End everything now, without a loop's help: workers are hung up, jobs fail."""
         for dispatcher in self.dispatchers.values():
             dispatcher.abort()
         self.threads.shutdown()
-        self.fail_all(RunnerClosed("the runner was closed before the job could run"))
+        self.fail_all(_closed_under)
 
     def wake_submitters(self) -> None:
-        """The runner closes: whoever waits for room has to hear of it."""
+        """The runner takes no more: whoever waits for room has to hear of it."""
         for dispatcher in self.dispatchers.values():
             dispatcher.queue.wake_putters()
 
@@ -222,6 +254,14 @@ class Engine:
                 self._all_done = self.loop.create_future()
             await asyncio.wait([self._all_done])
 
+    def warn_of_paused_lanes(self) -> None:
+        """A drain begins: say what it will wait for until somebody resumes it."""
+        paused = [dispatcher for dispatcher in self.dispatchers.values() if dispatcher.is_paused]
+        waiting = {dispatcher.name: dispatcher.queue.qsize() for dispatcher in paused if dispatcher.queue.qsize()}
+        if waiting:
+            lanes = ", ".join(f"lane {name!r} is paused with {count} queued jobs" for name, count in waiting.items())
+            logger.warning("the runner closes and waits for its jobs, but %s; resume it, or cancel the jobs", lanes)
+
     def cancel_all(self, reason: StopReason) -> int:
         """Ask every living job to stop; how many there were."""
         jobs = tuple(self.live.values())
@@ -249,29 +289,63 @@ class Engine:
         if not self._waits:
             return
         rows = tuple(self._waits.values())
-        waits = [
-            Wait(waiter.owner, job, lane, job is not None and job.state not in (JobState.RUNNING, JobState.STOPPING))
-            for waiter, job, lane, _ in rows
-        ]
-        doomed = hopeless(waits, self._view())
+        waits = [_wait(waiter, job, lane) for waiter, job, lane, _ in rows]
+        lanes = self._view()
+        doomed = hopeless(waits, lanes)
         # One is enough to break a circle: the newest, which could have known.
         if doomed:
-            self._refuse_wait(rows[waits.index(doomed[-1])])
+            _refuse_wait(*rows[waits.index(doomed[-1])], why(doomed[-1], doomed, lanes))
         self._deadlock_check = self.loop.call_later(DEADLOCK_INTERVAL, self._look_for_deadlock)
 
     def _view(self) -> dict[str, LaneView]:
-        holders: dict[str, list[Job[Any]]] = {name: [] for name in self.dispatchers}
+        holders: dict[str, list[Call]] = {name: [] for name in self.dispatchers}
         for job in self.live.values():
-            if job.state in (JobState.RUNNING, JobState.STOPPING):
-                holders[job.lane].append(job)
+            if job.state in HOLDING:
+                holders[job.lane].append(job._call)
         return {name: LaneView(held, len(held) >= self.dispatchers[name].lane.size()) for name, held in holders.items()}
 
-    def _refuse_wait(self, row: tuple[Call, Job[Any] | None, str, asyncio.Future[Any]]) -> None:
-        waiter, job, lane, future = row
-        what = f"job {job.name!r}" if job is not None else "room in the queue"
-        error = WouldDeadlock(
-            f"job {waiter.name!r} waits for {what} in lane {lane!r}, whose places are all held by jobs that wait "
-            f"for jobs queued there. Give the lane more places, or put the child in another lane"
-        )
-        if not future.done():
-            future.set_exception(error)
+    def check_not_inside(self) -> None:
+        """Refuse to be closed by one of our own jobs, which would wait for its own end.
+
+        Raises:
+            WouldDeadlock: the caller runs in a job of this runner, or in a task that such a job started.
+        """
+        call = running.get()
+        job = self.live.get(call.number) if isinstance(call, Call) else None
+        if job is not None and job._call is call:
+            raise WouldDeadlock(
+                f"aclose() was called inside job {job.name!r} of this runner, and would wait for that job to end. "
+                "Close the runner from outside its jobs: let the job return, or set an event for whoever opened it"
+            )
+
+
+def _wait(waiter: Call, job: Job[Any] | None, lane: str) -> Wait:
+    """One row of the picture. Calls stand for their jobs: an abandoned one's may be gone."""
+    if job is None:
+        return Wait(waiter, None, lane, target_is_queued=False)
+    if job.state in HOLDING:
+        return Wait(waiter, job._call, lane, target_is_queued=False)
+    return Wait(waiter, job._call, lane, target_is_queued=True, borrowers=_borrowers(job._call))
+
+
+def _borrowers(call: Call) -> frozenset[object]:
+    """Who holds the limiter that `call` waits for; nobody, if it waits for none."""
+    limiter = call.plan.options.limiter
+    if limiter is None or limiter.available_tokens > 0:
+        return frozenset()
+    borrowers = frozenset(limiter.statistics().borrowers)
+    return frozenset() if call in borrowers else borrowers
+
+
+def _refuse_wait(waiter: Call, job: Job[Any] | None, lane: str, future: asyncio.Future[Any], reason: str) -> None:
+    what = f"job {job.name!r}" if job is not None else "room in the queue"
+    if not future.done():
+        future.set_exception(WouldDeadlock(f"job {waiter.name!r} waits for {what}, {reason}"))
+
+
+def _closed_under(job: Job[Any]) -> RunnerClosed:
+    """The error for a job that nobody will follow to its end."""
+    if job.state in (JobState.RUNNING, JobState.STOPPING):
+        return RunnerClosed(f"the runner was closed while job {job.name!r} was running")
+    again = "run again" if job.state is JobState.WAITING else "run"
+    return RunnerClosed(f"the runner was closed before job {job.name!r} could {again}")

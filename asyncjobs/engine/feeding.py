@@ -65,6 +65,8 @@ class Consumer:
         self._feeder = feeder
         self._queue = feeder.queue
         self._sleep: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._fault: BaseException | None = None
+        """What went wrong while others called us; the coroutine raises it."""
         place.changed = self.wake
 
     async def run(self) -> None:
@@ -100,16 +102,18 @@ class Consumer:
         """Sleep until the place goes down or leaves, or there is a reason to bring it up."""
         await self._sleep
         self._sleep = asyncio.get_running_loop().create_future()
+        if self._fault is not None:
+            raise self._fault
 
     # --- told by others, who must not suffer from a fault of ours: it goes to the coroutine -----
 
     def wake(self) -> None:
         """The place or the queue has changed: feed here and now; what takes time is for the coroutine."""
-        if self._place.is_down or self._place.leaving:
-            self._queue.unlisten(self)  # what comes meanwhile is for others
-            self._rouse()
-            return
         try:
+            if self._place.is_down or self._place.leaving:
+                self._queue.unlisten(self)  # what comes meanwhile is for others
+                self._rouse()
+                return
             self._feed()
         except BaseException as error:
             self._break(error)
@@ -117,9 +121,9 @@ class Consumer:
     def offer(self, call: Call) -> bool:
         """Start `call` here and now, if that can be: it need not go through the queue."""
         place = self._place
-        if self._feeder.is_paused or not place.hungry:
-            return False
         try:
+            if self._feeder.is_paused or not place.hungry:
+                return False
             if self._feeder.may_go(call):
                 call.place = place
                 place.start(call)
@@ -135,9 +139,8 @@ class Consumer:
             self._sleep.set_result(None)
 
     def _break(self, error: BaseException) -> None:
-        if self._sleep.done():
-            raise error
-        self._sleep.set_exception(error)
+        self._fault = self._fault or error
+        self._rouse()
 
     def _feed(self) -> None:
         place, queue, feeder = self._place, self._queue, self._feeder

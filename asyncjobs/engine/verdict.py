@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from asyncjobs.errors import JobCancelled, JobTimeout
+from asyncjobs.errors import JobCancelled, JobError, JobTimeout
 from asyncjobs.lanes.base import Abandoned, Call, Done, Failed, Lost, Outcome, Refused, Stopped
 from asyncjobs.state import Event
 from asyncjobs.token import StopReason
+from asyncjobs.wire.failure import text_of, type_name
 
 LOST_TRIES = 3
 """How often ``lost="retry"`` tries again where `retries` is 0."""
@@ -80,7 +81,10 @@ def _cancelled(call: Call, stop: StopReason | None, outcome: Stopped | Abandoned
 
 
 def next_attempt(call: Call, verdict: Verdict, random: float) -> float | None:
-    """Seconds until the job is tried again, or None if this was its last attempt."""
+    """Seconds until the job is tried again, or None if this was its last attempt.
+
+    Raises whatever the user's backoff function does: see `no_delay`.
+    """
     if verdict.error is None or call.is_last or not _is_retryable(call, verdict):
         return None
     retry = call.plan.options.retry
@@ -88,6 +92,17 @@ def next_attempt(call: Call, verdict: Verdict, random: float) -> float | None:
         budget = replace(retry, max=retry.max or LOST_TRIES, on=Exception, give_up_on=())
         return budget.decide(call.attempt, verdict.error, random)
     return retry.decide(call.attempt, verdict.error, random)
+
+
+def no_delay(call: Call, verdict: Verdict, error: BaseException) -> Verdict:
+    """What becomes of a job whose backoff function gave no delay but `error`; its own error is the cause."""
+    backoff = call.plan.options.retry.backoff
+    failure = JobError(
+        f"job {call.name!r} failed in attempt {call.attempt} and cannot be tried again, since its backoff function "
+        f"{getattr(backoff, '__name__', type(backoff).__name__)!r} gave no delay: {type_name(error)}: {text_of(error)}"
+    )
+    failure.__cause__, failure.__context__ = verdict.error, error
+    return verdict._replace(event=Event.FAIL, value=None, error=failure)
 
 
 def _is_retryable(call: Call, verdict: Verdict) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from inspect import CORO_CREATED, getcoroutinestate
 from time import monotonic
 from typing import Any
 
@@ -18,6 +19,9 @@ class LoopLane:
 
     A stop is the token and the task's cancellation together, at once. A coroutine that
     swallows its cancellation is abandoned after the grace: it counts as busy while it runs.
+
+    A call has started when its task makes its first step, a turn of the loop after it was fed:
+    a task that is cancelled before that never calls the function.
     """
 
     kind = "loop"
@@ -76,8 +80,11 @@ class LoopLane:
 
     async def aclose(self) -> None:
         """Cancel what is left. Waits for nothing: what swallows this is abandoned."""
-        for task in tuple(self._tasks.values()):
-            task.cancel()
+        for call, task in tuple(self._tasks.items()):
+            if _has_begun(task):
+                task.cancel()
+            else:
+                self._drop(call, task, "the lane was closed")
         if self._tasks:
             await asyncio.sleep(0)
         for task in self._tasks.values():
@@ -94,14 +101,16 @@ class LoopLane:
         context = call.context
         if context is not None and call.plan.options.retry.max:
             context = context.copy()
-        self._host.started(call)
-        self._tasks[call] = self._host.loop.create_task(self._run(call), context=context)
+        task = self._tasks[call] = self._host.loop.create_task(self._run(call), context=context)
+        task.add_done_callback(self._never_began)
         self.hungry = len(self._tasks) < self._size
 
     def flush(self) -> None:
         """Tasks start by themselves."""
 
     async def _run(self, call: Call) -> None:
+        self._tasks[call].remove_done_callback(self._never_began)
+        self._host.started(call)
         running.set(call)
         outcome: Outcome | None = None
         value: Any = None
@@ -119,8 +128,12 @@ class LoopLane:
             self._host.finished(call, outcome)
         else:
             self._host.returned(call, value, seconds)
-        if not self.hungry and not self._looks_soon:
-            # Many may end in one turn of the loop: look once for all of them.
+        if not self.hungry:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Many may end in one turn of the loop: look once for all of them."""
+        if not self._looks_soon:
             self._looks_soon = True
             self._host.loop.call_soon(self._look_around)
 
@@ -136,9 +149,28 @@ class LoopLane:
 
     def stop(self, call: Call) -> None:
         task = self._tasks.get(call)
-        if task is not None:
-            task.cancel(call.token.reason)
-            self._host.loop.call_later(call.grace, self._abandon, call, call.attempt)
+        if task is None:
+            return
+        if not _has_begun(task):
+            self._drop(call, task)
+            return
+        task.cancel(call.token.reason)
+        self._host.loop.call_later(call.grace, self._abandon, call, call.attempt)
+
+    def _drop(self, call: Call, task: asyncio.Task[None], reason: str = "") -> None:
+        """End a call whose task has not made its first step: it will not call the function."""
+        task.remove_done_callback(self._never_began)
+        task.cancel()
+        del self._tasks[call]
+        self._host.finished(call, Stopped(0.0, "never started", reason))
+        if not self.hungry:
+            self._look_soon()
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """Somebody else cancelled the task before its first step: none of its lines ran."""
+        call = self.call_of(task)
+        if call is not None:
+            self._drop(call, task, "its task was cancelled by somebody else before it began")
 
     def hurry(self, call: Call) -> None:
         # Not cancelled once more: that would break its clean-up off. Of two timers the later finds nothing.
@@ -155,6 +187,11 @@ class LoopLane:
 
     async def restore(self) -> None:
         """Never down."""
+
+
+def _has_begun(task: asyncio.Task[None]) -> bool:
+    """Whether the task has made its first step: cancelled before that, it runs none of its lines."""
+    return getcoroutinestate(task.get_coro()) != CORO_CREATED  # type: ignore[arg-type]
 
 
 def is_stop(error: BaseException) -> bool:

@@ -65,6 +65,13 @@ def lost(name: str, call: Call, death: Death, item: int) -> WorkerLost:
     return error
 
 
+def closed_under(name: str, call: Call, pid: int) -> WorkerLost:
+    """The error for the call that ran when its worker was closed, though nobody had asked it to stop."""
+    error = WorkerLost(f"worker {name} (pid {pid}) was closed while it ran {call.name!r}, attempt {call.attempt}")
+    error.lane, error.attempt, error.pid, error.cause = call.plan.lane, call.attempt, pid, "closed"
+    return error
+
+
 def no_process(name: str, error: Exception) -> Exception:
     """The error for a worker that the system did not let us start."""
     number = error.errno if isinstance(error, OSError) else errno.EAGAIN

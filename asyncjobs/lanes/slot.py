@@ -16,7 +16,7 @@ from asyncjobs.errors import ResultNotSendable
 from asyncjobs.lanes.base import Call, Failed, Lost, Stopped, nobody
 from asyncjobs.lanes.body import Body
 from asyncjobs.lanes.outbox import Outbox
-from asyncjobs.lanes.outcomes import lost, unsuccessful, value_of
+from asyncjobs.lanes.outcomes import closed_under, lost, unsuccessful, value_of
 from asyncjobs.lanes.overdue import Overdue
 from asyncjobs.lanes.starting import Starter
 from asyncjobs.lanes.stopping import Stopping
@@ -337,10 +337,14 @@ class Slot:
         if body is not None:
             self._outbox.close()
         self._stop_watching()
-        for call in self._calls.values():
-            self._host.finished(call, Stopped(0.0, "killed"))
-        self._calls.clear()
         self._up = False
+        calls = list(self._calls.values())
+        self._calls.clear()
+        self._return(calls[1:])
+        if calls and calls[0].stop is not None:
+            self._host.finished(calls[0], Stopped(0.0, "killed"))
+        elif calls:
+            self._host.finished(calls[0], Lost(closed_under(self.name, calls[0], self.pid), 0.0))
 
     def abort(self) -> None:
         """Hang up on the worker, which makes it leave."""
