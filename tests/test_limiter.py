@@ -244,10 +244,10 @@ async def test_jobs_that_wait_for_their_limiter_fail_with_the_others_if_no_worke
         limiter = anyio.CapacityLimiter(1)
         await limiter.acquire()
         parked = await runner.options(lane="bad", limiter=limiter).submit(jobs.echo, 1)
-        gate = runner.lane("bad")._gate
+        gate = runner._engine.dispatchers["bad"]._gate
         plain = await runner.options(lane="bad").submit(jobs.echo, 2)
         # As if its place had been up when it came.
-        call = runner.lane("bad").queue.take()
+        call = runner._engine.dispatchers["bad"].queue.take()
         assert call is parked._call
         assert not gate.admits(call, runner._engine.tasks)
         for job in (parked, plain):

@@ -313,11 +313,6 @@ class Dispatcher:
         """Start nothing more from the queue; what runs goes on."""
         self._feeder.pause()
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether it starts nothing from the queue, until it is resumed."""
-        return self._feeder.is_paused
-
     def resume(self) -> None:
         """Go on."""
         self._feeder.resume()

@@ -314,11 +314,10 @@ class Body:
 
     async def aclose(self) -> None:
         """Let the worker leave, kill it if it does not, release everything."""
-        if self._control is None:  # it was never there
+        if self._control is None or self.is_dead:  # it was never there, or is gone
             self.abandon()
             return
-        if not self.is_dead:
-            self._name_strays()
+        self._name_strays()
         self.tell(frames.EXIT)
         await self._wait_gone(CLOSE_WAIT)
         self.kill("closed")

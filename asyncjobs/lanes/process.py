@@ -111,6 +111,7 @@ class ProcessLane:
         """Make the slots; their workers start when they are needed."""
         self.name = name
         self.host = host
+        self.is_full = False
         host.memory.room_makers.append(self._make_room)
         self.recipe: Recipe = self._make_recipe()
         _raise_descriptor_limit(self._workers * DESCRIPTORS_PER_SLOT)

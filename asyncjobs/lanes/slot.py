@@ -330,12 +330,9 @@ class Slot:
     async def aclose(self) -> None:
         """End the worker; what it still runs is killed."""
         body = self._body
-        if body is not None and not body.is_dead:
-            await body.aclose()
-        elif body is not None:
-            body.abandon()
         if body is not None:
             self._outbox.close()
+            await body.aclose()
         self._stop_watching()
         self._up = False
         calls = list(self._calls.values())
