@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jobs import arrive_at
+from jobs import arrive_at, wait_at
 
 _kept: list[Any] = []
 
@@ -65,6 +65,10 @@ def kept_sums() -> list[float]:
 
 def kept_sums_of(_: int) -> list[float]:
     return kept_sums()
+
+
+def same_at(array: Any, door: str) -> Any:
+    return wait_at(door, array)
 
 
 def nap(seconds: float, array: Any) -> None:
