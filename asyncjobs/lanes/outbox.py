@@ -158,7 +158,9 @@ class Outbox:
 
     def dropped(self, number: int) -> None:
         """The worker looks at a shared object no more; unless a later call brings it there again."""
-        shared, told = self._adopted[number]
+        shared, told = self._adopted.get(number, (None, 0))
+        if shared is None:
+            return  # a last word of a worker that is let go
         if told > 1:
             self._adopted[number] = shared, told - 1
         else:

@@ -331,8 +331,8 @@ class Slot:
         """End the worker; what it still runs is killed."""
         body = self._body
         if body is not None:
-            self._outbox.close()
             await body.aclose()
+            self._outbox.close()
         self._stop_watching()
         self._up = False
         calls = list(self._calls.values())
