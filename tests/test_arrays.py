@@ -218,7 +218,7 @@ async def test_memory_does_not_grow_over_many_jobs(runner: aj.Runner) -> None:
     for _ in range(300):
         await runner.run(jobs.same, ramp(BIG // 3))
     assert memory_of(runner) <= 32 * ramp(BIG // 3).nbytes, "as many as there were at once, and a few more"
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2  # a window of the file may be mapped late
     assert count_mappings() <= mappings + 2
 
 
