@@ -21,6 +21,7 @@ from asyncjobs.lanes.base import Call, Lane, Plan
 from asyncjobs.options import JobOptions, options_of, settle
 from asyncjobs.shared import SharedObject, unwrapped
 from asyncjobs.wire import codec
+from asyncjobs.wire.parcel import LARGE
 
 BREATH = 0.001
 """Seconds of submitting after which `submit` gives the loop a turn: what was submitted starts
@@ -109,7 +110,7 @@ class Intake:
             # Captured values may have changed since the last submit: pickled each time.
             function, passengers = plan.function or codec.encode_function(plan.fn)
             payload = payload._replace(function=function, passengers=payload.passengers + passengers)
-        if payload.buffers or payload.passengers or payload.function is not None:
+        if payload.buffers or payload.passengers or payload.function is not None or len(payload.data) >= LARGE:
             self._check_payload(plan, payload)
             if plan.options.snapshot:
                 payload = payload._replace(buffers=tuple(memoryview(bytes(buffer)) for buffer in payload.buffers))
@@ -123,7 +124,7 @@ class Intake:
 
     def must_wait(self, job: Job[Any]) -> bool:
         """Whether `job` is to be admitted only after `room_for` it: there is none, or the loop needs a turn."""
-        return not job._call.number and (job._marks[1] > self.breath_due or not job._desk.queue.has_room(job._call))
+        return not job._call.number and (job._marks[1] > self.breath_due or not job._desk.queue.may_enter(job._call))
 
     async def room_for(self, job: Job[Any]) -> Job[Any]:
         """The job, once there is room for it; or the one with its key that came meanwhile.
@@ -136,11 +137,14 @@ class Intake:
         if job._marks[1] > self.breath_due:
             await asyncio.sleep(0)
             self.breath_due = monotonic() + BREATH
-        while engine.is_open and not dispatcher.queue.has_room(job._call):
+        queue = dispatcher.queue
+        has_waited = False
+        while engine.is_open and not (queue.has_room(job._call) if has_waited else queue.may_enter(job._call)):
             future: asyncio.Future[None] = engine.loop.create_future()
             forget = engine.waits(waiter, None, job.lane, future) if isinstance(waiter, Call) else None
             try:
-                await dispatcher.queue.room(future)
+                await queue.room(future, again=has_waited)
+                has_waited = True
             finally:
                 if forget is not None:
                     forget()

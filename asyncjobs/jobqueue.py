@@ -71,6 +71,11 @@ class JobQueue(asyncio.Queue[Call]):
         """Whether there is none to take."""
         return not self._live
 
+    def may_enter(self, call: Call) -> bool:
+        """Whether there is room for `call`, and nobody waits for it who came before: a large call
+        would never find enough while small ones went ahead."""
+        return self.has_room(call) and (self._byte_room is None or not self._putters)
+
     def full(self) -> bool:
         """Whether `put` would wait, whatever is put."""
         return self._live >= self._room or (self._byte_room is not None and self._nbytes >= self._byte_room)
@@ -113,6 +118,8 @@ class JobQueue(asyncio.Queue[Call]):
             line = self._line(call.priority)
         line.append(call)
         self._entered(call)
+        if self._byte_room is not None and self._putters and not self.full():
+            _wake_next(self._putters)  # one call's end may be room for several
         if self._listeners or self._reserves or self._getters:
             self.wake()
 
@@ -248,9 +255,13 @@ class JobQueue(asyncio.Queue[Call]):
             await self.room(asyncio.get_running_loop().create_future())
         self.put_nowait(call)
 
-    async def room(self, waiter: asyncio.Future[Any]) -> None:
-        """Wait on `waiter` for a place to come free; not a promise that it still is."""
-        self._putters.append(waiter)
+    async def room(self, waiter: asyncio.Future[Any], *, again: bool = False) -> None:
+        """Wait on `waiter` for a place to come free; not a promise that it still is. Who has
+        waited before and found too little waits `again`, before the others."""
+        if again:
+            self._putters.appendleft(waiter)
+        else:
+            self._putters.append(waiter)
         try:
             await waiter
         except BaseException:

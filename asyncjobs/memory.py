@@ -62,16 +62,22 @@ class Memory:
         self.used: int = 0
         self.room_makers: list[Callable[[], None]] = []
         """Called before a request is refused: whoever can give unused memory back."""
+        self.waiting: list[Callable[[], None]] = []
+        """Called when memory may have come free: lanes whose next call waits for some."""
+        self.shared_nbytes: int = 0
+        """What shared objects take."""
         self.tallies: set[Callable[[], Tally]] = set()
         """Of the workers that there are."""
         self.past: Tally = Tally()
         """Of those that are gone."""
 
-    def allow(self, nbytes: int) -> bool:
-        """Take `nbytes` from the budget, if they are there."""
+    def allow(self, nbytes: int, *, soon: bool = False) -> bool:
+        """Take `nbytes` from the budget, if they are there; or if they will be `soon`, for workers
+        have been asked to give back what they keep for their next jobs."""
         for make_room in self.room_makers if self.used + nbytes > self.cap else ():
             make_room()
-        if self.used + nbytes > self.cap:
+        needed = self.shared_nbytes + sum(tally().in_use for tally in self.tallies) if soon else self.used
+        if needed + nbytes > self.cap:
             return False
         self.used += nbytes
         return True
@@ -79,6 +85,12 @@ class Memory:
     def gave_up(self, nbytes: int) -> None:
         """Put them back."""
         self.used -= nbytes
+
+    def room_came(self) -> None:
+        """Memory may have come free, in any lane."""
+        waiting, self.waiting = self.waiting, []
+        for look in waiting:
+            look()
 
     def stats(self, shared: int, shared_nbytes: int) -> MemoryStats:
         """The figures of this moment."""

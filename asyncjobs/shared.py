@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -129,7 +130,7 @@ class Shares:
         """The memory file, for a worker that starts."""
         if self._file is None:
             self._file = memory_file("asyncjobs-shared")
-            self._arena = Arena(self._file, self._memory.allow, self._memory.gave_up)
+            self._arena = Arena(self._file, partial(self._memory.allow, soon=True), self._memory.gave_up)
         return self._file
 
     @property
@@ -163,6 +164,7 @@ class Shares:
             raise arena_full("shared objects", pickled.nbytes, self._memory.used, self._memory.cap)
         for segment, buffer in packed.copies:
             self._arena.write(segment, buffer)
+        self._memory.shared_nbytes = self._arena.committed
         held = SharedObject(self, next(_numbers), packed.body, packed.nbytes)
         weakref.finalize(held, self._free_soon, [segment for segment, _ in packed.copies]).atexit = False
         return held
@@ -176,6 +178,8 @@ class Shares:
         if not self._is_closed:
             parcel.release(self._arena, (segment.at for segment in segments))
             self._arena.trim()
+            self._memory.shared_nbytes = self._arena.committed
+            self._memory.room_came()
 
     def close(self, held: SharedObject) -> None:
         """No more jobs may take it."""

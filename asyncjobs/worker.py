@@ -210,11 +210,16 @@ class Worker:
             self._retiring = self._retiring or isinstance(error, MemoryError)
             outcome, answer = frames.RAISED, pickle.dumps(failure.capture(error, skip_frames=1), 5)
         else:
+            self._stay_one()  # before anything is written to memory that the runner reads
             outcome, answer = encoded(kind, value, definition, self._hold)
-        if self._forked:
-            os._exit(0)
+        self._stay_one()
         self._flush()
         self._send(outcome, ticket, answer, perf_counter() - started)
+
+    def _stay_one(self) -> None:
+        """A child that the job forked, and that came back here, ends."""
+        if self._forked:
+            os._exit(0)
 
     def _resolve(self, reference: codec.Reference) -> Any:
         if reference.is_parcel:

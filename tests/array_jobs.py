@@ -75,6 +75,36 @@ def nap(seconds: float, array: Any) -> None:
     time.sleep(seconds)
 
 
+def filled_by_both_after_fork(size: int, door: str) -> Any:
+    """The child waits at the door, and then comes back with zeros."""
+    if os.fork():
+        return np.ones(size)
+    with open(f"{door}/go", "rb", 0) as go:
+        go.read(1)
+    arrive_at(door)
+    return np.zeros(size)
+
+
+def keep_in_a_cycle(array: Any) -> None:
+    cycle: list[Any] = [array]
+    cycle.append(cycle)
+
+
+class NotUnpickled:
+    """Raises where it is rebuilt."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ValueError("not here")
+
+
+def array_and_a_thing_that_does_not_unpickle(size: int) -> Any:
+    return [np.ones(size), NotUnpickled()]
+
+
 def pid(_: int = 0) -> int:
     return os.getpid()
 

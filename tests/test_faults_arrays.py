@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -16,8 +17,10 @@ import array_jobs as jobs
 import numpy as np
 import psutil
 import pytest
+from doors import new_door
 
 import asyncjobs as aj
+from asyncjobs.lanes import freight
 from asyncjobs.wire import arena
 
 MIB = 2**20
@@ -178,3 +181,183 @@ async def test_a_long_soak_with_every_size_and_kind_holds_nothing_in_the_end() -
         del back, job, work
         await asyncio.sleep(0.1)
         assert runner.stats().memory.in_use <= 4 * MIB
+
+
+# --- lifetime and budget, where they were wrong once ------------------------------------
+
+
+def one_worker(**settings: object) -> aj.Runner:
+    return aj.Runner(processes=1, options={"lane": "process"}, **settings)  # type: ignore[arg-type]
+
+
+async def settled(runner: aj.Runner, fact: str, value: int, within: float = 10.0) -> None:
+    """Wait until a figure of the memory has a value."""
+    async with asyncio.timeout(within):
+        while getattr(runner.stats().memory, fact) != value:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_child_that_a_job_forked_does_not_write_over_its_result() -> None:
+    async with one_worker() as runner, new_door() as door:
+        await runner.run(jobs.filled, 100_000, 7)  # leaves a segment that goes round
+        result = await runner.run(jobs.filled_by_both_after_fork, 100_000, door.path)
+        assert result.min() == 1.0
+        door.open()
+        await door.arrival()
+        assert result.min() == 1.0
+
+
+async def test_results_that_outlived_their_worker_come_back_to_the_budget() -> None:
+    async with one_worker(arena_bytes=64 * MIB) as runner:
+        for _ in range(6):
+            held = await runner.run(jobs.filled, 2 * MIB, 1)
+            os.kill(await runner.run(jobs.pid), signal.SIGKILL)
+            assert await runner.run(jobs.total, np.ones(10)) == 10.0
+            assert runner.stats().memory.in_use >= held.nbytes
+            del held
+            gc.collect()
+            await settled(runner, "nbytes", 0)
+        assert runner.stats().memory.inlined == 0
+
+
+async def test_a_small_result_does_not_keep_its_dead_workers_memory() -> None:
+    async with one_worker() as runner:
+        small = await runner.run(jobs.filled, 60_000, 1)
+        large = await runner.run(jobs.filled, 16 * MIB, 2)
+        assert large[-1] == 2.0
+        inodes = memory_files([os.getpid()])
+        del large
+        os.kill(await runner.run(jobs.pid), signal.SIGKILL)
+        assert await runner.run(jobs.total, np.ones(10)) == 10.0
+        await settled(runner, "nbytes", small.nbytes + -small.nbytes % 4096)
+        assert inodes
+        assert shared_memory_of(os.getpid()) <= 16 * MIB
+        assert small.sum() == 60_000
+
+
+def shared_memory_of(pid: int) -> int:
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssShmem"))
+
+
+async def test_shared_objects_of_workers_that_were_replaced_come_back() -> None:
+    lane = aj.ProcessLane(2, recycle_after=1)
+    async with aj.Runner(lanes={"process": lane}, options={"lane": "process"}, arena_bytes=64 * MIB) as runner:
+        for number in range(20):
+            async with runner.share(np.full(MIB, float(number))) as handle:
+                assert await runner.run(jobs.total, handle) == MIB * number
+                assert await runner.run(jobs.total, np.ones(10)) == 10.0
+            del handle
+        assert len(runner._engine.shares.on_close) <= 4
+        await settled(runner, "shared_nbytes", 0)
+
+
+async def test_memory_of_a_result_that_was_held_for_long_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freight, "IDLE", 0.05)
+    async with one_worker() as runner:
+        held = await runner.run(jobs.filled, MIB, 1)
+        await settled(runner, "nbytes", held.nbytes)
+        del held
+        await settled(runner, "nbytes", 0)
+
+
+async def test_arguments_in_a_cycle_come_back_from_an_idle_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freight, "IDLE", 0.05)
+    async with one_worker() as runner:
+        await runner.run(jobs.keep_in_a_cycle, np.ones(MIB))
+        await settled(runner, "in_use", 0)
+
+
+async def test_jobs_wait_for_room_that_comes_at_once_and_nothing_goes_through_a_socket() -> None:
+    async with one_worker(arena_bytes=12 * MIB) as runner:
+        for _ in range(10):
+            assert await runner.run(jobs.total, np.ones(MIB)) == MIB
+        queued = [await runner.submit(jobs.total, np.ones(MIB)) for _ in range(10)]
+        assert [await job for job in queued] == [MIB] * 10
+        await runner.run(jobs.keep_in_a_cycle, np.ones(MIB))
+        assert await runner.run(jobs.total, np.ones(MIB)) == MIB
+        assert runner.stats().memory.inlined == 0
+
+
+@pytest.mark.parametrize("room", ["a shared object is closed", "a busy worker's free segments", "never comes"])
+async def test_a_call_without_room_does_not_wait_for_a_job_that_has_nothing_to_do_with_it(room: str) -> None:
+    async with aj.Runner(processes=2, options={"lane": "process"}, arena_bytes=20 * MIB) as runner, new_door() as door:
+        await runner.run(jobs.pid)
+        if room == "a busy worker's free segments":
+            for _ in range(4):
+                await runner.run(jobs.total, np.ones(2 * MIB))
+        unrelated = await runner.submit(jobs.wait_at, door.path)
+        await door.arrival()
+        handle = runner.share(np.ones(2 * MIB)) if room == "a shared object is closed" else None
+        held = await runner.run(jobs.filled, 2 * MIB, 1) if room == "never comes" else None
+        big = await runner.submit(jobs.total, np.ones(2 * MIB))
+        small = await runner.submit(jobs.total, np.ones(10))
+        if handle is not None:
+            handle.close()
+        async with asyncio.timeout(20):
+            assert (await big, await small) == (2 * MIB, 10)
+        assert not unrelated.done()
+        door.open()
+        await unrelated
+        del held
+
+
+async def test_room_that_comes_in_one_lane_helps_the_other() -> None:
+    lanes = {"a": aj.ProcessLane(1), "b": aj.ProcessLane(1)}
+    async with aj.Runner(lanes=lanes, arena_bytes=20 * MIB) as runner, new_door() as door:
+        a, b = runner.options(lane="a"), runner.options(lane="b")
+        await b.run(jobs.pid)
+        first = await a.submit(jobs.same_at, np.ones(2 * MIB), door.path)
+        await door.arrival()
+        second = await b.submit(jobs.total, np.ones(2 * MIB))
+        door.open()
+        await first
+        del first
+        async with asyncio.timeout(20):
+            assert await second == 2 * MIB
+
+
+async def test_a_shared_object_finds_the_room_that_is_only_kept_for_the_next_job() -> None:
+    async with one_worker(arena_bytes=40 * MIB) as runner:
+        await runner.run(jobs.same, np.ones(2 * MIB))
+        await settled(runner, "in_use", 0)
+        with runner.share(np.ones(4 * MIB)) as handle:
+            assert await runner.run(jobs.total, handle) == 4 * MIB
+
+
+async def test_a_map_over_large_items_makes_groups_that_fit() -> None:
+    async with one_worker(arena_bytes=4 * MIB) as runner:
+        items = [np.ones(12_800) for _ in range(200)]
+        assert await runner.map(jobs.total, items).collect() == [12_800.0] * 200
+        with pytest.raises(aj.ArenaFull):
+            await runner.map(jobs.total, [np.ones(10), np.ones(MIB), np.ones(10)]).collect()
+
+
+async def test_a_large_call_is_not_overtaken_for_ever_by_small_ones() -> None:
+    async with one_worker(queue_bytes=4 * MIB) as runner:
+        stop = asyncio.Event()
+
+        async def stream() -> None:
+            while not stop.is_set():
+                await runner.submit(jobs.total, np.ones(MIB // 8))
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(stream())
+            large = await runner.submit(jobs.total, np.ones(7 * MIB // 16))
+            stop.set()
+        assert await large == 7 * MIB // 16
+
+
+async def test_a_result_that_cannot_be_rebuilt_does_not_keep_its_memory() -> None:
+    async with one_worker() as runner:
+        job = await runner.submit(jobs.array_and_a_thing_that_does_not_unpickle, MIB)
+        await job.wait()
+        assert isinstance(job.exception(), aj.ResultNotSendable)
+        await settled(runner, "in_use", 0)
+
+
+async def test_handles_that_close_with_their_runner_make_no_trouble() -> None:
+    for _ in range(5):
+        async with aj.Runner(processes=2, options={"lane": "process"}) as runner, runner.share(np.ones(MIB)) as handle:
+            assert await asyncio.gather(*(runner.run(jobs.total, handle) for _ in range(4))) == [MIB] * 4

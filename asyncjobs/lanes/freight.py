@@ -19,13 +19,13 @@ IDLE = 5.0
 class Freight:
     """The two arenas of one worker; both end with it, but for results that somebody holds.
 
-    `on_room` is called when memory has come free.
+    `on_idle` is called when the worker has had nothing to do for a while.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, memory: Memory, on_room: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, memory: Memory, on_idle: Callable[[], None]) -> None:
         self._loop = loop
         self._memory = memory
-        self._on_room = on_room
+        self._on_idle = on_idle
         self.inward: Descriptor = memory_file("asyncjobs-arguments")
         self.outward: Descriptor = memory_file("asyncjobs-results")
         self.arguments: Arena = Arena(self.inward, memory.allow, memory.gave_up)
@@ -37,6 +37,10 @@ class Freight:
         self.ended: list[tuple[int, int]] = []
         """Results that nobody looks at any more, and the worker has not been told of."""
         self._hears = False
+        self.is_trimming: bool = False
+        """The worker was asked to give back what it can, and has not answered."""
+        self.has_news: bool = False
+        """Since it was asked last, calls were sent or results died: there may be more to give back."""
         self._copying = False
         self._is_closed = False
         memory.tallies.add(self.tally)
@@ -74,15 +78,19 @@ class Freight:
 
     def hear(self, kind: int, nbytes: int, message: memoryview, answer: Callable[[int, int], None]) -> None:
         """What the worker says of its memory."""
-        if kind == frames.ENDED:
-            parcel.release_ended(self.arguments, message)
-        elif kind == frames.WANT:
+        if kind == frames.WANT:
             may = self._memory.allow(nbytes)
             self.granted += nbytes if may else 0
             answer(frames.GRANT, int(may))
+            return
+        if kind == frames.ENDED:
+            parcel.release_ended(self.arguments, message)
         elif kind == frames.GAVE_UP:
             self.granted -= nbytes
             self._memory.gave_up(nbytes)
+        elif kind == frames.TRIMMED:
+            self.is_trimming = False
+        self._memory.room_came()
 
     def _hear(self) -> None:
         """A result has died, in any thread: have the loop look, once for many."""
@@ -97,32 +105,40 @@ class Freight:
     def _look(self) -> None:
         self._hears = False
         ended = self.results.ended()
-        if self._is_closed:
-            self._memory.gave_up(_pages(ended))
-        else:
+        if not self._is_closed:
             self.ended += ended
-        self._on_room()
+            self.has_news = True
+            self.rest()
+            return
+        self._memory.gave_up(_pages(ended))
+        if not self.results.held():
+            self._memory.tallies.discard(self.tally)
+        self._memory.room_came()
 
     def to_tell(self) -> bytes:
         """The message to the worker that says which results are looked at no more."""
         ended, self.ended = self.ended, []
         return parcel.ended(ended)
 
+    def may_come_free(self, is_busy: bool) -> bool:
+        """Whether memory may come free here without anybody's doing."""
+        return self.is_trimming or (is_busy and self.arguments.in_use > 0)
+
     # --- giving back --------------------------------------------------------------------
 
-    def rest(self, on_idle: Callable[[], None]) -> None:
-        """The worker has nothing to do: call `on_idle` if it stays so for a while."""
+    def rest(self) -> None:
+        """The worker has nothing to do, or a result has died: if it stays so for a while, trim."""
         self._used_at = monotonic()
         if self._idle_check is None and not self._is_closed:
-            self._idle_check = self._loop.call_later(IDLE, self._check_idle, on_idle)
+            self._idle_check = self._loop.call_later(IDLE, self._check_idle)
 
-    def _check_idle(self, on_idle: Callable[[], None]) -> None:
+    def _check_idle(self) -> None:
         self._idle_check = None
         left = self._used_at + IDLE - monotonic()
         if left <= 0:
-            on_idle()
+            self._on_idle()
         else:
-            self._idle_check = self._loop.call_later(left, self._check_idle, on_idle)
+            self._idle_check = self._loop.call_later(left, self._check_idle)
 
     # --- the end ------------------------------------------------------------------------
 
@@ -134,6 +150,8 @@ class Freight:
     def tally(self) -> Tally:
         """What the arenas hold, and have done."""
         arguments, results = self.arguments, self.results
+        if self._is_closed:
+            return Tally(in_use=_pages(results.held()))
         in_use = arguments.in_use + _pages(results.held())
         return Tally(
             segments=arguments.segments + results.segments,
@@ -147,19 +165,21 @@ class Freight:
         """The worker is gone: give back everything but the results that somebody holds."""
         if self._is_closed:
             return
-        self._look()
-        self._is_closed = True
-        self._memory.tallies.discard(self.tally)
         self._memory.past = self._memory.past.plus(self.tally()._replace(segments=0, in_use=0))
+        self.results.ended()
+        self._is_closed = True
         if self._idle_check is not None:
             self._idle_check.cancel()
         held = self.results.held()
         self._memory.gave_up(self.nbytes - min(_pages(held), self.granted))
         self.results.retire()
         self.granted = 0
+        if not held:
+            # Else our tally stays there, and we with it: somebody has to hear of the last one's end.
+            self._memory.tallies.discard(self.tally)
         if not self._copying:
             self._close_files()
-        self._on_room()
+        self._memory.room_came()
 
     def _close_files(self) -> None:
         self.arguments.close()

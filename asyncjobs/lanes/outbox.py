@@ -49,8 +49,6 @@ class Outbox:
         self._copies: list[Packed] = []
         self.is_loading: bool = False
         """A thread copies: nothing more may be added."""
-        self._has_trimmed = False
-        """The worker was asked to, and has got no call since."""
         # Shared objects that the worker may have mapped, and how often it was told to drop each.
         self._adopted: dict[int, tuple[SharedObject, int]] = {}
         shares.on_close.add(self._drop)
@@ -66,13 +64,13 @@ class Outbox:
             if packed is None:
                 return False
             data, flags = packed, flags | PARCEL
+        self._freight.has_news = True
         number, forget = plan.number, 0
         if number not in self._known:
             number, forget = self._vocabulary.define(plan, payload, self._frames, self._packed_function)
         if payload.passengers:
             self._vocabulary.watch(payload.passengers, self._body)
         body = CALL_HEAD.pack(number, call.attempt, call.number, flags) + data
-        self._has_trimmed = False
         self._frames.append(frames.header(frames.CHUNK if plan.chunked else frames.CALL, ticket, body))
         self._frames.append(body)
         if forget:
@@ -127,12 +125,13 @@ class Outbox:
         self._copies = []
         self._body.write(outgoing)
 
-    def trim(self) -> None:
-        """Have unused memory given back, at both ends."""
-        self._freight.arguments.trim()
+    def trim(self, *, ask: bool) -> None:
+        """Have unused memory given back here, and if we `ask` it, by the worker too."""
+        freight = self._freight
+        freight.arguments.trim()
         self._vocabulary.forget(self._frames)
-        if self._freight.granted and not self._has_trimmed:
-            self._has_trimmed = True
+        if ask and freight.has_news and not freight.is_trimming and (freight.granted or freight.arguments.in_use):
+            freight.is_trimming, freight.has_news = True, False
             self._frames.append(frames.encode(frames.TRIM))
         self.flush()
 

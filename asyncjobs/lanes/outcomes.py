@@ -29,6 +29,7 @@ def value_of(body: memoryview, call: Call, results: Reader | None) -> Any:
             value = codec.loads(stream, buffers=buffers)
     # The user's own class may raise anything while it is rebuilt.
     except BaseException as error:
+        stream, buffers = memoryview(b""), []  # the traceback would keep them
         raise _not_rebuilt(call, error) from error
     return _chunk(value) if call.plan.chunked else value
 

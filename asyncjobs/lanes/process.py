@@ -124,7 +124,7 @@ class ProcessLane:
     def new_body(self, slot: Slot) -> tuple[Body, Outbox]:
         """A worker for `slot`, not yet started, and what is on its way to it."""
         host = self.host
-        freight = Freight(host.loop, host.memory, self.room_came)
+        freight = Freight(host.loop, host.memory, slot.trim)
         files = freight, host.shares.file, host.memory.cap
         body = Body(host.loop, self.recipe, *files, slot.on_frames, slot.on_text, slot.on_change)
         vocabulary = Vocabulary(host.loop, self.number_for)
@@ -222,20 +222,21 @@ class ProcessLane:
     # --- shared memory ------------------------------------------------------------------
 
     def may_wait(self) -> bool:
-        """Whether room will come by itself: some call runs that may hold it."""
-        return any(slot.count for slot in self._slots)
+        """Whether room will come by itself: some worker has yet to answer what it gives back, or runs
+        a call that looks at its arguments in shared memory."""
+        self._make_room()
+        return any(slot.may_free_memory for slot in self._slots)
 
     def wait_for_room(self) -> None:
         """A call does not fit now: no slot takes any until room has come."""
-        self.is_full = True
-        self._make_room()
+        if not self.is_full:
+            self.is_full = True
+            self.host.memory.waiting.append(self._look_again)
 
-    def room_came(self) -> None:
-        """Memory has come free, or a call has ended that held some."""
-        if self.is_full:
-            self.is_full = False
-            for slot in tuple(self._slots):
-                slot.changed()
+    def _look_again(self) -> None:
+        self.is_full = False
+        for slot in tuple(self._slots):
+            slot.changed()
 
     def _make_room(self) -> None:
         for slot in self._slots:

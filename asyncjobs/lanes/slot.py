@@ -180,9 +180,9 @@ class Slot:
         if not calls and self._body is not None:
             self._retiring = self._retiring or self._wear.is_over(self._body)
             if self._body.freight.nbytes:
-                self._body.freight.rest(self.trim)
+                self._body.freight.rest()
         if self._lane.is_full:
-            self._lane.room_came()
+            self._host.memory.room_came()
         self.changed()
 
     def _answered(self, call: Call, kind: int, seconds: float, body: memoryview) -> None:
@@ -247,13 +247,8 @@ class Slot:
     # --- stopping -----------------------------------------------------------------------
 
     def stop(self, call: Call) -> None:
-        ticket = next((ticket for ticket, candidate in self._calls.items() if candidate is call), None)
-        if ticket is None or self._body is None:
-            return
-        if ticket == next(iter(self._calls)):
-            self._stopping.climb(ticket, call, self._body)
-        else:
-            self._stopping.revoke([ticket], self._body)
+        if self._body is not None:
+            self._stopping.stop(call, self._body)
 
     def hurry(self, call: Call) -> None:
         if self._body is not None:
@@ -267,6 +262,7 @@ class Slot:
             await self._bury(self._body)
         elif self._body is not None:
             await self._body.aclose()
+            self._outbox.close()
         self._reset()
         if self.leaving:
             return
@@ -282,9 +278,14 @@ class Slot:
         return self._body
 
     def trim(self) -> None:
-        """Have memory given back that is not in use."""
-        if self._up and not self._calls:
-            self._outbox.trim()
+        """Have memory given back that is not in use; a busy worker is not asked."""
+        if self._up:
+            self._outbox.trim(ask=not self._calls)
+
+    @property
+    def may_free_memory(self) -> bool:
+        """Whether shared memory may come free here without anybody's doing."""
+        return self._up and self._body is not None and self._body.freight.may_come_free(bool(self._calls))
 
     def _retire(self) -> None:
         self._retiring = True

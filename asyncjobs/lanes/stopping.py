@@ -43,6 +43,16 @@ class Stopping:
         self._ladders.clear()
         self.killed_ticket = 0
 
+    def stop(self, call: Call, body: Body) -> None:
+        """End `call` if it is the one that runs; take it back if it waits in the window."""
+        ticket = next((ticket for ticket, candidate in self._calls.items() if candidate is call), None)
+        if ticket is None:
+            return
+        if ticket == next(iter(self._calls)):
+            self.climb(ticket, call, body)
+        else:
+            self.revoke([ticket], body)
+
     def revoke(self, tickets: list[int], body: Body) -> None:
         """Ask for calls back that the worker has not started."""
         self._to_revoke.update(tickets)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from asyncjobs.context import running
-from asyncjobs.errors import NotSendable, RunnerClosed, WorkerLost
+from asyncjobs.errors import ArenaFull, NotSendable, RunnerClosed, WorkerLost
 from asyncjobs.intake import Intake
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
@@ -71,6 +71,8 @@ class MapRun(Generic[R]):
         self._plan = plan_for_map(plan, grouped=self._grouped, starred=len(iterables) > 1)
         self._lookahead = lookahead
         self._size = 1
+        self._most = GROUP_ITEMS
+        """How many items make a group of `GROUP_BYTES`, going by the last."""
         self._taken = 0
         """Items that were taken and whose results have not been handed out."""
         self._seen = 0
@@ -235,12 +237,13 @@ class MapRun(Generic[R]):
         return size if len(self._in_flight) < limit else 0
 
     async def _launch(self, items: list[Any], first: int) -> list[Group]:
-        """Send off one group, whose first item is number `first`; if it cannot be pickled, its items one by one."""
+        """Send off one group, whose first item is number `first`; if that cannot be, its items one by one."""
         try:
             job = await self._submit(items)
-        except NotSendable as error:
+        except (NotSendable, ArenaFull) as error:
             if len(items) == 1:
-                return [Group(first, items, None, item_error(self._plan, items[0], first, error))]
+                found = item_error(self._plan, items[0], first, error) if isinstance(error, NotSendable) else error
+                return [Group(first, items, None, found)]
             return [group for at, item in enumerate(items, first) for group in await self._launch([item], at)]
         return [Group(first, items, job, None)]
 
@@ -248,8 +251,8 @@ class MapRun(Generic[R]):
         args = (items,) if self._grouped else (items[0] if self._source.is_wide else (items[0],))
         job = self._intake.make(self._plan, args, {})
         payload = job._call.payload
-        if self._grouped and payload is not None and payload.nbytes > GROUP_BYTES:
-            self._size = max(1, len(items) // 2)
+        if self._grouped and payload is not None:
+            self._most = max(1, GROUP_BYTES * len(items) // max(1, len(payload.data) + sum(map(len, payload.buffers))))
         if self._intake.must_wait(job):
             job = await self._intake.room_for(job)
         return self._intake.admit(job)
@@ -313,7 +316,7 @@ class MapRun(Generic[R]):
         """Choose the next group's size by how long this one took."""
         seconds = call.seconds / items
         wanted = int(GROUP_SECONDS / seconds) if seconds > 0 else GROUP_ITEMS
-        self._size = max(1, min(wanted, self._size * GROWTH, GROUP_ITEMS))
+        self._size = max(1, min(wanted, self._size * GROWTH, GROUP_ITEMS, self._most))
 
     async def _redo(
         self, group: Group, error: BaseException, state: JobState

@@ -386,21 +386,20 @@ class Reader:
 
     def retire(self) -> None:
         """The writer is gone: give back all memory that no view holds."""
-        held = self.held()
-        for start, window in tuple(self._windows.items()):
-            inside = sorted((at, nbytes) for at, nbytes in held if start <= at < start + len(window))
-            if inside and _CAN_REMOVE:
-                _remove_between(window, start, inside)
+        held, size = sorted(self.held()), os.fstat(self._file.number).st_size
+        if held and size and _CAN_REMOVE:
+            with mmap.mmap(self._file.number, size) as whole:
+                _remove_between(whole, held)
         # Views keep their windows alive; the file goes with the last of these.
         self._windows.clear()
 
 
-def _remove_between(window: mmap.mmap, start: int, inside: list[tuple[int, int]]) -> None:
+def _remove_between(whole: mmap.mmap, held: list[tuple[int, int]]) -> None:
     position = 0
-    for at, nbytes in [*inside, (start + len(window), 0)]:
-        if at - start > position:
-            window.madvise(mmap.MADV_REMOVE, position, at - start - position)
-        position = at - start + -(-nbytes // PAGE) * PAGE
+    for at, nbytes in [*held, (len(whole), 0)]:
+        if at > position:
+            whole.madvise(mmap.MADV_REMOVE, position, at - position)
+        position = max(position, at + -(-nbytes // PAGE) * PAGE)
 
 
 def size_class(nbytes: int) -> int:

@@ -50,6 +50,8 @@ WANT: Final = 24
 """May the worker take so much more memory? The answer is GRANT."""
 GAVE_UP: Final = 25
 """The worker gave so much memory back."""
+TRIMMED: Final = 27
+"""The answer to TRIM, after ENDED and GAVE_UP."""
 DROPPED: Final = 26
 """Nobody looks at a shared object any more."""
 # Either way, on the data channel.

@@ -5,6 +5,7 @@ Used by the worker's main thread; `granted` is called by the control thread.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -106,7 +107,10 @@ class Hold:
         if kind == frames.ENDED:
             parcel.release_ended(self._out, message)
         elif kind == frames.TRIM:
+            gc.collect()  # arguments may be held by nothing but a cycle
             self._out.trim()
+            self.tell()
+            self._send(frames.TRIMMED, 0, b"")
         elif kind == frames.DROP:
             self._drop(number)
 
