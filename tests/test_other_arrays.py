@@ -28,6 +28,16 @@ def is_left_out(value: Any, nbytes: int) -> bool:
     return sum(buffer.nbytes for buffer in parcel.buffers) >= nbytes and len(parcel.stream) < 100_000
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+async def test_large_bytes(runner: aj.Runner, kind: Any) -> None:
+    sent = kind(b"0123456789" * 100_000)
+    assert is_left_out(sent, MIB - 100_000)
+    back = await runner.run(jobs.same, sent)
+    assert type(back) is kind
+    assert back == sent
+    assert await runner.run(len, sent) == len(sent)
+
+
 async def test_a_data_frame_of_pandas(runner: aj.Runner) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({name: np.arange(100_000.0) + ord(name) for name in "abc"})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncjobs as aj
 from asyncjobs.bench import carriers, measure, races, system
-from asyncjobs.bench.measure import Goal, Measurement
+from asyncjobs.bench.measure import Clock, Goal, Measurement
 from asyncjobs.bench.output import check_writable, progress, publish
 from asyncjobs.bench.races import Task
 from asyncjobs.bench.result import Report
@@ -59,8 +59,8 @@ async def _races(scale: Scale) -> list[Measurement]:
     return [await races.run(task, scale.rounds, progress) for task in tasks]
 
 
-def _calls(nbytes: int, scale: Scale) -> int:
-    return scale.calls if nbytes <= DECIDES else max(3, scale.calls // 5)
+def _clock(nbytes: int, scale: Scale) -> Clock:
+    return measure.idle_latency(scale.calls, 4) if nbytes <= DECIDES else measure.idle_latency(2, 1)
 
 
 def size_text(nbytes: int) -> str:
@@ -79,7 +79,7 @@ def _one_way(nbytes: int, scale: Scale) -> Task:
         note="The median of idle calls of a function that takes a float64 array and returns its first number.",
         ours=[carriers.ours(nbytes, back=False)],
         theirs=carriers.theirs(nbytes, back=False),
-        clock=measure.idle_latency(_calls(nbytes, scale), 4),
+        clock=_clock(nbytes, scale),
         goals=goals if nbytes == DECIDES else (),
         higher_is_better=False,
     )
@@ -96,7 +96,7 @@ def _both_ways(nbytes: int, scale: Scale) -> Task:
         note="The same with a function that returns the array; the copy in memory is made twice.",
         ours=[carriers.ours(nbytes, back=True)],
         theirs=carriers.theirs(nbytes, back=True),
-        clock=measure.idle_latency(_calls(nbytes, scale), 4),
+        clock=_clock(nbytes, scale),
         goals=goals if nbytes == DECIDES else (),
         higher_is_better=False,
     )

@@ -25,8 +25,9 @@ PROTOCOL = 5
 _dumps = pickle.dumps
 loads: Callable[..., Any] = pickle.loads
 _NEEDS_MORE = b"__main__"
-_PLAIN = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)})
-"""Types with nothing in them to look for."""
+_BYTES = (bytes, bytearray)
+_PLAIN = frozenset({int, float, complex, bool, str, type(None)})
+"""Types with nothing in them to look for, and nothing to leave out."""
 
 
 class Payload(NamedTuple):
@@ -68,6 +69,7 @@ def encode_arguments(fn: object, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     """
     if not kwargs and _PLAIN.issuperset(map(type, args)):
         return Payload(_dumps(args, PROTOCOL))
+    args = tuple(map(_with_buffer, args))
     value: object = (args, kwargs) if kwargs else args
     data, buffers = _by_name(value)
     if b"__main__" not in data:
@@ -78,6 +80,22 @@ def encode_arguments(fn: object, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         except Exception as error:
             raise not_sendable(fn, args, kwargs, error) from error
         return Payload(data, bool(kwargs), tuple(buffers), tuple(dict.fromkeys(passengers)))
+
+
+class _Bytes:
+    """Large bytes that offer their buffer to pickle, which the built-in types do not."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._value), (pickle.PickleBuffer(self._value),)
+
+
+def _with_buffer(value: Any) -> Any:
+    return _Bytes(value) if type(value) in _BYTES and len(value) >= LARGE else value
 
 
 def _by_name(value: object) -> tuple[bytes, list[memoryview]]:
@@ -115,6 +133,7 @@ def _leave_out(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
 
 def encode_parcel(value: object) -> Parcel:
     """Pickle anything that has a name or can go by value; large buffers are left out."""
+    value = _with_buffer(value)
     data, buffers = _by_name(value)
     if b"__main__" in data:
         with travelling():
