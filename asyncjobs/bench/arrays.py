@@ -147,9 +147,10 @@ async def _soak(jobs: int) -> Measurement:
         ours=list(names),
         goals=[
             Goal(f"growth: {name}", name, "", limit, at_least=False)
-            for name, limit in zip(names, (0, 2, 4), strict=True)
+            for name, limit in zip(names, (2, 2, 4), strict=True)
         ],
-        note="Linux only: open descriptors, lines of /proc/self/maps, anonymous and shared memory of this process.",
+        note="A window of the memory file may be mapped late, which holds a descriptor. Linux only: open descriptors, "
+        "lines of /proc/self/maps, anonymous and shared memory of this process.",
     )
 
 

@@ -70,7 +70,7 @@ def our_burst(nbytes: int) -> Contestant:
     @asynccontextmanager
     async def start() -> AsyncIterator[Work]:
         array = _array(nbytes)
-        async with aj.Runner(processes=WORKERS, options={"lane": "process"}) as runner:
+        async with aj.Runner(processes=WORKERS, options={"lane": "process"}, history=1_000) as runner:
 
             async def work(count: int) -> None:
                 jobs = [await runner.submit(tiny.echo, array[:]) for _ in range(count)]

@@ -26,7 +26,7 @@ SMALLEST: Final = 64 * 1024
 FIRST_WINDOW: Final = 4 * 1024 * 1024
 LARGEST_WINDOW: Final = 1024 * 1024 * 1024
 ALIGNMENT: Final = max(PAGE, mmap.ALLOCATIONGRANULARITY)
-WORTH_LOOKING: Final = 256
+WORTH_LOOKING: Final = 64
 """Pages from which on it is asked which of them were written to."""
 _CAN_REMOVE = hasattr(mmap, "MADV_REMOVE")
 
