@@ -29,10 +29,10 @@ from asyncjobs.wire.failure import safe_to_raise
 
 R = TypeVar("R")
 
-GROUP_SECONDS = 0.008
+GROUP_SECONDS = 0.016
 """A group holds about this much work: long enough to hide a round trip, short enough for
 an even load and a quick end."""
-GROUP_ITEMS = 16384
+GROUP_ITEMS = 32768
 GROUP_BYTES = 1024 * 1024
 GROWTH = 64
 GROUPS_PER_WORKER = 3
