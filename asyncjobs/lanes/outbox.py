@@ -133,7 +133,8 @@ class Outbox:
         if ask and freight.has_news and not freight.is_trimming and (freight.granted or freight.arguments.in_use):
             freight.is_trimming, freight.has_news = True, False
             self._frames.append(frames.encode(frames.TRIM))
-        self.flush()
+        if not self._copies:  # else a call is being added, and goes out whole
+            self.flush()
 
     # --- shared objects -----------------------------------------------------------------
 
