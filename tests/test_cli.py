@@ -29,9 +29,9 @@ def test_without_a_command_it_lists_the_commands() -> None:
         assert command in ended.stdout + ended.stderr
 
 
-def test_both_benchmarks_and_their_options_are_there() -> None:
-    assert {"jobs", "parzen"} <= set(asyncjobs("bench").stdout.split())
-    for name in ("jobs", "parzen"):
+def test_the_benchmarks_and_their_options_are_there() -> None:
+    assert {"arrays", "jobs", "parzen"} <= set(asyncjobs("bench").stdout.split())
+    for name in ("arrays", "jobs", "parzen"):
         shown = asyncjobs("bench", name, "--help").stdout
         assert all(option in shown for option in ("--json", "--html", "--quick"))
 

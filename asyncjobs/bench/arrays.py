@@ -37,7 +37,7 @@ class Scale:
 
 
 FULL = Scale((64 * 1024, MIB, 16 * MIB, DECIDES, 512 * MIB), rounds=5, calls=20, burst=200, soak=10_000)
-QUICK = Scale((64 * 1024, MIB, DECIDES), rounds=3, calls=6, burst=50, soak=500)
+QUICK = Scale((64 * 1024, DECIDES), rounds=2, calls=4, burst=40, soak=300)
 
 
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
