@@ -163,7 +163,7 @@ async def test_f62_nothing_that_a_job_wrote_shows_in_the_next(kept: bool, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("start_method", ["forkserver"])
 async def test_a_long_soak_with_deaths_and_shared_objects_holds_nothing_in_the_end(start_method: str) -> None:
     chance = np.random.default_rng(7)
     until = time.monotonic() + 15

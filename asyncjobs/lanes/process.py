@@ -243,8 +243,8 @@ class ProcessLane:
             slot.trim()
 
     def could_not_start(self, error: Exception) -> None:
-        """A slot gave up: without any other that is up, what waits cannot run."""
-        if not any(slot.pid for slot in self._slots):
+        """A slot gave up: without any other that is up, or on its way, what waits cannot run."""
+        if all(slot.is_cold for slot in self._slots):
             self.host.refuse(error)
 
 
