@@ -108,13 +108,16 @@ class Watchdog:
             return
         answered = self._answered.wait(self._threshold)
         waited = monotonic() - asked
+        if answered:  # before anybody can read of it
+            self._lags.add(waited)
         # Even with an answer: it may have come while we could not run ourselves.
         if not self._closed and (not answered or waited > 2 * self._threshold):
             self._bark(waited)
         # A loop that is closed before it comes to our question never answers.
-        while not answered and not self._loop.is_closed():
-            answered = self._answered.wait(1.0)
-        self._lags.add(monotonic() - asked)
+        if not answered:
+            while not self._answered.wait(1.0) and not self._loop.is_closed():
+                continue
+            self._lags.add(monotonic() - asked)
 
     def _bark(self, waited: float) -> None:
         suspects = self._suspects()

@@ -6,10 +6,9 @@ After a death the slot reads here who is to blame.
 from __future__ import annotations
 
 import mmap
-import os
-import tempfile
 
 from asyncjobs.spawning import Descriptor
+from asyncjobs.wire.arena import memory_file
 from asyncjobs.wire.terms import CELL_SIZE
 
 
@@ -17,7 +16,7 @@ class Cell:
     """The slot's side of the cell."""
 
     def __init__(self) -> None:
-        self.descriptor: Descriptor = _memory()
+        self.descriptor: Descriptor = memory_file("asyncjobs-cell", CELL_SIZE)
         """Goes along with the worker; close it once the worker has it."""
         self._mapping = mmap.mmap(self.descriptor.number, CELL_SIZE)
         self._numbers = memoryview(self._mapping).cast("Q")
@@ -31,13 +30,3 @@ class Cell:
         self.descriptor.close()
         self._numbers.release()
         self._mapping.close()
-
-
-def _memory() -> Descriptor:
-    if hasattr(os, "memfd_create"):
-        number = os.memfd_create("asyncjobs-cell", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            number = os.dup(file.fileno())
-    os.ftruncate(number, CELL_SIZE)
-    return Descriptor(number)

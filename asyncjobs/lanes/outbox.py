@@ -7,7 +7,6 @@ meanwhile; what comes after it waits. Knows no order of calls and no answers.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -21,8 +20,6 @@ from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, PARCEL, STARRED
 
 OFF_LOOP = 2 * 1024 * 1024
 """Bytes from which on a thread does the copying: some 0.3 ms, what the hand-over itself costs twice."""
-
-logger: logging.Logger = logging.getLogger("asyncjobs")
 
 
 class Outbox:

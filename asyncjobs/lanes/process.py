@@ -257,7 +257,7 @@ def _check_sequences(initargs: object, preload: object) -> None:
 
 
 def _raise_descriptor_limit(needed: int) -> None:
-    """Lift the soft limit of descriptors towards the hard one; a slot takes about 15."""
+    """Lift the soft limit of descriptors towards the hard one; a slot takes `DESCRIPTORS_PER_SLOT`."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -50,10 +50,10 @@ WANT: Final = 24
 """May the worker take so much more memory? The answer is GRANT."""
 GAVE_UP: Final = 25
 """The worker gave so much memory back."""
-TRIMMED: Final = 27
-"""The answer to TRIM, after ENDED and GAVE_UP."""
 DROPPED: Final = 26
 """Nobody looks at a shared object any more."""
+TRIMMED: Final = 27
+"""The answer to TRIM, after ENDED and GAVE_UP."""
 # Either way, on the data channel.
 ENDED: Final = 30
 """Nobody looks at these segments of your arena any more."""

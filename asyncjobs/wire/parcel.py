@@ -15,9 +15,9 @@ import struct
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from asyncjobs.wire.arena import Arena, Reader, Ref, Segment
+from asyncjobs.wire.arena import SMALLEST, Arena, Reader, Ref, Segment
 
-LARGE: Final = 64 * 1024
+LARGE: Final = SMALLEST
 """Bytes from which on a buffer, or the pickle itself, goes through an arena."""
 
 _HEAD: Final = struct.Struct("<IIQ")
