@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import reduction
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 
@@ -97,8 +98,16 @@ class LocalLock:
         return LocalLock, (self._value,)
 
 
-class _PrivateLocks:
-    """What both contexts change: locks without a name in the system."""
+class _OwnParts:
+    """What both contexts change: locks without a name in the system, and they know the processes they made."""
+
+    def __init__(self) -> None:
+        self.made: list[BaseProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> BaseProcess:  # noqa: N802 - the context's own name for it
+        process: BaseProcess = super().Process(*args, **kwargs)  # type: ignore[misc]
+        self.made.append(process)
+        return process
 
     def Lock(self) -> LocalLock:  # noqa: N802 - the context's own name for it
         return LocalLock()
@@ -107,18 +116,20 @@ class _PrivateLocks:
         return LocalLock(value)
 
 
-class _ForkServer(_PrivateLocks, multiprocessing.context.ForkServerContext):  # type: ignore[misc]  # other locks
+class _ForkServer(_OwnParts, multiprocessing.context.ForkServerContext):  # type: ignore[misc]  # other locks
     pass
 
 
-class _Spawn(_PrivateLocks, multiprocessing.context.SpawnContext):  # type: ignore[misc]  # other locks
+class _Spawn(_OwnParts, multiprocessing.context.SpawnContext):  # type: ignore[misc]  # other locks
     pass
 
+
+StartContext = _ForkServer | _Spawn
 
 START_METHODS = ("forkserver", "spawn")
 
 
-def start_context(start_method: str) -> multiprocessing.context.BaseContext:
+def start_context(start_method: str) -> StartContext:
     """A context for one-worker executors; never fork, for the runner owns threads."""
     return _ForkServer() if start_method == "forkserver" else _Spawn()
 

@@ -7,7 +7,6 @@ beside it, on channels of our own. Knows nothing of frames or calls.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,7 +22,8 @@ CAUSE_WAIT = 0.5
 
 _asking = threading.Lock()
 """Two threads that ask multiprocessing for an exit code at once may both be told wrong, as
-waitpid and the forkserver's pipe answer once; and to start a process is to ask for all."""
+waitpid and the forkserver's pipe answer once; and to start a process is to ask for all. Runners
+in several threads start their workers one after the other, too: environment and threads are everybody's."""
 
 
 class Recipe(NamedTuple):
@@ -53,21 +53,24 @@ class Resident:
 
     def start(self, recipe: Recipe, settings: Settings) -> None:
         """Start the process; blocks for some milliseconds, the first time for some hundred."""
-        with without_main(recipe.early_env):
+        with _asking, without_main(recipe.early_env):
             _start_helpers(recipe.start_method)
+            context = start_context(recipe.start_method)
             self._executor = ProcessPoolExecutor(
                 max_workers=1,
-                mp_context=start_context(recipe.start_method),
+                mp_context=context,
                 initializer=FarFunction("asyncjobs.worker", "boot"),
                 initargs=(settings,),  # type: ignore[arg-type]  # what FarFunction takes is known over there
             )
-            children, threads = set(multiprocessing.active_children()), set(threading.enumerate())
+            threads = set(threading.enumerate())
             try:
-                with _asking, out_of_reach():
+                with out_of_reach():
                     resident = self._executor.submit(FarFunction("asyncjobs.worker", "serve"))
             finally:
-                self.newborn = [child for child in multiprocessing.active_children() if child not in children]
-            self._threads = [thread for thread in threading.enumerate() if thread not in threads]
+                self.newborn = [child for child in context.made if child.pid is not None]
+            self._threads = [
+                thread for thread in threading.enumerate() if thread not in threads and _is_manager(thread)
+            ]
         resident.add_done_callback(self._gave_up)
 
     def _gave_up(self, resident: Future[Any]) -> None:
@@ -106,9 +109,8 @@ class Resident:
     async def ended(self) -> None:
         """Wait for the executor's own threads, some milliseconds after the worker's end: the
         interpreter's exit hook writes to their pipe while they close it (CPython's race)."""
-        for _ in range(100):
-            if not self.is_working():
-                return
+        until = monotonic() + 2 * CAUSE_WAIT
+        while self.is_working() and monotonic() < until:
             await asyncio.sleep(0.001)
 
     def join(self, timeout: float) -> None:
@@ -121,6 +123,11 @@ class Resident:
         if self._executor is not None:
             self._executor.shutdown(wait=False)
         self.newborn, self._threads = [], []
+
+
+def _is_manager(thread: threading.Thread) -> bool:
+    """Whether it is an executor's own: other threads of the program start some at any time."""
+    return type(thread).__module__ == ProcessPoolExecutor.__module__
 
 
 def _start_helpers(start_method: str) -> None:
