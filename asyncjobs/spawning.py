@@ -102,12 +102,17 @@ class _OwnParts:
     """What both contexts change: locks without a name in the system, and they know the processes they made."""
 
     def __init__(self) -> None:
-        self.made: list[BaseProcess] = []
+        self._made: list[BaseProcess] = []
 
     def Process(self, *args: Any, **kwargs: Any) -> BaseProcess:  # noqa: N802 - the context's own name for it
         process: BaseProcess = super().Process(*args, **kwargs)  # type: ignore[misc]
-        self.made.append(process)
+        self._made.append(process)
         return process
+
+    def take_made(self) -> list[BaseProcess]:
+        """The processes that were started since it was last asked; they are let go of, for they hold descriptors."""
+        made, self._made = self._made, []
+        return [process for process in made if process.pid is not None]
 
     def Lock(self) -> LocalLock:  # noqa: N802 - the context's own name for it
         return LocalLock()

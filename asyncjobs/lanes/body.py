@@ -314,12 +314,14 @@ class Body:
 
     async def aclose(self) -> None:
         """Let the worker leave, kill it if it does not, release everything."""
-        if self._control is not None and not self.is_dead:
-            self._name_strays()
-            self.tell(frames.EXIT)
-            await self._wait_gone(CLOSE_WAIT)
-            self.kill("closed")
-            await self._wait_gone(CLOSE_WAIT)
+        if self._control is None or self.is_dead:  # it was never there, or is gone
+            self.abandon()
+            return
+        self._name_strays()
+        self.tell(frames.EXIT)
+        await self._wait_gone(CLOSE_WAIT)
+        self.kill("closed")
+        await self._wait_gone(CLOSE_WAIT)
         await self._resident.ended()
         self.abandon()
 

@@ -67,7 +67,7 @@ class Resident:
                 with out_of_reach():
                     resident = self._executor.submit(FarFunction("asyncjobs.worker", "serve"))
             finally:
-                self.newborn = [child for child in context.made if child.pid is not None]
+                self.newborn = context.take_made()
             self._threads = [
                 thread for thread in threading.enumerate() if thread not in threads and _is_manager(thread)
             ]
