@@ -35,6 +35,8 @@ AT_ONCE = 65536
 """Bytes that are joined and sent in one call; more goes out piece by piece, without a copy."""
 CLOSE_WAIT = 1.0
 """Seconds that a worker is given to leave by itself before it is killed."""
+CLEARED_WAIT = 0.1
+"""Seconds that the executor under a dead worker is given to notice, before its job ends without that."""
 
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -309,8 +311,9 @@ class Body:
         )
 
     async def cleared(self) -> None:
-        """Wait until nothing of the executor runs any more, some milliseconds after the death."""
-        await self._resident.ended()
+        """Wait until nothing of the executor runs any more, some milliseconds after the death
+        if no grandchild hides it."""
+        await self._resident.ended(CLEARED_WAIT)
 
     async def aclose(self) -> None:
         """Let the worker leave, kill it if it does not, release everything."""
@@ -322,7 +325,7 @@ class Body:
         await self._wait_gone(CLOSE_WAIT)
         self.kill("closed")
         await self._wait_gone(CLOSE_WAIT)
-        await self._resident.ended()
+        await self._resident.ended(CLOSE_WAIT)
         self.abandon()
 
     async def _wait_gone(self, seconds: float) -> None:

@@ -106,10 +106,10 @@ class Resident:
         for child in self.newborn:
             child.kill()
 
-    async def ended(self) -> None:
-        """Wait for the executor's own threads, some milliseconds after the worker's end: the
+    async def ended(self, within: float) -> None:
+        """Wait at most `within` seconds for the executor's own threads, some milliseconds after the worker's end: the
         interpreter's exit hook writes to their pipe while they close it (CPython's race)."""
-        until = monotonic() + 2 * CAUSE_WAIT
+        until = monotonic() + within
         while self.is_working() and monotonic() < until:
             await asyncio.sleep(0.001)
 
