@@ -112,8 +112,8 @@ class Slot:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
         if self._is_long or self._lane.has_idle_slot():
             return False
-        if self._wear.max_rss is not None:
-            return False  # a call must not be killed for what another one used
+        if self._wear.max_rss is not None or call.plan.captures:
+            return False  # a call must not be killed for what another one used, nor get what it printed
         if call.plan.chunked:
             return len(self._calls) < 2
         pace = call.plan.pace
@@ -128,7 +128,7 @@ class Slot:
             return
         self._calls[ticket] = call
         pace = call.plan.pace
-        if pace is None:
+        if pace is None or call.plan.captures:
             self._alone = not call.plan.chunked
         else:
             self._load += pace
@@ -159,19 +159,20 @@ class Slot:
         calls = self._calls
         for kind, ticket, seconds, body in arrived:
             if frames.RETURNED <= kind <= frames.STOPPED:
-                call = calls.pop(ticket, None)
+                call = calls.get(ticket)
                 if call is None:
                     if kind == frames.DELIVERED and self._body is not None:
                         refuse(body, self._body.freight.results)
                     continue
+                if call.plan.captures and self._body is not None:
+                    self._body.read_output()  # as long as it is the first, what is printed is its own
+                del calls[ticket]
                 self._wear.served += 1
                 call.plan.measured(seconds)
                 if calls:
                     self._load = max(0.0, self._load - (call.plan.pace or 0.0))
                 else:
                     self._load, self._alone = 0.0, False
-                if call.plan.captures and self._body is not None:
-                    self._body.read_output()
                 self._answered(call, kind, seconds, body)
                 if calls:
                     self._begin_first()
