@@ -33,6 +33,9 @@ from asyncjobs.runner import Runner as Runner
 from asyncjobs.shared import Shared as Shared
 from asyncjobs.state import JobState as JobState
 from asyncjobs.stats import Stats as Stats
+from asyncjobs.sync.background import background as background
+from asyncjobs.sync.background import default_runner as default_runner
+from asyncjobs.sync.runner import SyncRunner as SyncRunner
 from asyncjobs.token import CancelToken as CancelToken
 from asyncjobs.waiting import as_completed as as_completed
 from asyncjobs.waiting import gather as gather
@@ -68,6 +71,7 @@ __all__ = [
     "RunnerClosed",
     "Shared",
     "Stats",
+    "SyncRunner",
     "ThreadLane",
     "WorkerLost",
     "WorkerStartError",
@@ -75,7 +79,9 @@ __all__ = [
     "WrongLoop",
     "__version__",
     "as_completed",
+    "background",
     "current_job",
+    "default_runner",
     "gather",
     "job",
     "run",

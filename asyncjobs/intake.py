@@ -84,11 +84,17 @@ class Intake:
     def make(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """A job that is not yet in the queue, or the living one with the same key."""
         engine = self.engine
+        if engine.is_open:  # what is closed says so, wherever it is called from
+            engine.check_loop()
+            if not plan.is_plain and plan.options.key in engine.keys:
+                return engine.keys[plan.options.key]
+        return self.draft(plan, args, kwargs)
+
+    def draft(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        """A job that is not yet in the queue; from any thread, for nothing is changed."""
+        engine = self.engine
         if not engine.is_open:
             raise engine.refusal("the runner is closed; it takes jobs inside `async with Runner() as runner:`")
-        engine.check_loop()
-        if not plan.is_plain and plan.options.key in engine.keys:
-            return engine.keys[plan.options.key]
         plan.home.lane.check(plan)
         call = Call(plan)
         if plan.encodes:

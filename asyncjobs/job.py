@@ -11,13 +11,16 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
+from concurrent import futures
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from asyncjobs.context import running
+from asyncjobs.errors import WrongLoop
 from asyncjobs.events import Progress
+from asyncjobs.futures import resolve
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
-from asyncjobs.options import is_number
+from asyncjobs.options import check_seconds
 from asyncjobs.state import Event, JobState, advance
 from asyncjobs.token import StopReason, check_reason
 from asyncjobs.wire.failure import safe_to_raise
@@ -56,6 +59,7 @@ class Desk(Protocol):
     epoch: float
 
     def on_loop(self) -> bool: ...
+    def is_foreign(self) -> bool: ...
     def stopping(self, job: Job[Any], reason: StopReason) -> None: ...
     def hurry(self, job: Job[Any], grace: float) -> None: ...
     def progressed(self, job: Job[Any], progress: Progress) -> None: ...
@@ -162,28 +166,65 @@ class Job(Generic[R_co]):
         """Whether it is in a final state."""
         return self._state >= _SUCCEEDED
 
-    def result(self) -> R_co:
-        """The value, or the job's own exception raised.
+    def result(self, timeout: float | None = None) -> R_co:
+        """The value, or the job's own exception raised. In other threads than that of the runner's
+        loop it blocks until the job has ended, for at most `timeout` seconds.
 
         Raises:
-            asyncio.InvalidStateError: it has not ended; await it instead.
+            asyncio.InvalidStateError: called on the runner's loop, and it has not ended; await it there.
+            TimeoutError: it has not ended within `timeout`; it goes on.
+            WouldDeadlock: called inside a job, and the wait could never end.
+            WrongLoop: called in a forked child, and it had not ended before the fork.
         """
-        error = self.exception()
+        error = self.exception(timeout)
         if error is not None:
             raise safe_to_raise(error)
         return self._value  # type: ignore[no-any-return]
 
-    def exception(self) -> BaseException | None:
+    def exception(self, timeout: float | None = None) -> BaseException | None:
         """What it raised, or the `JobError` that says what became of it; None if it succeeded.
 
-        Raises:
-            asyncio.InvalidStateError: it has not ended.
+        Blocks, and raises, as `result` does.
         """
         if self._state < _SUCCEEDED:
-            raise asyncio.InvalidStateError(f"{self!r} has not ended; await it")
+            self._block(timeout)
         if self._unseen is not None:
             self._unseen.was_seen = True
         return self._error
+
+    def _block(self, timeout: float | None) -> None:
+        """Block this thread until the job has ended."""
+        check_seconds("timeout", timeout, or_none=True)
+        if self._is_orphaned():
+            return
+        if self._desk.on_loop():
+            raise asyncio.InvalidStateError(
+                f"{self!r} has not ended; await it: to block its own loop would be for ever"
+            )
+        if self._desk.is_foreign():
+            raise WrongLoop(f"{self!r} belongs to the process that this one was forked from, and is waited for there")
+        if isinstance(running.get(), Call):
+            self._block_job(timeout)
+            return
+        ended = threading.Lock()
+        ended.acquire()
+        listener = lambda _: ended.release()  # noqa: E731
+        self._listen(listener)
+        if not ended.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            _remove(self._listeners or deque(), listener)
+            if not self.done():
+                raise _too_late(self, timeout)
+
+    def _block_job(self, timeout: float | None) -> None:
+        """The same inside another job's thread: the wait is on the loop, where a deadlock is seen."""
+        waiting = asyncio.run_coroutine_threadsafe(self.wait(), self._desk.loop)
+        try:
+            waiting.result(timeout)
+        except futures.TimeoutError:
+            if not waiting.done():
+                waiting.cancel()
+                raise _too_late(self, timeout) from None
+            raise
 
     def __await__(self) -> Generator[Any, None, R_co]:
         if self._state < _SUCCEEDED:
@@ -207,9 +248,9 @@ class Job(Generic[R_co]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         if loop is self._desk.loop:
-            listener: Callable[[Job[Any]], object] = lambda _: _resolve(future)  # noqa: E731
+            listener: Callable[[Job[Any]], object] = lambda _: resolve(future)  # noqa: E731
         else:
-            listener = lambda _: call_soon(loop, _resolve, future)  # noqa: E731
+            listener = lambda _: call_soon(loop, resolve, future)  # noqa: E731
         self._listen(listener)
         waiter = running.get()
         forget = self._desk.waits(waiter, self, future) if isinstance(waiter, Call) else None
@@ -287,8 +328,7 @@ class Job(Generic[R_co]):
             ValueError: `grace` is less than 0, or no number.
         """
         check_reason(reason)
-        if grace is not None and not (is_number(grace) and grace >= 0):
-            raise ValueError(f"grace={grace!r} is not allowed; allowed: seconds from 0")
+        check_seconds("grace", grace, or_none=True)
         if self.done() or self._is_orphaned():
             return "ended"
         self.ask(StopReason("cancel", reason), grace)
@@ -378,9 +418,8 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], 
     return True
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _too_late(job: Job[Any], timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"job {job.name!r} has not ended within {timeout:g} s; it goes on")
 
 
 def _remove(listeners: deque[Any], listener: object) -> None:

@@ -71,20 +71,21 @@ class JobQueue(asyncio.Queue[Call]):
         """Whether there is none to take."""
         return not self._live
 
-    def may_enter(self, call: Call) -> bool:
+    def may_enter(self, call: Call, ahead: int = 0, ahead_nbytes: int = 0) -> bool:
         """Whether there is room for `call`, and nobody waits for it who came before: a large call
-        would never find enough while small ones went ahead."""
-        return self.has_room(call) and (self._byte_room is None or not self._putters)
+        would never find enough while small ones went ahead. `ahead` are on their way here."""
+        return self.has_room(call, ahead, ahead_nbytes) and (self._byte_room is None or not self._putters)
 
     def full(self) -> bool:
         """Whether `put` would wait, whatever is put."""
         return self._live >= self._room or (self._byte_room is not None and self._nbytes >= self._byte_room)
 
-    def has_room(self, call: Call) -> bool:
-        """Whether `put` would not wait with `call`."""
-        if self._byte_room is None or not self._nbytes:
-            return self._live < self._room
-        return self._live < self._room and self._nbytes + call.nbytes <= self._byte_room
+    def has_room(self, call: Call, ahead: int = 0, ahead_nbytes: int = 0) -> bool:
+        """Whether `put` would not wait with `call`, behind so many that are on their way here."""
+        if self._live + ahead >= self._room:
+            return False
+        nbytes = self._nbytes + ahead_nbytes
+        return self._byte_room is None or not nbytes or nbytes + call.nbytes <= self._byte_room
 
     # --- in -----------------------------------------------------------------------------
 

@@ -6,16 +6,11 @@ import asyncio
 import inspect
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from asyncjobs.portal import new_event_loop
 from asyncjobs.runner import drain_when_cancelled
-
-_new_loop: Callable[[], asyncio.AbstractEventLoop] | None
-try:
-    from uvloop import new_event_loop as _new_loop
-except ImportError:  # not on Windows
-    _new_loop = None
 
 T = TypeVar("T")
 
@@ -37,7 +32,7 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         TypeError: `main` is no coroutine.
     """
     _check(main)
-    with asyncio.Runner(debug=debug, loop_factory=_new_loop) as loop_runner:
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as loop_runner:
         terminated: list[bool] = []
         loop = loop_runner.get_loop()
         on_main_thread = threading.current_thread() is threading.main_thread()

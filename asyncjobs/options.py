@@ -224,6 +224,18 @@ def is_count(value: object, at_least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError, naming the value, unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: True or False")
+
+
+def check_seconds(name: str, value: object, *, or_none: bool = False) -> None:
+    """Raise ValueError, naming the value, unless it is a number of seconds from 0 on."""
+    if not (is_number(value) and cast(float, value) >= 0) and not (or_none and value is None):
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: {'None, or ' if or_none else ''}seconds from 0")
+
+
 def check_count(name: str, value: object, at_least: int, *, or_none: bool = False) -> None:
     """Raise ValueError, naming the value, unless it is a whole number from `at_least` on."""
     if not is_count(value, at_least) and not (or_none and value is None):

@@ -10,12 +10,13 @@ import asyncio
 import atexit
 import logging
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 import anyio
 
@@ -29,7 +30,7 @@ from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import JobOptions, OptionFields, check_count, is_number, make_options
+from asyncjobs.options import JobOptions, OptionFields, check_count, check_seconds, is_number, make_options
 from asyncjobs.report import figures
 from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
@@ -50,6 +51,25 @@ LAST_WAIT = 2.5
 _open_runners: weakref.WeakSet[Runner] = weakref.WeakSet()
 _lane_holders: weakref.WeakSet[Runner] = weakref.WeakSet()
 """Those whose lanes no other may open: they are open, or about to be."""
+_claiming = threading.Lock()
+"""Runners open in several threads: a set must not grow while one is read."""
+
+
+class RunnerSettings(TypedDict, total=False):
+    """The arguments of `Runner`, for faces that pass them on."""
+
+    processes: int | None
+    threads: int
+    coroutines: int
+    queue_size: int
+    queue_bytes: int | None
+    lanes: Mapping[str, Lane] | None
+    options: OptionFields | None
+    lane_options: Mapping[str, OptionFields] | None
+    drain_timeout: float | None
+    history: int
+    arena_bytes: int | None
+    watchdog: float | None
 
 
 class Runner(Submitter):
@@ -101,8 +121,7 @@ class Runner(Submitter):
         check_count("queue_size", queue_size, 1)
         for name, bound in (("processes", processes), ("queue_bytes", queue_bytes), ("arena_bytes", arena_bytes)):
             check_count(name, bound, 1, or_none=True)
-        if drain_timeout is not None and not (is_number(drain_timeout) and drain_timeout >= 0):
-            raise ValueError(f"drain_timeout={drain_timeout!r} is not allowed; allowed: None, or seconds from 0")
+        check_seconds("drain_timeout", drain_timeout, or_none=True)
         if watchdog is not None and not (is_number(watchdog) and watchdog > 0):
             raise ValueError(f"watchdog={watchdog!r} is not allowed; allowed: None, or seconds above 0")
         for name, mapping in (("lanes", lanes), ("options", options), ("lane_options", lane_options)):
@@ -153,20 +172,22 @@ class Runner(Submitter):
         self._machinery = engine
         self._door = Intake(engine, self._lanes, self._defaults, self._lane_options)
         self._state = "open"
-        _open_runners.add(self)
+        with _claiming:
+            _open_runners.add(self)
         return self
 
     def _claim_lanes(self) -> None:
         """A lane counts what it runs, and tells one host: it belongs to one open runner."""
-        for other in _lane_holders:
-            theirs = {} if other._state == "closed" else {id(lane): name for name, lane in other._lanes.items()}
-            for name, lane in self._lanes.items():
-                if id(lane) in theirs:
-                    raise ValueError(
-                        f"lane {name!r} is lane {theirs[id(lane)]!r} of another open runner; make one of its own, "
-                        "or close that runner first"
-                    )
-        _lane_holders.add(self)
+        with _claiming:
+            for other in _lane_holders:
+                theirs = {} if other._state == "closed" else {id(lane): name for name, lane in other._lanes.items()}
+                for name, lane in self._lanes.items():
+                    if id(lane) in theirs:
+                        raise ValueError(
+                            f"lane {name!r} is lane {theirs[id(lane)]!r} of another open runner; make one of its own, "
+                            "or close that runner first"
+                        )
+            _lane_holders.add(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -190,9 +211,8 @@ class Runner(Submitter):
         Raises:
             WouldDeadlock: called inside a job of this runner, whose end it would wait for.
         """
-        for name, seconds in (("drain", drain), ("grace", grace)):
-            if seconds is not None and not (is_number(seconds) and seconds >= 0):
-                raise ValueError(f"{name}={seconds!r} is not allowed; allowed: None, or seconds from 0")
+        check_seconds("drain", drain, or_none=True)
+        check_seconds("grace", grace, or_none=True)
         if self._state in ("new", "closed"):
             self._state = "closed"
             return []
@@ -248,13 +268,19 @@ class Runner(Submitter):
         engine = self._engine
         if self._state == "closed" or engine.pid != os.getpid():  # a forked child's copy is inert
             return
-        before, self._state = self._state, "closed"
-        text = f"{self!r} was never closed; use `async with`"
+        before, text = self._state, f"{self!r} was never closed; use `async with`"
+        self._end_now()
+        if before == "open":  # last of all: a warning may be an error
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+
+    def _end_now(self) -> None:
+        """End the jobs and let the workers go, without a loop's help."""
+        engine = self._engine
+        self._state = "closed"
         engine.abort()
         if engine.watchdog is not None:
             engine.watchdog.close()
-        if before == "open":  # last of all: a warning may be an error
-            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        _open_runners.discard(self)
 
     @property
     def _engine(self) -> Engine:
@@ -412,8 +438,13 @@ def _options_of_lane(name: str, values: OptionFields, lanes: Mapping[str, Lane])
 
 @atexit.register
 def _forget_all() -> None:
-    for runner in tuple(_open_runners):
+    for runner in _all_open():
         runner._forgotten()
+
+
+def _all_open() -> tuple[Runner, ...]:
+    with _claiming:
+        return tuple(_open_runners)
 
 
 def drain_when_cancelled(loop: asyncio.AbstractEventLoop, longest: float) -> None:
@@ -421,7 +452,7 @@ def drain_when_cancelled(loop: asyncio.AbstractEventLoop, longest: float) -> Non
 
     For at most their `drain_timeout`, or `longest` seconds where they have none.
     """
-    for runner in tuple(_open_runners):
+    for runner in _all_open():
         if runner.loop is loop:
             runner._drain_when_cancelled = True
             runner._drain_timeout = longest if runner._drain_timeout is None else runner._drain_timeout

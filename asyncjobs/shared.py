@@ -80,7 +80,7 @@ class Shared(Generic[T_co]):
         return self._held is None
 
     def close(self) -> None:
-        """Let go of the memory, as soon as the jobs that took the handle have ended. On the runner's loop."""
+        """Let go of the memory, as soon as the jobs that took the handle have ended. From any thread."""
         held, self._held = self._held, None
         if held is not None:
             held.shares.close(held)
@@ -182,8 +182,15 @@ class Shares:
             self._memory.room_came()
 
     def close(self, held: SharedObject) -> None:
-        """No more jobs may take it."""
+        """No more jobs may take it; from any thread."""
         held.is_closed = True
+        if asyncio._get_running_loop() is not self._loop:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._withdraw, held)
+            return
+        self._withdraw(held)
+
+    def _withdraw(self, held: SharedObject) -> None:
         self._handles = {key: handle for key, handle in self._handles.items() if not handle.is_closed}
         for tell in tuple(self.on_close):
             tell(held)

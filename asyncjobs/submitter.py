@@ -14,6 +14,7 @@ from asyncjobs.intake import Intake
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Plan
 from asyncjobs.mapping.run import MapRun
+from asyncjobs.mapping.source import Source
 from asyncjobs.options import JobOptions
 
 P = ParamSpec("P")
@@ -145,7 +146,7 @@ class Submitter:
         Raises:
             ValueError: a value that is not allowed, or the option `key`, which names one job.
         """
-        return MapRun(self._runner._intake, self._plan(fn), iterables, ordered, lookahead, on_error, progress)
+        return MapRun(self._runner._intake, self._plan(fn), Source(iterables), ordered, lookahead, on_error, progress)
 
     def _plan(self, fn: Callable[..., Any]) -> Plan:
         known = self._plans.get(id(fn))

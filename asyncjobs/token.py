@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from asyncjobs.errors import JobStopped
+from asyncjobs.futures import resolve
 
 
 class StopReason(NamedTuple):
@@ -191,7 +192,7 @@ class _Stopped:
         woken = loop.create_future()
 
         def wake(_: StopReason) -> None:
-            loop.call_soon_threadsafe(_resolve, woken)
+            loop.call_soon_threadsafe(resolve, woken)
 
         take_back = self._token.add_callback(wake)
         try:
@@ -199,11 +200,6 @@ class _Stopped:
         finally:
             take_back()
         return self._token.reason or ""
-
-
-def _resolve(future: Any) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 # --- travelling between processes -------------------------------------------------------

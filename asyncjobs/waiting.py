@@ -20,7 +20,7 @@ async def gather(jobs: Iterable[Job[R]]) -> list[R]:
     Raises:
         TypeError: `jobs` are no jobs.
     """
-    waiting = _checked(jobs)
+    waiting = checked_jobs(jobs)
     for job in waiting:
         await job.wait()
     return [job.result() for job in waiting]
@@ -32,10 +32,10 @@ def as_completed(jobs: Iterable[Job[R]]) -> AsyncIterator[Job[R]]:
     Raises:
         TypeError: `jobs` are no jobs.
     """
-    return _each(_checked(jobs))
+    return _each(checked_jobs(jobs))
 
 
-def _checked(jobs: Iterable[Job[R]]) -> list[Job[R]]:
+def checked_jobs(jobs: Iterable[Job[R]]) -> list[Job[R]]:
     """A list of them, once each is known to be a job."""
     if not isinstance(jobs, Iterable):
         raise TypeError(f"jobs={jobs!r} is not allowed; allowed: an iterable of jobs")

@@ -22,7 +22,7 @@ FACE = "asyncjobs"
 # inside which the modules may import each other. `options` stands above the `token` and `retry` that it describes,
 # `mapping` below the `runner` that makes maps, and the command line above the benchmarks that it starts.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors"}),
+    frozenset({"errors", "futures"}),
     frozenset({"state", "retry", "token", "processors", "spawning", "portal"}),
     frozenset({"options", "context", "events", "memory", "tripwire", "echo", "progressbar"}),
     frozenset({"wire"}),

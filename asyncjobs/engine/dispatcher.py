@@ -7,6 +7,7 @@ jobs. The one place where jobs settle is `_settle`.
 from __future__ import annotations
 
 import asyncio
+import os
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -85,6 +86,10 @@ class Dispatcher:
     def on_loop(self) -> bool:
         """Whether the caller is on the runner's loop."""
         return self.engine.on_loop()
+
+    def is_foreign(self) -> bool:
+        """Whether the caller is in a forked child, where nothing moves."""
+        return self.engine.pid != os.getpid()
 
     def progressed(self, job: Job[Any], progress: Progress) -> None:
         """A job said how far it is, in any thread."""

@@ -62,7 +62,8 @@ class Engine:
         self.is_cancelling: bool = False
         self.tasks: Crew
         self.watchdog: Watchdog | None = None
-        self._next_number = itertools.count(1).__next__
+        self.next_number: Callable[[], int] = itertools.count(1).__next__
+        """Safe from any thread."""
         self.pid: int = os.getpid()
         self._thread = threading.get_ident()
         self._echo = Echo()
@@ -219,11 +220,16 @@ class Engine:
             QueueFull: its lane's queue has no room.
         """
         call = job._call
+        call.plan.home.queue.require_room(call)
+        call.number = self.next_number()
+        self.take_in(job)
+
+    def take_in(self, job: Job[Any]) -> None:
+        """As `accept`, for a job that has its number: there is room for it, or it was promised some."""
+        call = job._call
         plan = call.plan
         desk = plan.home
-        desk.queue.require_room(call)
-        call.number = number = self._next_number()
-        self.live[number] = job
+        self.live[call.number] = job
         desk.ledger.submitted += 1
         if self.bus.subscriptions:
             desk.publish(job)

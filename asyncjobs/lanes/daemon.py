@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from asyncjobs.futures import fail, resolve
+
 T = TypeVar("T")
 Work = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
@@ -47,10 +49,10 @@ class _Thread:
                 result = fn(*args)
             except BaseException as error:
                 idle.append(self)
-                tell(_fail, future, error)
+                tell(fail, future, error)
             else:
                 idle.append(self)
-                tell(_resolve, future, result)
+                tell(resolve, future, result)
             del future, fn, args
             result = None
             # Closed while we were busy: either we take ourselves from the list here, or
@@ -111,13 +113,3 @@ class DaemonThreads(Executor):
                 self.idle.pop().hand(None)
             except IndexError:
                 return
-
-
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sized
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -22,7 +22,7 @@ from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
 from asyncjobs.mapping.group import Group, goes_in_groups, item_error, plan_for_map
 from asyncjobs.mapping.source import Source
-from asyncjobs.options import check_count
+from asyncjobs.options import check_count, check_flag
 from asyncjobs.progressbar import progress_bar
 from asyncjobs.state import JobState
 from asyncjobs.wire.failure import safe_to_raise
@@ -52,23 +52,22 @@ class MapRun(Generic[R]):
         self,
         intake: Intake,
         plan: Plan,
-        iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
+        source: Source,
         ordered: bool,
         lookahead: int | None,
         on_error: str,
         progress: bool,
     ) -> None:
-        _check(iterables, ordered, lookahead, on_error, progress)
+        _check(ordered, lookahead, on_error, progress)
         _check_key(plan)
         self._intake = intake
         self._lane: Lane = plan.home.lane
         self._ordered = ordered
         self._on_error = on_error
         self._progress = progress
-        self._sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
-        self._source = Source(iterables)
+        self._source = source
         self._grouped = goes_in_groups(plan, self._lane)
-        self._plan = plan_for_map(plan, grouped=self._grouped, starred=len(iterables) > 1)
+        self._plan = plan_for_map(plan, grouped=self._grouped, starred=source.is_wide)
         self._lookahead = lookahead
         self._size = 1
         self._most = GROUP_ITEMS
@@ -109,14 +108,14 @@ class MapRun(Generic[R]):
             RuntimeError: the map has been collected or iterated over before.
             WrongLoop: called from another event loop.
         """
-        self._begin()
+        self.begin()
         values: list[R] = []
         try:
-            async with aclosing(self._batches()) as batches:
+            async with aclosing(self.batches()) as batches:
                 async for batch in batches:
                     values.extend(batch)
         finally:
-            self._cancel("the map ended early")
+            self.cancel("the map ended early")
         return values
 
     async def __aenter__(self) -> MapRun[R]:
@@ -130,30 +129,45 @@ class MapRun(Generic[R]):
         self._kept = None
         if results is not None:
             await results.aclose()
-        jobs = self._cancel("the map was left")
-        for job in jobs:
+        await self.left()
+
+    async def left(self) -> None:
+        """Nobody wants more of it: cancel what is in flight, and wait for that."""
+        for job in self.cancel("the map was left"):
             await job.wait()
         if self._feeder is not None:
             await asyncio.wait([self._feeder])
 
-    def _begin(self) -> None:
+    @property
+    def name(self) -> str:
+        """The option `name`, or the function's."""
+        return self._plan.name
+
+    def begin(self) -> None:
+        """Say that it runs now, which it does once.
+
+        Raises:
+            RuntimeError: it has run before.
+            WrongLoop: called from another event loop or thread.
+        """
         self._intake.engine.check_loop()
         if self._has_begun:
             raise RuntimeError(f"the map over {self._plan.name} has begun before; a map runs once: call map() again")
         self._has_begun = True
 
     async def _iterate(self) -> AsyncGenerator[R, None]:
-        self._begin()
+        self.begin()
         try:
-            async with aclosing(self._batches()) as batches:
+            async with aclosing(self.batches()) as batches:
                 async for batch in batches:
                     for value in batch:
                         yield value
         finally:
             self._results = None  # who asks after the end is to hear that a map runs once
-            self._cancel("the loop over the map was left")
+            self.cancel("the loop over the map was left")
 
-    def _cancel(self, reason: str) -> list[Job[Any]]:
+    def cancel(self, reason: str) -> list[Job[Any]]:
+        """Cancel what is in flight, and take nothing more; the jobs that have not ended yet."""
         if self._feeder is not None:
             self._feeder.cancel()
         groups = (*self._in_flight, *self._ready)
@@ -167,11 +181,11 @@ class MapRun(Generic[R]):
 
     # --- the run ------------------------------------------------------------------------
 
-    async def _batches(self) -> AsyncGenerator[list[R], None]:
+    async def batches(self) -> AsyncGenerator[list[R], None]:
         """Results, a list at a time."""
         if self._source.is_async and self._feeder is None:
             self._feeder = self._intake.engine.start(self._feed())
-        with progress_bar(self._progress, self._plan.name, min(self._sizes, default=None)) as bar:
+        with progress_bar(self._progress, self._plan.name, self._source.total) as bar:
             while True:
                 if self._feeder is None:
                     await self._fill()
@@ -376,17 +390,9 @@ def _check_key(plan: Plan) -> None:
         )
 
 
-def _check(
-    iterables: tuple[object, ...], ordered: object, lookahead: object, on_error: object, progress: object
-) -> None:
-    if not iterables:
-        raise TypeError("map needs at least one iterable")
-    for iterable in iterables:
-        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__aiter__"):
-            raise TypeError(f"{iterable!r} is not allowed; allowed: an iterable or an async iterable")
+def _check(ordered: object, lookahead: object, on_error: object, progress: object) -> None:
     check_count("lookahead", lookahead, 1, or_none=True)
     if on_error not in ("raise", "skip", "return"):
         raise ValueError(f"on_error={on_error!r} is not allowed; allowed: 'raise', 'skip' or 'return'")
-    for name, flag in (("ordered", ordered), ("progress", progress)):
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name}={flag!r} is not allowed; allowed: True or False")
+    check_flag("ordered", ordered)
+    check_flag("progress", progress)

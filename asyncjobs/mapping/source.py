@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sized
 from itertools import islice
 from typing import Any, cast
 
@@ -10,14 +10,22 @@ from typing import Any, cast
 class Source:
     """One or more iterables, sync or async, taken a few items at a time.
 
-    `error` is what a source raised; the items before it still count.
+    `error` is what a source raised; the items before it still count. `elsewhere`, if it is set, runs
+    a function in the thread where sync iterables are to be advanced.
+
+    Raises:
+        TypeError: no iterables, or one that cannot be iterated over.
     """
 
     def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
+        _check(iterables)
         self.is_wide: bool = len(iterables) > 1
         self.is_empty: bool = False
         self.error: BaseException | None = None
         self.is_async: bool = any(hasattr(iterable, "__aiter__") for iterable in iterables)
+        self.total: int | None = min((len(one) for one in iterables if isinstance(one, Sized)), default=None)
+        """How many items there are, as far as that is known."""
+        self.elsewhere: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
         self._iterables = iterables
         if self.is_async:
             self._steps = [_step(iterable) for iterable in iterables]
@@ -33,6 +41,8 @@ class Source:
                 while len(items) < count:
                     row = [await step() for step in self._steps]
                     items.append(tuple(row) if self.is_wide else row[0])
+            elif self.elsewhere is not None:
+                await self.elsewhere(lambda: items.extend(islice(self._iterator, count)))
             else:
                 items.extend(islice(self._iterator, count))
         except StopAsyncIteration:
@@ -51,6 +61,14 @@ class Source:
                 # What its clean-up raises comes after what is known already.
                 except Exception as error:
                     self.error = self.error or error
+
+
+def _check(iterables: tuple[object, ...]) -> None:
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    for iterable in iterables:
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__aiter__"):
+            raise TypeError(f"{iterable!r} is not allowed; allowed: an iterable or an async iterable")
 
 
 def _step(iterable: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Any]:

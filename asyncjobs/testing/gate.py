@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from asyncjobs.futures import resolve
+
 
 class Gate:
     """A door between a test and the work that it watches.
@@ -95,7 +97,7 @@ class Gate:
         self._changed.notify_all()
         woken, self._woken = self._woken, []
         for loop, future in woken:
-            loop.call_soon_threadsafe(_resolve, future)
+            loop.call_soon_threadsafe(resolve, future)
 
     def __enter__(self) -> Gate:
         return self
@@ -104,8 +106,3 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.open()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -1,0 +1,49 @@
+"""A runner that is simply there: `background(fn, *args)` submits to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from asyncjobs.job import Job
+from asyncjobs.sync.runner import SyncRunner
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_making = threading.Lock()
+_runner: SyncRunner | None = None
+
+
+def default_runner() -> SyncRunner:
+    """The runner behind `background`: made at first need, and anew after somebody closed it or in a forked child."""
+    global _runner
+    with _making:
+        if _runner is None or not _runner.is_usable:
+            _runner = SyncRunner()
+            _runner.is_silent = True
+        return _runner
+
+
+@overload
+def background(fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+@overload
+def background(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+def background(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
+    """Run ``fn(*args, **kwargs)`` in the background: a plain function in a thread, a coroutine function on a loop,
+    or where `@job(lane=...)` says.
+
+    Never waits unless 1,024 jobs wait already. The exit of the program waits at most 5 s for what is not done.
+
+    Returns:
+        The job: ``.result()`` blocks for the value, ``await`` works on any loop.
+
+    Raises:
+        NotSendable, TypeError, LaneStalled: as `SyncRunner.submit`.
+
+    Example::
+
+        job = background(upload, figure)
+    """
+    return default_runner().submit(fn, *args, **kwargs)
