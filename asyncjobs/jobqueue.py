@@ -74,7 +74,9 @@ class JobQueue(asyncio.Queue[Call]):
     def may_enter(self, call: Call, ahead: int = 0, ahead_nbytes: int = 0) -> bool:
         """Whether there is room for `call`, and nobody waits for it who came before: a large call
         would never find enough while small ones went ahead. `ahead` are on their way here."""
-        return self.has_room(call, ahead, ahead_nbytes) and (self._byte_room is None or not self._putters)
+        if self._byte_room is None:
+            return self._live + ahead < self._room
+        return not self._putters and self.has_room(call, ahead, ahead_nbytes)
 
     def full(self) -> bool:
         """Whether `put` would wait, whatever is put."""

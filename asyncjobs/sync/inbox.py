@@ -44,7 +44,8 @@ class Inbox:
             if not self._queue.may_enter(call, len(self._posted), self._nbytes_in - self._nbytes_out):
                 return False
             call.number = self._engine.next_number()
-            self._nbytes_in += call.nbytes
+            if call.payload is not None:
+                self._nbytes_in += call.payload.nbytes
             self._posted.append(job)
             if self._will_look:
                 return True

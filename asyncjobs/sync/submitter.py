@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from asyncjobs.intake import Intake
 from asyncjobs.job import Job
 from asyncjobs.jobqueue import QueueFull
+from asyncjobs.lanes.base import Plan
 from asyncjobs.mapping.run import MapRun
 from asyncjobs.mapping.source import Source
 from asyncjobs.portal import Portal
@@ -30,14 +31,11 @@ class Doorway:
         self.intake: Intake = intake
         self._inboxes = {name: Inbox(portal, one) for name, one in intake.engine.dispatchers.items()}
 
-    def submit(
-        self, submitter: Submitter, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], waits: bool
-    ) -> Job[Any]:
+    def post(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], *, waits: bool) -> Job[Any]:
         """The job, accepted; `waits` says whether to block while the lane's queue is full."""
-        plan = submitter._plan(fn)
         if not plan.is_plain and plan.options.key is not None:
             # Which job lives under a key is known on the loop only.
-            return self.portal.call(submitter.submit, fn, *args, **kwargs)
+            return self.portal.call(self._enter, self.portal.do(self.intake.make, plan, args, kwargs))
         job = self.intake.draft(plan, args, kwargs)
         if self._inboxes[plan.lane].post(job):
             return job
@@ -49,6 +47,8 @@ class Doorway:
         return self.portal.call(self._enter, job)
 
     async def _enter(self, job: Job[Any]) -> Job[Any]:
+        if job._call.number:  # the living one with the same key
+            return job
         return self.intake.admit(await self.intake.room_for(job))
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class SyncSubmitter:
         self._keeper = keeper
         """The runner: it lives as long as anybody may submit to it."""
         self._doorway = doorway
-        self._submitter = submitter
+        self._plan = submitter._plan
 
     @overload
     def submit(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -94,7 +94,7 @@ class SyncSubmitter:
                 job whose end alone could make some.
             WrongLoop: called in a forked child.
         """
-        return self._doorway.submit(self._submitter, fn, args, kwargs, waits=True)
+        return self._doorway.post(self._plan(fn), args, kwargs, waits=True)
 
     @overload
     def submit_nowait(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -106,7 +106,7 @@ class SyncSubmitter:
         Raises:
             QueueFull: the lane's queue has no room; and whatever `submit` raises.
         """
-        return self._doorway.submit(self._submitter, fn, args, kwargs, waits=False)
+        return self._doorway.post(self._plan(fn), args, kwargs, waits=False)
 
     @overload
     def run(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -164,6 +164,6 @@ class SyncSubmitter:
             cancels what is in flight; ``with`` waits for that.
         """
         source = Source(iterables)
-        plan = self._submitter._plan(fn)
+        plan = self._plan(fn)
         run: MapRun[Any] = MapRun(self._doorway.intake, plan, source, ordered, lookahead, on_error, progress=False)
         return SyncMap(self._keeper, self._doorway.portal, run, source, progress)
