@@ -59,12 +59,12 @@ class Intake:
             name = "loop" if is_coroutine else "thread"
         check_lane(name, self._lanes)
         settled = settle(own.over(self._lane_options.get(name, NOTHING_GIVEN)).over(self._defaults))
-        plan = Plan(fn, settled.name or _name_of(fn), name, settled, is_coroutine)
-        self._check_plan(plan, own)
+        plan = Plan(settled.name or _name_of(fn), name, settled, is_coroutine)
+        self._check_plan(fn, plan, own)
         plan.home = self.engine.dispatchers[name]
         return plan
 
-    def _check_plan(self, plan: Plan, options: JobOptions) -> None:
+    def _check_plan(self, fn: Callable[..., Any], plan: Plan, options: JobOptions) -> None:
         capabilities = self._lanes[plan.lane].capabilities
         if plan.is_coroutine and not capabilities.coroutines:
             raise TypeError(
@@ -79,18 +79,18 @@ class Intake:
             raise ValueError(f"lane {plan.lane!r} cannot honour the options {', '.join(sorted(refused))}")
         plan.encodes = capabilities.encodes
         if plan.encodes:
-            plan.by_name = codec.importable(plan.fn)
+            plan.by_name = codec.importable(fn)
 
-    def make(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+    def make(self, fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """A job that is not yet in the queue, or the living one with the same key."""
         engine = self.engine
         if engine.is_open:  # what is closed says so, wherever it is called from
             engine.check_loop()
             if not plan.is_plain and plan.options.key in engine.keys:
                 return engine.keys[plan.options.key]
-        return self.draft(plan, args, kwargs)
+        return self.draft(fn, plan, args, kwargs)
 
-    def draft(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+    def draft(self, fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """A job that is not yet in the queue; from any thread, for nothing is changed."""
         engine = self.engine
         if not engine.is_open:
@@ -98,23 +98,26 @@ class Intake:
         plan.home.lane.check(plan)
         call = Call(plan)
         if plan.encodes:
-            call.payload = self._payload(plan, args, kwargs)
+            call.payload = self._payload(fn, plan, args, kwargs)
         else:
             if engine.shares.count:
                 args = tuple(map(unwrapped, args))
                 kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
             if plan.options.snapshot:
                 args, kwargs = copy.deepcopy((args, kwargs))
+            call.fn = fn
             call.args = args
             call.kwargs = kwargs or None
             call.context = copy_context()
         return Job(plan.home, call, monotonic())
 
-    def _payload(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> codec.Payload:
-        payload = codec.encode_arguments(plan.fn, args, kwargs)
+    def _payload(
+        self, fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> codec.Payload:
+        payload = codec.encode_arguments(fn, args, kwargs)
         if plan.by_name is None:
             # Captured values may have changed since the last submit: pickled each time.
-            function, passengers = plan.function or codec.encode_function(plan.fn)
+            function, passengers = plan.function or codec.encode_function(fn)
             payload = payload._replace(function=function, passengers=payload.passengers + passengers)
         if payload.buffers or payload.passengers or payload.function is not None or len(payload.data) >= LARGE:
             self._check_payload(plan, payload)

@@ -142,6 +142,10 @@ class Portal:
 
         return self.converse(run, f"{getattr(fn, '__name__', 'a blocking call')}()")
 
+    def end_soon(self) -> None:
+        """End the loop after what was posted before; never blocks."""
+        self.post(self.loop.stop)
+
     def close(self, timeout: float | None = None) -> None:
         """End the loop and wait, at most `timeout` seconds, for its thread; a second call does nothing."""
         if self.post(self.loop.stop) and not self.is_here:
@@ -198,6 +202,8 @@ class _Exchange:
     async def _run(self) -> None:
         try:
             value = await self._fn(self._ask)
+        except asyncio.CancelledError:  # whoever waited was interrupted and is gone, or the loop ends
+            self.end(_Raise(RunnerClosed("the runner was closed meanwhile")))
         # Whatever it is, it belongs to whoever waits; SystemExit must not end the loop.
         except BaseException as error:
             self.end(_Raise(error))

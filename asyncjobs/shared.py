@@ -7,6 +7,7 @@ maps the object when it first meets the handle and keeps it until the handle is 
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -117,6 +118,7 @@ class Shares:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, memory: Memory) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._memory = memory
         self._file: Descriptor | None = None
         self._arena: Arena
@@ -184,7 +186,7 @@ class Shares:
     def close(self, held: SharedObject) -> None:
         """No more jobs may take it; from any thread."""
         held.is_closed = True
-        if asyncio._get_running_loop() is not self._loop:
+        if threading.get_ident() != self._thread:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._withdraw, held)
             return

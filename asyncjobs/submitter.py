@@ -59,7 +59,7 @@ class Submitter:
             WrongLoop: called from another event loop or thread.
         """
         intake = self._runner._intake
-        job = intake.make(self._plan(fn), args, kwargs)
+        job = intake.make(fn, self._plan(fn), args, kwargs)
         if intake.must_wait(job):
             job = await intake.room_for(job)
         return intake.admit(job)
@@ -75,7 +75,7 @@ class Submitter:
             QueueFull: the lane's queue has no room; and whatever `submit` raises.
         """
         intake = self._runner._intake
-        return intake.admit(intake.make(self._plan(fn), args, kwargs))
+        return intake.admit(intake.make(fn, self._plan(fn), args, kwargs))
 
     @overload
     async def run(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -146,7 +146,9 @@ class Submitter:
         Raises:
             ValueError: a value that is not allowed, or the option `key`, which names one job.
         """
-        return MapRun(self._runner._intake, self._plan(fn), Source(iterables), ordered, lookahead, on_error, progress)
+        return MapRun(
+            self._runner._intake, fn, self._plan(fn), Source(iterables), ordered, lookahead, on_error, progress
+        )
 
     def _plan(self, fn: Callable[..., Any]) -> Plan:
         known = self._plans.get(id(fn))

@@ -22,7 +22,7 @@ numbers = itertools.count(1)
 
 
 def call(priority: int = 0) -> Call:
-    made = Call(Plan(len, "len", "thread", settle(JobOptions(priority=priority)), is_coroutine=False))
+    made = Call(Plan("len", "thread", settle(JobOptions(priority=priority)), is_coroutine=False))
     made.number = next(numbers)
     return made
 

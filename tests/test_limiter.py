@@ -258,7 +258,7 @@ async def test_jobs_that_wait_for_their_limiter_fail_with_the_others_if_no_worke
 
 def test_a_line_keeps_little_of_those_who_left() -> None:
     line = Line()
-    calls = [Call(Plan(len, "len", "thread", settle(aj.JobOptions()), is_coroutine=False)) for _ in range(2000)]
+    calls = [Call(Plan("len", "thread", settle(aj.JobOptions()), is_coroutine=False)) for _ in range(2000)]
     for number, call in enumerate(calls):
         call.number = number
         line.join(call)

@@ -39,7 +39,7 @@ EXPECTED = {
 
 def make_call(stop: str | None = None, attempt: int = 1, **options: object) -> Call:
     settled = settle(JobOptions(**options))  # type: ignore[arg-type]
-    call = Call(Plan(len, "fit", "process", settled, is_coroutine=False))
+    call = Call(Plan("fit", "process", settled, is_coroutine=False))
     call.attempt = attempt
     if stop is not None:
         call._token = CancelToken()

@@ -23,7 +23,7 @@ from asyncjobs.wire.parcel import Parcel
 
 
 class Plan:
-    """What all calls of one function with one set of options share.
+    """What all calls of one function with one set of options share. Does not keep the function alive.
 
     `pace` is the moving average of the function's run time in seconds, None until a first
     answer came. `number` names the function on a process lane's wire.
@@ -35,7 +35,6 @@ class Plan:
         "captures",
         "chunked",
         "encodes",
-        "fn",
         "function",
         "home",
         "is_coroutine",
@@ -48,8 +47,7 @@ class Plan:
         "starred",
     )
 
-    def __init__(self, fn: Callable[..., Any], name: str, lane: str, options: Settled, is_coroutine: bool) -> None:
-        self.fn: Callable[..., Any] = fn
+    def __init__(self, name: str, lane: str, options: Settled, is_coroutine: bool) -> None:
         self.name: str = name
         self.lane: str = lane
         self.options: Settled = options
@@ -97,6 +95,7 @@ class Call:
         "args",
         "attempt",
         "context",
+        "fn",
         "grace",
         "in_queue",
         "is_last",
@@ -120,6 +119,8 @@ class Call:
         self.owner: Owner
         """Whose call it is; lanes only show it to the running job."""
         self.attempt: int = 1
+        self.fn: Any = None
+        """What is called with `args` and `kwargs`, where it runs in this process."""
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] | None = None
         self.payload: Payload | None = None

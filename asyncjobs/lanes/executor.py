@@ -109,7 +109,7 @@ class ExecutorLane:
     def start(self, call: Call) -> None:
         """Submit the call to the executor."""
         try:
-            future = self._executor.submit(call.plan.fn, *call.args, **(call.kwargs or {}))
+            future = self._executor.submit(call.fn, *call.args, **(call.kwargs or {}))
         except Exception as error:
             self._host.finished(call, Refused(error))
             return

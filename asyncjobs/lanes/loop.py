@@ -116,7 +116,7 @@ class LoopLane:
         value: Any = None
         started = monotonic()
         try:
-            value = await (call.plan.fn(*call.args, **call.kwargs) if call.kwargs else call.plan.fn(*call.args))
+            value = await (call.fn(*call.args, **call.kwargs) if call.kwargs else call.fn(*call.args))
         # Everything, SystemExit too: nothing that a job raises may end the loop.
         except BaseException as error:
             outcome = self._raised(call, error, monotonic() - started)

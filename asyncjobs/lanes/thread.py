@@ -191,7 +191,7 @@ def _run(call: Call) -> Outcome:
     mark = running.set(call)
     started = monotonic()
     try:
-        value = call.plan.fn(*call.args, **(call.kwargs or {}))
+        value = call.fn(*call.args, **(call.kwargs or {}))
         seconds = monotonic() - started
         return Done(value, seconds) if not isawaitable(value) else Failed(returned_awaitable(call.name, value), seconds)
     except JobStopped as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from asyncjobs.errors import NotSendable
@@ -33,24 +34,24 @@ def goes_in_groups(plan: Plan, lane: Lane) -> bool:
     return lane.kind == "process" and all(getattr(plan.options, name) == getattr(plain, name) for name in ITEM_OPTIONS)
 
 
-def item_error(plan: Plan, item: Any, index: int, error: NotSendable) -> NotSendable:
+def item_error(fn: Callable[..., Any], item: Any, index: int, error: NotSendable) -> NotSendable:
     """The same error in the words of a caller who gave us items, and no lists of arguments."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    problem = codec.item_not_sendable(plan.fn, item, index, cause)
+    problem = codec.item_not_sendable(fn, item, index, cause)
     problem.__cause__ = cause
     return problem
 
 
-def plan_for_map(plan: Plan, *, grouped: bool, starred: bool) -> Plan:
+def plan_for_map(fn: Callable[..., Any], plan: Plan, *, grouped: bool, starred: bool) -> Plan:
     """The plan of one map's calls: a function that travels by value is pickled once.
 
     If `grouped` its calls carry a list of items, each a tuple of arguments if `starred`.
     """
-    map_plan = Plan(plan.fn, plan.name, plan.lane, plan.options, plan.is_coroutine)
+    map_plan = Plan(plan.name, plan.lane, plan.options, plan.is_coroutine)
     map_plan.by_name = plan.by_name
     map_plan.home, map_plan.encodes = plan.home, plan.encodes
     if plan.encodes and plan.by_name is None:
-        map_plan.function = codec.encode_function(plan.fn)
+        map_plan.function = codec.encode_function(fn)
     map_plan.chunked = grouped
     map_plan.starred = grouped and starred
     return map_plan

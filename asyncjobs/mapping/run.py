@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -51,6 +51,7 @@ class MapRun(Generic[R]):
     def __init__(
         self,
         intake: Intake,
+        fn: Callable[..., Any],
         plan: Plan,
         source: Source,
         ordered: bool,
@@ -61,13 +62,14 @@ class MapRun(Generic[R]):
         _check(ordered, lookahead, on_error, progress)
         _check_key(plan)
         self._intake = intake
+        self._fn = fn
         self._lane: Lane = plan.home.lane
         self._ordered = ordered
         self._on_error = on_error
         self._progress = progress
         self._source = source
         self._grouped = goes_in_groups(plan, self._lane)
-        self._plan = plan_for_map(plan, grouped=self._grouped, starred=source.is_wide)
+        self._plan = plan_for_map(fn, plan, grouped=self._grouped, starred=source.is_wide)
         self._lookahead = lookahead
         self._size = 1
         self._most = GROUP_ITEMS
@@ -256,14 +258,14 @@ class MapRun(Generic[R]):
             job = await self._submit(items)
         except (NotSendable, ArenaFull) as error:
             if len(items) == 1:
-                found = item_error(self._plan, items[0], first, error) if isinstance(error, NotSendable) else error
+                found = item_error(self._fn, items[0], first, error) if isinstance(error, NotSendable) else error
                 return [Group(first, items, None, found)]
             return [group for at, item in enumerate(items, first) for group in await self._launch([item], at)]
         return [Group(first, items, job, None)]
 
     async def _submit(self, items: list[Any]) -> Job[Any]:
         args = (items,) if self._grouped else (items[0] if self._source.is_wide else (items[0],))
-        job = self._intake.make(self._plan, args, {})
+        job = self._intake.make(self._fn, self._plan, args, {})
         payload = job._call.payload
         if self._grouped and payload is not None:
             self._most = max(1, GROUP_BYTES * len(items) // max(1, len(payload.data) + sum(map(len, payload.buffers))))

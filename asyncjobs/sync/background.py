@@ -22,7 +22,7 @@ def default_runner() -> SyncRunner:
     with _making:
         if _runner is None or not _runner.is_usable:
             _runner = SyncRunner()
-            _runner.is_silent = True
+            _runner._hosted.is_silent = True
         return _runner
 
 

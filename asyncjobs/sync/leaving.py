@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-import weakref
+from math import inf
 from time import monotonic
 from typing import Protocol
 
@@ -17,32 +17,42 @@ from typing import Protocol
 class Leaver(Protocol):
     """Something that lives until it is closed, as the exit sees it."""
 
-    exit_drain: float
+    exit_drain: float | None
 
-    def leave(self, drain: float) -> None: ...
+    def leave(self, drain: float | None) -> None: ...
 
 
-_open: weakref.WeakSet[Leaver] = weakref.WeakSet()
-_adding = threading.Lock()
+_open: set[Leaver] = set()
+_changing = threading.Lock()
 
 
 def leave_at_exit(leaver: Leaver) -> None:
-    """When the interpreter exits, and `leaver` is still there, it is to leave."""
-    with _adding:
+    """When the interpreter exits, and `leaver` has not left before, it is to leave."""
+    with _changing:
         _open.add(leaver)
+
+
+def has_left(leaver: Leaver) -> None:
+    """It is no longer of interest."""
+    with _changing:
+        _open.discard(leaver)
 
 
 def _leave_all() -> None:
     began = monotonic()
-    with _adding:
-        leavers = tuple(_open)
+    with _changing:
+        leavers = sorted(_open, key=lambda leaver: inf if leaver.exit_drain is None else leaver.exit_drain)
     was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    for leaver in sorted(leavers, key=lambda leaver: leaver.exit_drain):
-        seconds = 0.0 if was_interrupted else max(0.0, began + leaver.exit_drain - monotonic())
+    for leaver in leavers:
         try:
-            leaver.leave(seconds)
-        except KeyboardInterrupt:  # a second one: no more waiting, and no traceback from an exit hook
+            leaver.leave(_seconds_left(leaver.exit_drain, monotonic() - began) if not was_interrupted else 0.0)
+        except KeyboardInterrupt:  # no more waiting, and no traceback from an exit hook
             was_interrupted = True
+
+
+def _seconds_left(drain: float | None, spent: float) -> float | None:
+    """They all drain at the same time, whichever is waited for first."""
+    return None if drain is None else max(0.0, drain - spent)
 
 
 # Runs before the interpreter joins its threads, and before concurrent.futures shuts its own down.

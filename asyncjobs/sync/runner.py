@@ -14,21 +14,17 @@ from typing import Any, TypeVar, Unpack
 
 from asyncjobs.job import Job
 from asyncjobs.options import OptionFields, check_seconds
-from asyncjobs.portal import Portal
 from asyncjobs.report import figures
 from asyncjobs.runner import Runner, RunnerSettings
 from asyncjobs.shared import Shared
 from asyncjobs.stats import Stats
-from asyncjobs.sync.leaving import leave_at_exit
+from asyncjobs.sync.hosted import HostedRunner
 from asyncjobs.sync.steering import SyncLaneHandle, SyncSubscription
-from asyncjobs.sync.submitter import Doorway, SyncSubmitter
+from asyncjobs.sync.submitter import SyncSubmitter
 from asyncjobs.waiting import checked_jobs
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-LAST_WAIT = 2.0
-"""Seconds that an abandoned loop is waited for."""
 
 
 class SyncRunner(SyncSubmitter):
@@ -52,21 +48,10 @@ class SyncRunner(SyncSubmitter):
 
     def __init__(self, *, exit_drain: float = 5.0, **settings: Unpack[RunnerSettings]) -> None:
         check_seconds("exit_drain", exit_drain)
-        self._is_closed = True
-        self._runner = Runner(**settings)
-        self._portal = Portal("asyncjobs-loop")
-        try:
-            self._portal.call(self._runner.__aenter__)
-        except BaseException:
-            self._portal.close(LAST_WAIT)
-            raise
-        super().__init__(None, Doorway(self._portal, self._runner._intake), self._runner)
-        self.exit_drain: float = exit_drain
-        """Seconds that the exit of the interpreter waits for jobs, if nobody closed us."""
-        self.is_silent: bool = False
-        """Nobody is expected to close us."""
-        self._is_closed = False
-        leave_at_exit(self)
+        self._hosted = hosted = HostedRunner(Runner(**settings), exit_drain)
+        self._portal = hosted.portal
+        self._runner = hosted.runner
+        super().__init__(None, hosted.doorway, hosted.runner)
 
     def __repr__(self) -> str:
         return repr(self._runner).replace("<Runner", "<SyncRunner", 1)
@@ -74,7 +59,7 @@ class SyncRunner(SyncSubmitter):
     @property
     def is_usable(self) -> bool:
         """Whether it takes jobs here and now: it is not closed, and belongs to this process."""
-        return not (self._is_closed or self._portal.is_foreign)
+        return self._hosted.is_usable
 
     # --- life ---------------------------------------------------------------------------
 
@@ -84,7 +69,8 @@ class SyncRunner(SyncSubmitter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close(self._runner._drain_timeout if kind is None else 0, None, hurried=kind is KeyboardInterrupt)
+        drain = self._runner._drain_timeout if kind is None else 0
+        self._hosted.close(drain, was_interrupted=kind is KeyboardInterrupt)
 
     def close(self, *, drain: float | None = None, grace: float | None = None) -> list[str]:
         """Take no more jobs, block until those there are have ended, and release everything.
@@ -101,55 +87,14 @@ class SyncRunner(SyncSubmitter):
         """
         check_seconds("drain", drain, or_none=True)
         check_seconds("grace", grace, or_none=True)
-        return self._close(drain, grace, hurried=False)
-
-    def _close(self, drain: float | None, grace: float | None, *, hurried: bool) -> list[str]:
-        if not self.is_usable:
-            return []
-        self._portal.check("close()")
-        self._doorway.close()
-        try:
-            return self._portal.call(self._runner.aclose, drain=drain, grace=grace)
-        except KeyboardInterrupt:
-            if not hurried:
-                self._close(0, grace, hurried=True)
-            raise
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        """End what is left at once, the loop with it; after an orderly close there is nothing left."""
-        self._is_closed = True
-        self._doorway.close()
-        self._portal.post(self._end_now)
-        self._portal.close(LAST_WAIT)
-
-    def _end_now(self) -> None:
-        self._doorway.empty()
-        self._runner._end_now()
-
-    def leave(self, drain: float) -> None:
-        """The interpreter exits, and nobody closed us: wait at most `drain` seconds for the jobs."""
-        if not self.is_usable:
-            return
-        self._warn()
-        self._close(drain, min(drain, EXIT_GRACE), hurried=True)
+        return self._hosted.close(drain, grace)
 
     def __del__(self) -> None:
-        if getattr(self, "_is_closed", True) or not self.is_usable:
-            return
-        self._warn()
-        self._is_closed = True
-        self._doorway.close()
-        # Perhaps in the loop's own thread, so nothing is waited for; both in this order.
-        self._portal.post(self._end_now)
-        self._portal.post(self._portal.loop.stop)
-
-    def _warn(self) -> None:
-        if not self.is_silent:
-            warnings.warn(
-                f"{self!r} was never closed; use `with`, or close()", ResourceWarning, source=self, stacklevel=3
-            )
+        hosted = getattr(self, "_hosted", None)
+        if hosted is not None and hosted.is_usable:
+            hosted.abandon()
+            if not hosted.is_silent:  # last of all: a warning may be an error
+                warnings.warn(f"{self!r} was never closed; use `with`, or close()", ResourceWarning, stacklevel=2)
 
     # --- jobs ---------------------------------------------------------------------------
 
@@ -230,7 +175,3 @@ class SyncRunner(SyncSubmitter):
         A subscriber that falls behind loses the oldest of `size` events; `dropped` counts.
         """
         return SyncSubscription(self._portal, self._portal.do(self._runner.events, size))
-
-
-EXIT_GRACE = 0.5
-"""Seconds that jobs get to stop after the drain of an exit."""

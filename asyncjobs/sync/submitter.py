@@ -8,58 +8,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from asyncjobs.intake import Intake
 from asyncjobs.job import Job
-from asyncjobs.jobqueue import QueueFull
-from asyncjobs.lanes.base import Plan
 from asyncjobs.mapping.run import MapRun
 from asyncjobs.mapping.source import Source
-from asyncjobs.portal import Portal
 from asyncjobs.submitter import Submitter
-from asyncjobs.sync.inbox import Inbox
+from asyncjobs.sync.doorway import Doorway
 from asyncjobs.sync.maps import SyncMap
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Doorway:
-    """The way of jobs from any thread into one open runner."""
-
-    def __init__(self, portal: Portal, intake: Intake) -> None:
-        self.portal: Portal = portal
-        self.intake: Intake = intake
-        self._inboxes = {name: Inbox(portal, one) for name, one in intake.engine.dispatchers.items()}
-
-    def post(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], *, waits: bool) -> Job[Any]:
-        """The job, accepted; `waits` says whether to block while the lane's queue is full."""
-        if not plan.is_plain and plan.options.key is not None:
-            # Which job lives under a key is known on the loop only.
-            return self.portal.call(self._enter, self.portal.do(self.intake.make, plan, args, kwargs))
-        job = self.intake.draft(plan, args, kwargs)
-        if self._inboxes[plan.lane].post(job):
-            return job
-        if not waits:
-            raise QueueFull(
-                f"lane {plan.lane!r} has as many queued jobs as its queue may hold, so {job.name!r} was not accepted; "
-                "submit() waits for room"
-            )
-        return self.portal.call(self._enter, job)
-
-    async def _enter(self, job: Job[Any]) -> Job[Any]:
-        if job._call.number:  # the living one with the same key
-            return job
-        return self.intake.admit(await self.intake.room_for(job))
-
-    def close(self) -> None:
-        """Take no more jobs; those that were accepted go on."""
-        for inbox in self._inboxes.values():
-            inbox.close()
-
-    def empty(self) -> None:
-        """On the loop: every job that was accepted is in its queue after this."""
-        for inbox in self._inboxes.values():
-            inbox.empty()
 
 
 class SyncSubmitter:
@@ -94,7 +51,7 @@ class SyncSubmitter:
                 job whose end alone could make some.
             WrongLoop: called in a forked child.
         """
-        return self._doorway.post(self._plan(fn), args, kwargs, waits=True)
+        return self._doorway.post(fn, self._plan(fn), args, kwargs, waits=True)
 
     @overload
     def submit_nowait(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -106,7 +63,7 @@ class SyncSubmitter:
         Raises:
             QueueFull: the lane's queue has no room; and whatever `submit` raises.
         """
-        return self._doorway.post(self._plan(fn), args, kwargs, waits=False)
+        return self._doorway.post(fn, self._plan(fn), args, kwargs, waits=False)
 
     @overload
     def run(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -165,5 +122,5 @@ class SyncSubmitter:
         """
         source = Source(iterables)
         plan = self._plan(fn)
-        run: MapRun[Any] = MapRun(self._doorway.intake, plan, source, ordered, lookahead, on_error, progress=False)
+        run: MapRun[Any] = MapRun(self._doorway.intake, fn, plan, source, ordered, lookahead, on_error, progress=False)
         return SyncMap(self._keeper, self._doorway.portal, run, source, progress)

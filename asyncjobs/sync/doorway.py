@@ -1,4 +1,4 @@
-"""Jobs on their way from any thread to the runner's loop: `Inbox`.
+"""The way of jobs from any thread into an open runner: `Doorway`, with an `Inbox` for each lane.
 
 To submit is an append here and, unless the loop is about to look anyway, one wake-up. The room of the
 lane's queue is counted here too, so nothing is accepted that would not fit.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from asyncjobs.engine.dispatcher import Dispatcher
 from asyncjobs.errors import RunnerClosed
+from asyncjobs.intake import Intake
 from asyncjobs.job import Job
+from asyncjobs.jobqueue import QueueFull
+from asyncjobs.lanes.base import Plan
 from asyncjobs.portal import Portal
 
 
@@ -77,3 +81,46 @@ class Inbox:
         """Take no more; what was posted stays accepted. From any thread."""
         with self._lock:
             self._is_closed = True
+
+
+class Doorway:
+    """The way of jobs from any thread into one open runner."""
+
+    def __init__(self, portal: Portal, intake: Intake) -> None:
+        self.portal: Portal = portal
+        self.intake: Intake = intake
+        self.is_closed: bool = False
+        self._inboxes = {name: Inbox(portal, one) for name, one in intake.engine.dispatchers.items()}
+
+    def post(
+        self, fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], *, waits: bool
+    ) -> Job[Any]:
+        """The job, accepted; `waits` says whether to block while the lane's queue is full."""
+        if not plan.is_plain and plan.options.key is not None:
+            # Which job lives under a key is known on the loop only.
+            return self.portal.call(self._enter, self.portal.do(self.intake.make, fn, plan, args, kwargs))
+        job = self.intake.draft(fn, plan, args, kwargs)
+        if self._inboxes[plan.lane].post(job):
+            return job
+        if not waits:
+            raise QueueFull(
+                f"lane {plan.lane!r} has as many queued jobs as its queue may hold, so {job.name!r} was not accepted; "
+                "submit() waits for room"
+            )
+        return self.portal.call(self._enter, job)
+
+    async def _enter(self, job: Job[Any]) -> Job[Any]:
+        if job._call.number:  # the living one with the same key
+            return job
+        return self.intake.admit(await self.intake.room_for(job))
+
+    def close(self) -> None:
+        """Take no more jobs; those that were accepted go on. From any thread."""
+        self.is_closed = True
+        for inbox in self._inboxes.values():
+            inbox.close()
+
+    def empty(self) -> None:
+        """On the loop: every job that was accepted is in its queue after this."""
+        for inbox in self._inboxes.values():
+            inbox.empty()

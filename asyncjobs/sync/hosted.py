@@ -1,0 +1,105 @@
+"""A runner that lives on a loop of its own: how it opens, closes, and leaves when nobody closed it.
+
+Each face of this package has one of these. A face may go; what it accepted stays here until it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+
+from asyncjobs.errors import RunnerClosed
+from asyncjobs.portal import Portal
+from asyncjobs.runner import Runner
+from asyncjobs.sync.doorway import Doorway
+from asyncjobs.sync.leaving import has_left, leave_at_exit
+
+EXIT_GRACE = 0.5
+"""Seconds that jobs get to stop after the drain of an exit."""
+LAST_WAIT = 2.0
+"""Seconds that a loop is waited for that has been told to end."""
+
+
+class HostedRunner:
+    """An open `Runner`, its portal and the way in.
+
+    Args:
+        exit_drain: seconds that the exit of the interpreter waits for its jobs; None waits for all.
+        is_silent: nobody is expected to close it.
+    """
+
+    def __init__(self, runner: Runner, exit_drain: float | None, *, is_silent: bool = False) -> None:
+        self.runner: Runner = runner
+        self.exit_drain: float | None = exit_drain
+        self.is_silent: bool = is_silent
+        self.portal: Portal = Portal("asyncjobs-loop")
+        try:
+            self.portal.call(runner.__aenter__)
+        except BaseException:
+            self.portal.close(LAST_WAIT)
+            raise
+        self.doorway: Doorway = Doorway(self.portal, runner._intake)
+        leave_at_exit(self)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it takes jobs here and now: it is not closed, and belongs to this process."""
+        return not (self.doorway.is_closed or self.portal.is_foreign)
+
+    def close(self, drain: float | None, grace: float | None = None, *, was_interrupted: bool = False) -> list[str]:
+        """Take no more and block until the jobs have ended; the names of those cancelled after `drain` seconds.
+
+        Ctrl-C cuts the drain short, a second one (the first, if it `was_interrupted` before) everything.
+        In a forked child it does nothing.
+        """
+        if self.portal.is_foreign:
+            return []
+        self.portal.check("close()")
+        self.doorway.close()
+        try:
+            return self.portal.call(self.runner.aclose, drain=drain, grace=grace)
+        except RunnerClosed:  # by somebody else, meanwhile
+            return []
+        except KeyboardInterrupt:
+            if not was_interrupted:
+                self.close(0, grace, was_interrupted=True)
+            raise
+        finally:
+            self._end()
+            self.portal.close(LAST_WAIT)
+
+    def close_soon(self) -> None:
+        """Take no more, and end once all jobs have ended; never blocks. The exit waits for that, as for a drain."""
+        self.doorway.close()
+        self.portal.post(self._begin_to_finish)
+
+    def abandon(self) -> None:
+        """End the jobs and everything at once; never blocks, and may be called in any thread."""
+        self.doorway.close()
+        self._end()
+        self.portal.end_soon()
+
+    def leave(self, drain: float | None) -> None:
+        """The interpreter exits, and nobody closed us: block until the jobs have ended, at most `drain` seconds."""
+        if self.is_usable and not self.is_silent:
+            warnings.warn(f"{self.runner!r} was never closed; use `with`, or close()", ResourceWarning, stacklevel=2)
+        self.close(drain, None if drain is None else min(drain, EXIT_GRACE), was_interrupted=True)
+
+    def _end(self) -> None:
+        """Have the loop end what is left; after an orderly close nothing is."""
+        self.portal.post(self._end_now)
+        has_left(self)
+
+    # --- on the loop --------------------------------------------------------------------
+
+    def _end_now(self) -> None:
+        self.doorway.empty()
+        self.runner._end_now()
+
+    def _begin_to_finish(self) -> None:
+        self._finishing = asyncio.get_running_loop().create_task(self._finish())
+
+    async def _finish(self) -> None:
+        await self.runner.aclose()
+        has_left(self)
+        self.portal.end_soon()
