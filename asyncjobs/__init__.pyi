@@ -35,7 +35,11 @@ from asyncjobs.state import JobState as JobState
 from asyncjobs.stats import Stats as Stats
 from asyncjobs.sync.background import background as background
 from asyncjobs.sync.background import default_runner as default_runner
+from asyncjobs.sync.executor import ProcessPoolExecutor as ProcessPoolExecutor
+from asyncjobs.sync.executor import ThreadPoolExecutor as ThreadPoolExecutor
+from asyncjobs.sync.pool import Pool as Pool
 from asyncjobs.sync.runner import SyncRunner as SyncRunner
+from asyncjobs.sync.taskqueue import TaskQueue as TaskQueue
 from asyncjobs.token import CancelToken as CancelToken
 from asyncjobs.waiting import as_completed as as_completed
 from asyncjobs.waiting import gather as gather
@@ -59,7 +63,9 @@ __all__ = [
     "LaneStalled",
     "LoopLane",
     "NotSendable",
+    "Pool",
     "ProcessLane",
+    "ProcessPoolExecutor",
     "Progress",
     "QueueFull",
     "RemoteError",
@@ -72,7 +78,9 @@ __all__ = [
     "Shared",
     "Stats",
     "SyncRunner",
+    "TaskQueue",
     "ThreadLane",
+    "ThreadPoolExecutor",
     "WorkerLost",
     "WorkerStartError",
     "WouldDeadlock",

@@ -5,11 +5,11 @@
     │   ├── JobCancelled          somebody asked it to stop, and it did
     │   ├── JobTimeout            it ran past a limit (also a TimeoutError)
     │   ├── WorkerLost            its worker process died (also a BrokenProcessPool)
-    │   ├── WorkerStartError      no worker could be started for it
+    │   ├── WorkerStartError      no worker could be started for it (also a BrokenProcessPool)
     │   ├── ResultNotSendable     its result cannot travel between processes
     │   ├── ResultTooLarge        its result exceeds `max_result`
     │   └── RemoteError           it raised something that cannot be raised here unharmed
-    ├── NotSendable               an argument cannot travel to a process (also a TypeError)
+    ├── NotSendable               an argument cannot travel to a process (also a TypeError and a PicklingError)
     ├── ArenaFull                 large data can never fit into the shared memory (also a MemoryError)
     ├── ResourceExhausted         the system gives no more threads, processes or descriptors
     ├── RunnerClosed              the runner takes no more jobs
@@ -26,6 +26,7 @@ Every class pickles; fields are attributes. Knows nothing of asyncio: workers im
 from __future__ import annotations
 
 from concurrent.futures.process import BrokenProcessPool
+from pickle import PicklingError
 
 
 class AsyncJobsError(Exception):
@@ -78,8 +79,8 @@ class WorkerLost(JobError, BrokenProcessPool):
     item: int = 0
 
 
-class WorkerStartError(JobError):
-    """A worker process did not come up; `stderr` holds the last of what it printed."""
+class WorkerStartError(JobError, BrokenProcessPool):
+    """A worker did not come up; `stderr` holds the last of what its process printed."""
 
     stderr: str = ""
 
@@ -128,7 +129,7 @@ class RemoteError(JobError):
     original: BaseException | None = None
 
 
-class NotSendable(AsyncJobsError, TypeError):
+class NotSendable(AsyncJobsError, TypeError, PicklingError):
     """An argument, or the function, cannot be pickled; `argument` is its path."""
 
     argument: str = ""

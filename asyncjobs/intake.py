@@ -104,7 +104,7 @@ class Intake:
                 args = tuple(map(unwrapped, args))
                 kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
             if plan.options.snapshot:
-                args, kwargs = copy.deepcopy((args, kwargs))
+                args, kwargs = _snapshot(plan, args, kwargs)
             call.fn = fn
             call.args = args
             call.kwargs = kwargs or None
@@ -170,6 +170,15 @@ class Intake:
         if not job._call.number:
             self.engine.accept(job)
         return job
+
+
+def _snapshot(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return copy.deepcopy((args, kwargs))
+    except Exception as error:
+        raise TypeError(
+            f"an argument of {plan.name} cannot be copied for snapshot=True: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _is_coroutine_function(fn: Any) -> bool:

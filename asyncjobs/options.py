@@ -230,6 +230,14 @@ def check_flag(name: str, value: object) -> None:
         raise ValueError(f"{name}={value!r} is not allowed; allowed: True or False")
 
 
+def check_initializer(initializer: object, initargs: object) -> None:
+    """Raise TypeError, naming the value, unless it is a function or None, and a list of arguments."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer={initializer!r} is not allowed; allowed: a function")
+    if not isinstance(initargs, (tuple, list)):
+        raise TypeError(f"initargs={initargs!r} is not allowed; allowed: a tuple of arguments")
+
+
 def check_seconds(name: str, value: object, *, or_none: bool = False) -> None:
     """Raise ValueError, naming the value, unless it is a number of seconds from 0 on."""
     if not (is_number(value) and cast(float, value) >= 0) and not (or_none and value is None):

@@ -84,6 +84,14 @@ class Portal:
                 "coroutine job await current_job().runner's methods instead; in a callback hand the work on: "
                 "submit_nowait() never waits"
             )
+        self.check_process(what)
+
+    def check_process(self, what: str) -> None:
+        """Refuse to be used in a forked child.
+
+        Raises:
+            WrongLoop: names `what` was called.
+        """
         if self.is_foreign:
             raise WrongLoop(
                 f"{what} was called in a forked child of the process that made the runner; a fork takes no threads "
@@ -155,12 +163,12 @@ class Portal:
 async def _wind_up() -> None:
     """End what still runs on the loop; whatever does not heed it is left."""
     loop = asyncio.get_running_loop()
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    if left:
-        await asyncio.wait(left, timeout=LAST_WAIT)
     await loop.shutdown_asyncgens()
+    until = loop.time() + LAST_WAIT
+    while (left := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < until:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=LAST_WAIT)
 
 
 class _Exchange:

@@ -51,7 +51,7 @@ class Engine:
         self.bus: EventBus = EventBus()
         self.memory: Memory = Memory(limits.arena_bytes)
         self.shares: Shares = Shares(self.loop, self.memory)
-        self.threads: DaemonThreads = DaemonThreads("asyncjobs-copy", self.loop)
+        self.threads: DaemonThreads = DaemonThreads("asyncjobs-copy-", self.loop)
         """For copies that would hold the loop up."""
         self.live: dict[int, Job[Any]] = {}
         self.keys: dict[str | None, Job[Any]] = {}

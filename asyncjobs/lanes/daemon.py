@@ -70,10 +70,10 @@ class _Thread:
 
 
 class DaemonThreads(Executor):
-    """Starts a thread where none is idle; the caller bounds how many it uses."""
+    """Starts a thread where none is idle; the caller bounds how many it uses. Names are `prefix` and a number."""
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
-        self._name = name
+    def __init__(self, prefix: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._prefix = prefix
         self._loop = loop
         self._numbers = itertools.count()
         self.idle: list[_Thread] = []
@@ -92,7 +92,7 @@ class DaemonThreads(Executor):
         try:
             thread = self.idle.pop()
         except IndexError:
-            _Thread(self, f"{self._name}-{next(self._numbers)}", work)
+            _Thread(self, f"{self._prefix}{next(self._numbers)}", work)
         else:
             thread.hand(work)
         return future

@@ -17,7 +17,7 @@ from asyncjobs.lanes.outbox import Outbox
 from asyncjobs.lanes.resident import Recipe
 from asyncjobs.lanes.slot import Slot
 from asyncjobs.lanes.vocabulary import KNOWN_FUNCTIONS, Vocabulary
-from asyncjobs.options import check_count
+from asyncjobs.options import check_count, check_initializer
 from asyncjobs.processors import usable_processors
 from asyncjobs.spawning import START_METHODS
 from asyncjobs.wire import codec
@@ -83,9 +83,8 @@ class ProcessLane:
             raise ValueError(f"start_method={start_method!r} is not allowed; allowed: {', '.join(START_METHODS)}")
         if output not in ("pass", "inherit"):
             raise ValueError(f"output={output!r} is not allowed; allowed: 'pass' or 'inherit'")
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer={initializer!r} is not allowed; allowed: a function")
-        _check_sequences(initargs, preload)
+        check_initializer(initializer, initargs)
+        _check_preload(preload)
         if not (env is None or isinstance(env, Mapping)):
             raise TypeError(f"env={env!r} is not allowed; allowed: a mapping of variables to their values")
         self._workers = workers or usable_processors()
@@ -248,9 +247,7 @@ class ProcessLane:
             self.host.refuse(error)
 
 
-def _check_sequences(initargs: object, preload: object) -> None:
-    if not isinstance(initargs, (tuple, list)):
-        raise TypeError(f"initargs={initargs!r} is not allowed; allowed: a tuple of arguments")
+def _check_preload(preload: object) -> None:
     names = preload if isinstance(preload, Collection) and not isinstance(preload, (str, bytes)) else (None,)
     if not all(isinstance(name, str) and name for name in names):
         raise TypeError(f"preload={preload!r} is not allowed; allowed: a sequence of module names")

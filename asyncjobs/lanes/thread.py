@@ -7,13 +7,15 @@ busy for as long as it runs, and another thread takes its place, up to `max_aban
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import isawaitable
 from time import monotonic
+from typing import Any
 
 from asyncjobs.context import running
-from asyncjobs.errors import JobStopped, LaneStalled, ResourceExhausted
+from asyncjobs.errors import JobStopped, LaneStalled, ResourceExhausted, WorkerStartError
 from asyncjobs.lanes.base import (
     Abandoned,
     Call,
@@ -28,7 +30,7 @@ from asyncjobs.lanes.base import (
     nobody,
 )
 from asyncjobs.lanes.daemon import DaemonThreads
-from asyncjobs.options import check_count
+from asyncjobs.options import check_count, check_initializer
 from asyncjobs.wire.answers import returned_awaitable
 
 
@@ -39,14 +41,28 @@ class ThreadLane:
         size: threads that may run calls at once.
         max_abandoned: how many abandoned threads are replaced; with more than that the lane
             refuses jobs with `LaneStalled`. `size` if not given.
+        initializer: called with `initargs` in each thread before its first job. A job that finds
+            no prepared thread because it raises fails with `WorkerStartError`.
+        thread_name_prefix: what the threads are called, before a number; after the lane if not given.
     """
 
     kind = "thread"
     capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result"}))
 
-    def __init__(self, size: int = 32, *, max_abandoned: int | None = None) -> None:
+    def __init__(
+        self,
+        size: int = 32,
+        *,
+        max_abandoned: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        thread_name_prefix: str = "",
+    ) -> None:
         check_count("size", size, 1)
         check_count("max_abandoned", max_abandoned, 0, or_none=True)
+        check_initializer(initializer, initargs)
+        self._prefix = thread_name_prefix
+        self._invoke = _invoke if initializer is None else _Prepared(initializer, tuple(initargs))
         self._size = size
         self._max_abandoned = size if max_abandoned is None else max_abandoned
         self.name: str = "thread"
@@ -62,7 +78,8 @@ class ThreadLane:
         """Get ready; threads start with the first calls."""
         self.name = name
         self._host = host
-        self._threads = DaemonThreads(f"asyncjobs-{name}", host.loop)
+        prefix = f"{self._prefix}_" if self._prefix else f"asyncjobs-{name}-"
+        self._threads = DaemonThreads(prefix, host.loop)
 
     def places(self) -> Sequence[ThreadLane]:
         """The one place: this lane."""
@@ -122,7 +139,7 @@ class ThreadLane:
     def start(self, call: Call) -> None:
         """Offload the call to a thread."""
         try:
-            future = self._host.loop.run_in_executor(self._threads, _invoke, call)
+            future = self._host.loop.run_in_executor(self._threads, self._invoke, call)
         except RuntimeError as error:
             self._no_thread(call, error)
             return
@@ -175,6 +192,28 @@ class ThreadLane:
 
     async def restore(self) -> None:
         """Never down."""
+
+
+class _Prepared:
+    """`_invoke`, in threads that an initializer has prepared."""
+
+    def __init__(self, initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
+        self._initializer = initializer
+        self._initargs = initargs
+        self._here = threading.local()
+
+    def __call__(self, call: Call) -> Outcome:
+        if not hasattr(self._here, "is_ready"):
+            try:
+                self._initializer(*self._initargs)
+            # Everything: it must not end the thread, and the call's future must not wait for ever.
+            except BaseException as error:
+                name = getattr(self._initializer, "__name__", self._initializer)
+                problem = WorkerStartError(f"the initializer {name} raised {type(error).__name__}: {error}")
+                problem.__cause__ = error
+                return Refused(problem)
+            self._here.is_ready = True
+        return _invoke(call)
 
 
 def _invoke(call: Call) -> Outcome:

@@ -69,7 +69,7 @@ class MapRun(Generic[R]):
         self._progress = progress
         self._source = source
         self._grouped = goes_in_groups(plan, self._lane)
-        self._plan = plan_for_map(fn, plan, grouped=self._grouped, starred=source.is_wide)
+        self._plan = plan_for_map(fn, plan, grouped=self._grouped, starred=source.is_starred)
         self._lookahead = lookahead
         self._size = 1
         self._most = GROUP_ITEMS
@@ -84,6 +84,8 @@ class MapRun(Generic[R]):
         self._has_begun = False
         # Weak, or the generator would keep itself alive: a `break` must end it at once.
         self._results: weakref.ref[AsyncGenerator[R, None]] | None = None
+        self.in_place_of: Callable[[BaseException], Any] = lambda error: error
+        """What stands in place of a value with ``on_error="return"``."""
         self._kept: AsyncGenerator[R, None] | None = None
         """The same, where `async with` ends it, or whoever asks for single results."""
         self._feeder: asyncio.Task[None] | None = None
@@ -145,6 +147,10 @@ class MapRun(Generic[R]):
         """The option `name`, or the function's."""
         return self._plan.name
 
+    def hint(self, size: int) -> None:
+        """Let the first group have so many items."""
+        self._size = min(size, GROUP_ITEMS)
+
     def begin(self) -> None:
         """Say that it runs now, which it does once.
 
@@ -199,13 +205,24 @@ class MapRun(Generic[R]):
                 if not errors:
                     yield values
                     continue
-                good, error = _sort_out(values, errors, self._on_error)
+                good, error = self._sort_out(values, errors)
                 if good:
                     yield good
                 if error is not None:
                     raise safe_to_raise(error)
         if self._source.error is not None:
             raise self._source.error
+
+    def _sort_out(self, values: list[R], errors: dict[int, BaseException]) -> tuple[list[R], BaseException | None]:
+        """What to hand out, and what to raise after it."""
+        if self._on_error == "return":
+            for index, error in errors.items():
+                values[index] = self.in_place_of(error)
+            return values, None
+        if self._on_error == "skip":
+            return [value for index, value in enumerate(values) if index not in errors], None
+        first = min(errors)
+        return values[:first], errors[first]
 
     async def _feed(self) -> None:
         """Keep the look-ahead filled, in a task of its own: while an async source makes us
@@ -264,7 +281,7 @@ class MapRun(Generic[R]):
         return [Group(first, items, job, None)]
 
     async def _submit(self, items: list[Any]) -> Job[Any]:
-        args = (items,) if self._grouped else (items[0] if self._source.is_wide else (items[0],))
+        args = (items,) if self._grouped else (tuple(items[0]) if self._source.is_starred else (items[0],))
         job = self._intake.make(self._fn, self._plan, args, {})
         payload = job._call.payload
         if self._grouped and payload is not None:
@@ -372,16 +389,6 @@ class MapRun(Generic[R]):
         finally:
             self._in_flight.remove(group)
         return await self._harvest(group)
-
-
-def _sort_out(values: list[R], errors: dict[int, BaseException], on_error: str) -> tuple[list[R], BaseException | None]:
-    """What to hand out, and what to raise after it."""
-    if on_error == "return":
-        return [cast(R, errors.get(index, value)) for index, value in enumerate(values)], None
-    if on_error == "skip":
-        return [value for index, value in enumerate(values) if index not in errors], None
-    first = min(errors)
-    return values[:first], errors[first]
 
 
 def _check_key(plan: Plan) -> None:

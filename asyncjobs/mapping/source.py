@@ -17,9 +17,11 @@ class Source:
         TypeError: no iterables, or one that cannot be iterated over.
     """
 
-    def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
+    def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...], *, starred: bool = False) -> None:
         _check(iterables)
         self.is_wide: bool = len(iterables) > 1
+        self.is_starred: bool = starred or self.is_wide
+        """Each item is a tuple of arguments."""
         self.is_empty: bool = False
         self.error: BaseException | None = None
         self.is_async: bool = any(hasattr(iterable, "__aiter__") for iterable in iterables)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Coroutine
+from typing import Any
 
 from asyncjobs.errors import RunnerClosed
+from asyncjobs.job import Job
 from asyncjobs.portal import Portal
 from asyncjobs.runner import Runner
+from asyncjobs.state import JobState
 from asyncjobs.sync.doorway import Doorway
 from asyncjobs.sync.leaving import has_left, leave_at_exit
 
@@ -18,6 +22,12 @@ EXIT_GRACE = 0.5
 """Seconds that jobs get to stop after the drain of an exit."""
 LAST_WAIT = 2.0
 """Seconds that a loop is waited for that has been told to end."""
+
+
+def cancel_if_waiting(job: Job[Any]) -> None:
+    """Cancel `job` unless it runs. On its loop, where nothing can start meanwhile."""
+    if job.state in (JobState.QUEUED, JobState.WAITING):
+        job.cancel()
 
 
 class HostedRunner:
@@ -39,6 +49,7 @@ class HostedRunner:
             self.portal.close(LAST_WAIT)
             raise
         self.doorway: Doorway = Doorway(self.portal, runner._intake)
+        self._works: set[asyncio.Task[None]] = set()
         leave_at_exit(self)
 
     @property
@@ -57,7 +68,7 @@ class HostedRunner:
         self.portal.check("close()")
         self.doorway.close()
         try:
-            return self.portal.call(self.runner.aclose, drain=drain, grace=grace)
+            return self.portal.call(self._aclose, drain, grace)
         except RunnerClosed:  # by somebody else, meanwhile
             return []
         except KeyboardInterrupt:
@@ -90,16 +101,43 @@ class HostedRunner:
         self.portal.post(self._end_now)
         has_left(self)
 
+    def cancel_waiting(self) -> None:
+        """Cancel the jobs that do not run yet; never blocks."""
+        self.portal.post(self._cancel_waiting)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` on the loop; it must not raise. Never blocks.
+
+        A close that waits for all jobs lets it end first: it may submit more. Any other cancels it.
+        """
+        if not self.portal.post(self._begin, work):
+            work.close()
+            raise RunnerClosed("the runner is closed; make a new one")
+
     # --- on the loop --------------------------------------------------------------------
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+
+    async def _aclose(self, drain: float | None, grace: float | None) -> list[str]:
+        while drain is None and self._works:
+            await asyncio.wait(self._works)
+        return await self.runner.aclose(drain=drain, grace=grace)
 
     def _end_now(self) -> None:
         self.doorway.empty()
         self.runner._end_now()
 
+    def _cancel_waiting(self) -> None:
+        for job in self.runner.jobs():
+            cancel_if_waiting(job)
+
     def _begin_to_finish(self) -> None:
         self._finishing = asyncio.get_running_loop().create_task(self._finish())
 
     async def _finish(self) -> None:
-        await self.runner.aclose()
+        await self._aclose(None, None)
         has_left(self)
         self.portal.end_soon()
