@@ -149,6 +149,8 @@ class Runner(Submitter):
         self._drain_when_cancelled = False
         self._ending = asyncio.Lock()
         self._unfinished: list[str] = []
+        self._tells_of_cancels = True
+        """Whether jobs that a close cancels are worth a warning: old programs expect silence."""
 
     def __repr__(self) -> str:
         jobs = len(self._machinery.live) if self._machinery else 0
@@ -251,7 +253,8 @@ class Runner(Submitter):
 
     async def _stop(self, engine: Engine, jobs: tuple[Job[Any], ...], grace: float | None) -> None:
         names = sorted({job.name for job in jobs})
-        logger.warning("the runner closes; %d jobs are cancelled: %s", len(jobs), ", ".join(names[:20]))
+        level = logging.WARNING if self._tells_of_cancels else logging.DEBUG
+        logger.log(level, "the runner closes; %d jobs are cancelled: %s", len(jobs), ", ".join(names[:20]))
         engine.is_cancelling = True
         reason = StopReason("shutdown", "the runner is closing")
         for job in jobs:
