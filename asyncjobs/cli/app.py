@@ -13,6 +13,7 @@ import asyncjobs
 from asyncjobs.bench import arrays as bench_arrays
 from asyncjobs.bench import jobs as bench_jobs
 from asyncjobs.bench import parzen as bench_parzen
+from asyncjobs.bench import sync as bench_sync
 from asyncjobs.cli import doctor as judge
 from asyncjobs.cli import machine
 from asyncjobs.cli.demo import prepare, run_demo
@@ -74,6 +75,12 @@ def arrays_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick
 def parzen_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
     """What worker processes gain: a density estimate in plain Python, serial and in parallel."""
     bench_parzen.main(json_path, html_path, quick)
+
+
+@bench.command("sync")
+def sync_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
+    """What scripts without await pay: handing over, waiting, the drop-in executors and Pool."""
+    bench_sync.main(json_path, html_path, quick)
 
 
 @app.command()
