@@ -123,6 +123,8 @@ class Shares:
         self._file: Descriptor | None = None
         self._arena: Arena
         self._handles: dict[int, Shared[Any]] = {}
+        self.count: int = 0
+        """How many handles are open."""
         self._is_closed = False
         self.on_close: set[Callable[[SharedObject], None]] = set()
         """Told when a handle is closed: whoever has workers that may have mapped it."""
@@ -140,11 +142,6 @@ class Shares:
         """Bytes that shared objects take."""
         return self._arena.committed if self._file is not None else 0
 
-    @property
-    def count(self) -> int:
-        """How many handles are open."""
-        return len(self._handles)
-
     def share(self, value: T, pickled: Parcel) -> Shared[T]:
         """A handle of `value`, the same one if there is one.
 
@@ -156,6 +153,7 @@ class Shares:
             return known
         handle = Shared(value, self.hold(pickled))
         self._handles[id(value)] = handle
+        self.count = len(self._handles)
         return handle
 
     def hold(self, pickled: Parcel) -> SharedObject:
@@ -194,6 +192,7 @@ class Shares:
 
     def _withdraw(self, held: SharedObject) -> None:
         self._handles = {key: handle for key, handle in self._handles.items() if not handle.is_closed}
+        self.count = len(self._handles)
         for tell in tuple(self.on_close):
             tell(held)
 

@@ -56,8 +56,8 @@ def _handing_over(scale: Scale) -> Task:
     return Task(
         title="Handing a call over, time in the caller",
         unit="s",
-        note=f"{scale.burst} calls of a function that returns its argument are handed over in one go and waited for off "
-        f"the clock; the median of {scale.bursts} times. The portal takes a coroutine function.",
+        note=f"{scale.burst} calls of a function that returns its argument are handed over in one go and waited for "
+        f"off the clock; the median of {scale.bursts} times. The portal takes a coroutine function.",
         ours=faces.submitters(),
         theirs=faces.other_submitters(),
         clock=faces.handing_over(scale.burst, scale.bursts),
@@ -115,8 +115,8 @@ def _training(scale: Scale) -> Task:
     return Task(
         title="A training loop of pure Python",
         unit="s",
-        note=f"{scale.steps:,} steps of gradient descent, alone and while every 10 ms a blocking upload of 5 ms is handed "
-        "over; the median of three runs.",
+        note=f"{scale.steps:,} steps of gradient descent, alone and while every 10 ms a blocking upload of 5 ms is "
+        "handed over; the median of three runs.",
         ours=faces.training(scale.steps),
         theirs=[],
         clock=measure.idle_latency(3, 1),

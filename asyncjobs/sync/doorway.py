@@ -93,7 +93,7 @@ class Doorway:
         self._inboxes = {name: Inbox(portal, one) for name, one in intake.engine.dispatchers.items()}
 
     def post(
-        self, fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], *, waits: bool
+        self, fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], waits: bool
     ) -> Job[Any]:
         """The job, accepted; `waits` says whether to block while the lane's queue is full."""
         if not plan.is_plain and plan.options.key is not None:

@@ -123,7 +123,7 @@ class JobExecutor(futures.Executor):
         if not self._hosted.is_usable:
             self._hosted.portal.check_process("submit()")
             raise RunnerClosed("cannot schedule new futures after shutdown")
-        return JobFuture(self._hosted.doorway.post(fn, self._plan(fn), args, kwargs, waits=False))
+        return JobFuture(self._hosted.doorway.post(fn, self._plan(fn), args, kwargs, False))
 
     def map(
         self,

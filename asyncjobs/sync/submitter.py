@@ -51,7 +51,7 @@ class SyncSubmitter:
                 job whose end alone could make some.
             WrongLoop: called in a forked child.
         """
-        return self._doorway.post(fn, self._plan(fn), args, kwargs, waits=True)
+        return self._doorway.post(fn, self._plan(fn), args, kwargs, True)
 
     @overload
     def submit_nowait(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -63,7 +63,7 @@ class SyncSubmitter:
         Raises:
             QueueFull: the lane's queue has no room; and whatever `submit` raises.
         """
-        return self._doorway.post(fn, self._plan(fn), args, kwargs, waits=False)
+        return self._doorway.post(fn, self._plan(fn), args, kwargs, False)
 
     @overload
     def run(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
