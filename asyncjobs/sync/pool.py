@@ -70,7 +70,7 @@ class Pool:
     ) -> None:
         check_count("processes", processes, 1, or_none=True)
         check_count("maxtasksperchild", maxtasksperchild, 1, or_none=True)
-        lane = ProcessLane(
+        self._lane = lane = ProcessLane(
             processes,
             initializer=initializer,
             initargs=initargs,
@@ -166,7 +166,9 @@ class Pool:
         engine = self._hosted.doorway.intake.engine
         source.elsewhere = lambda pull: engine.loop.run_in_executor(engine.threads, pull)
         stream = _Stream()
-        self._hosted.start(stream.pump(self._map_run(func, source, chunksize, ordered)))
+        run = self._map_run(func, source, chunksize, ordered)
+        run.in_place_of = _Raised
+        self._hosted.start(stream.pump(run))
         self._streams.add(stream)
         return IMapIterator(self._hosted.portal, stream)
 
@@ -175,7 +177,9 @@ class Pool:
     ) -> MapRun[R]:
         if not isinstance(iterable, (list, tuple, range)):
             iterable = list(iterable)  # here, where it may raise
-        return self._map_run(func, Source((iterable,), starred=starred), chunksize, ordered=True)
+        # A sixteenth of each worker's share: large enough for tiny calls, small enough if they are not.
+        first = chunksize or max(1, len(iterable) // (16 * self._lane.size()))
+        return self._map_run(func, Source((iterable,), starred=starred), first, ordered=True)
 
     def _map_run(self, func: Callable[..., R], source: Source, chunksize: int | None, ordered: bool) -> MapRun[R]:
         self._check_running()
@@ -183,7 +187,6 @@ class Pool:
         run: MapRun[R] = MapRun(
             self._hosted.doorway.intake, func, self._plan(func), source, ordered, None, "return", progress=False
         )
-        run.in_place_of = _Raised
         run.hint(chunksize or 1)
         return run
 
@@ -285,7 +288,10 @@ class AsyncResult(Generic[R]):
         check_seconds("timeout", timeout, or_none=True)
         if not self.ready():
             self._portal.check("get() or wait() of a result")
-            futures.wait([self._future], timeout)
+            try:
+                self._future.exception(timeout)
+            except futures.TimeoutError:
+                return
 
     def ready(self) -> bool:
         """Whether the call has ended."""
@@ -313,9 +319,11 @@ class AsyncResult(Generic[R]):
     async def _gather(self, run: MapRun[Any]) -> None:
         values: Any = None
         error: BaseException | None
+        raised: list[BaseException] = []
+        run.in_place_of = raised.append
         try:
             values = await run.collect()
-            error = next((value.error for value in values if type(value) is _Raised), None)
+            error = raised[0] if raised else None
         except asyncio.CancelledError:
             error = RunnerClosed("the pool was terminated before all items were done")
         # It belongs to whoever gets the result.
