@@ -38,6 +38,8 @@ _FAIL, _TIME_OUT, _LOSE = Event.FAIL, Event.TIME_OUT, Event.LOSE
 
 CAPTURED = 64 * 1024
 """Characters of a job's captured output that are kept: the last ones."""
+PIECES = 64
+"""Pieces of it that are kept before they are joined and cut."""
 
 CancelAnswer = Literal["cancelled", "requested", "ended"]
 
@@ -380,6 +382,14 @@ class Job(Generic[R_co]):
         if error is not None and event in (_FAIL, _TIME_OUT, _LOSE):
             self._unseen = _Unseen(self.name, error)
         return self.move(event, now)
+
+
+def capture(call: Call, text: str) -> None:
+    """Keep what a job printed."""
+    kept = call.output = call.output if call.output is not None else []
+    kept.append(text)
+    if len(kept) > PIECES:
+        kept[:] = ["".join(kept)[-CAPTURED:]]
 
 
 class _Awaitable:

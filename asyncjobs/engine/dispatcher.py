@@ -19,7 +19,7 @@ from asyncjobs.engine.feeding import Feeder
 from asyncjobs.engine.limiting import LimiterGate
 from asyncjobs.engine.verdict import Verdict, judge, next_attempt, no_delay, overrun, stopped_before_start
 from asyncjobs.events import EventBus, JobEvent, Progress
-from asyncjobs.job import CAPTURED, Job
+from asyncjobs.job import Job, capture
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Abandoned, Call, Done, Lane, Outcome
 from asyncjobs.memory import Memory
@@ -31,9 +31,6 @@ from asyncjobs.token import StopReason
 
 if TYPE_CHECKING:
     from asyncjobs.engine.engine import Engine
-
-PIECES = 64
-"""Pieces of a job's captured output that are kept before they are joined and cut."""
 
 # Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
 _RUNNING, _STOPPING, _WAITING, _QUEUED = JobState.RUNNING, JobState.STOPPING, JobState.WAITING, JobState.QUEUED
@@ -193,10 +190,7 @@ class Dispatcher:
         """A worker printed something while `call` ran."""
         how = "pass" if call is None else call.plan.options.output
         if how == "capture" and call is not None:
-            kept = call.output = call.output if call.output is not None else []
-            kept.append(text)
-            if len(kept) > PIECES:
-                kept[:] = ["".join(kept)[-CAPTURED:]]
+            capture(call, text)
         elif how == "pass":
             self.engine.echo(stream, text)
 
