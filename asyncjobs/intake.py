@@ -18,7 +18,7 @@ from asyncjobs.context import running
 from asyncjobs.engine.engine import Engine
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane, Plan
-from asyncjobs.options import JobOptions, options_of, settle
+from asyncjobs.options import JobOptions, OptionFields, make_options, options_of, settle
 from asyncjobs.shared import SharedObject, unwrapped
 from asyncjobs.wire import codec
 from asyncjobs.wire.parcel import LARGE
@@ -34,6 +34,32 @@ def check_lane(name: str, lanes: Mapping[str, Lane]) -> None:
     """Raise if there is no lane of that name."""
     if name not in lanes:
         raise ValueError(f"lane={name!r} is not allowed; allowed: {', '.join(sorted(lanes))}")
+
+
+def check_lanes(lanes: Mapping[str, Lane]) -> None:
+    """Raise unless each is a lane of its own, under a name."""
+    names: dict[int, str] = {}
+    for name, lane in lanes.items():
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
+        if not hasattr(lane, "capabilities") or isinstance(lane, type):
+            raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
+        if id(lane) in names:
+            raise ValueError(f"lanes {names[id(lane)]!r} and {name!r} are one object; make a lane for each name")
+        names[id(lane)] = name
+
+
+def options_of_lane(name: str, values: OptionFields, lanes: Mapping[str, Lane]) -> JobOptions:
+    """Default options of one lane's jobs; refuses those that could never take effect there."""
+    check_lane(name, lanes)
+    what = f"lane_options={{{name!r}: {values!r}}}"
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{what} is not allowed; allowed: a mapping of options to their values")
+    options = make_options(values)
+    barred = lanes[name].capabilities.unsupported | {"lane"}
+    if barred & set(options.given()):
+        raise ValueError(f"{what} is not allowed; allowed: options other than {', '.join(sorted(barred))}")
+    return options
 
 
 class Intake:

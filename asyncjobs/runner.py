@@ -24,13 +24,13 @@ from asyncjobs.engine.dispatcher import Limits
 from asyncjobs.engine.engine import Engine
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.events import Subscription
-from asyncjobs.intake import NOTHING_GIVEN, Intake, check_lane
+from asyncjobs.intake import NOTHING_GIVEN, Intake, check_lane, check_lanes, options_of_lane
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import JobOptions, OptionFields, check_count, check_seconds, is_number, make_options
+from asyncjobs.options import OptionFields, check_count, check_seconds, is_number, make_options
 from asyncjobs.report import figures
 from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
@@ -134,9 +134,9 @@ class Runner(Submitter):
             "process": ProcessLane(processes),
             **(lanes or {}),
         }
-        _check_lanes(self._lanes)
+        check_lanes(self._lanes)
         self._lane_options = {
-            name: _options_of_lane(name, values, self._lanes) for name, values in (lane_options or {}).items()
+            name: options_of_lane(name, values, self._lanes) for name, values in (lane_options or {}).items()
         }
         if isinstance(self._defaults.lane, str):
             check_lane(self._defaults.lane, self._lanes)
@@ -409,34 +409,9 @@ class Runner(Submitter):
         return f"threads run {', '.join(sorted(set(in_threads)))}" if in_threads else "no job of ours is running on it"
 
 
-def _check_lanes(lanes: Mapping[str, Lane]) -> None:
-    names: dict[int, str] = {}
-    for name, lane in lanes.items():
-        if not (isinstance(name, str) and name):
-            raise ValueError(f"lanes={{{name!r}: ...}} is not allowed; allowed: a name that is not empty")
-        if not hasattr(lane, "capabilities") or isinstance(lane, type):
-            raise TypeError(f"lanes={{{name!r}: {lane!r}}} is not allowed; allowed: a lane, such as ThreadLane(4)")
-        if id(lane) in names:
-            raise ValueError(f"lanes {names[id(lane)]!r} and {name!r} are one object; make a lane for each name")
-        names[id(lane)] = name
-
-
 def _check_mapping(name: str, value: object) -> None:
     if not (value is None or isinstance(value, Mapping)):
         raise TypeError(f"{name}={value!r} is not allowed; allowed: None, or a mapping such as a dict")
-
-
-def _options_of_lane(name: str, values: OptionFields, lanes: Mapping[str, Lane]) -> JobOptions:
-    """Default options of one lane's jobs; refuses those that could never take effect there."""
-    check_lane(name, lanes)
-    what = f"lane_options={{{name!r}: {values!r}}}"
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{what} is not allowed; allowed: a mapping of options to their values")
-    options = make_options(values)
-    barred = lanes[name].capabilities.unsupported | {"lane"}
-    if barred & set(options.given()):
-        raise ValueError(f"{what} is not allowed; allowed: options other than {', '.join(sorted(barred))}")
-    return options
 
 
 @atexit.register
