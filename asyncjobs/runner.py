@@ -100,6 +100,9 @@ class Runner(Submitter):
             print(await job)
     """
 
+    _tells_of_cancels = True
+    """Whether jobs that a close cancels are worth a warning: old programs expect silence."""
+
     def __init__(
         self,
         *,
@@ -149,8 +152,6 @@ class Runner(Submitter):
         self._drain_when_cancelled = False
         self._ending = asyncio.Lock()
         self._unfinished: list[str] = []
-        self._tells_of_cancels = True
-        """Whether jobs that a close cancels are worth a warning: old programs expect silence."""
 
     def __repr__(self) -> str:
         jobs = len(self._machinery.live) if self._machinery else 0
