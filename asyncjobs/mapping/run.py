@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from asyncjobs.context import running
 from asyncjobs.errors import ArenaFull, NotSendable, RunnerClosed, WorkerLost
 from asyncjobs.intake import Intake
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
+from asyncjobs.mapping.flight import Flight
 from asyncjobs.mapping.group import Group, goes_in_groups, item_error, plan_for_map
 from asyncjobs.mapping.source import Source
 from asyncjobs.options import check_count, check_flag
@@ -64,7 +63,6 @@ class MapRun(Generic[R]):
         self._intake = intake
         self._fn = fn
         self._lane: Lane = plan.home.lane
-        self._ordered = ordered
         self._on_error = on_error
         self._progress = progress
         self._source = source
@@ -74,13 +72,9 @@ class MapRun(Generic[R]):
         self._size = 1
         self._most = GROUP_ITEMS
         """How many items make a group of `GROUP_BYTES`, going by the last."""
-        self._taken = 0
-        """Items that were taken and whose results have not been handed out."""
         self._seen = 0
         """Items that were taken."""
-        self._in_flight: deque[Group] = deque()
-        self._ready: deque[Group] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._flight = Flight(ordered)
         self._has_begun = False
         # Weak, or the generator would keep itself alive: a `break` must end it at once.
         self._results: weakref.ref[AsyncGenerator[R, None]] | None = None
@@ -178,11 +172,9 @@ class MapRun(Generic[R]):
         """Cancel what is in flight, and take nothing more; the jobs that have not ended yet."""
         if self._feeder is not None:
             self._feeder.cancel()
-        groups = (*self._in_flight, *self._ready)
-        for group in groups:
-            if group.job is not None:
-                group.job._listen(Job.exception)  # looked at: nobody will come for it any more
-        jobs = [group.job for group in self._in_flight if group.job is not None and not group.job.done()]
+        jobs = [job for job in self._flight.jobs() if not job.done()]
+        for job in self._flight.jobs():
+            job._listen(Job.exception)  # looked at: nobody will come for it any more
         for job in jobs:
             job.cancel(reason)
         return jobs
@@ -197,9 +189,10 @@ class MapRun(Generic[R]):
             while True:
                 if self._feeder is None:
                     await self._fill()
-                group = await self._next()
+                group = await self._flight.next(lambda: self._source.is_empty)
                 if group is None:
                     break
+                self._room.set()
                 values, errors = await self._harvest(group)
                 bar.update(len(values))
                 if not errors:
@@ -241,7 +234,7 @@ class MapRun(Generic[R]):
         finally:
             self._source.is_empty = True
             await self._source.aclose()
-            self._wake()
+            self._flight.wake()
 
     async def _fill(self) -> None:
         """Send off items until the look-ahead is reached."""
@@ -251,13 +244,9 @@ class MapRun(Generic[R]):
                 break
             first = self._seen
             self._seen += len(items)
-            self._taken += len(items)
+            self._flight.items += len(items)
             for group in await self._launch(items, first):
-                self._in_flight.append(group)
-                if group.job is None:
-                    self._on_done(group)
-                else:
-                    group.job._listen(lambda _, group=group: self._on_done(group))  # type: ignore[misc]
+                self._flight.add(group)
 
     def _wanted(self) -> int:
         """How many items to take next; 0: the look-ahead is reached."""
@@ -265,9 +254,9 @@ class MapRun(Generic[R]):
         # An async source is asked for one at a time: none may wait here for the next.
         size = self._size if self._grouped and not self._source.is_async else 1
         if self._lookahead is not None:
-            return min(max(1, min(size, self._lookahead // (2 * places))), self._lookahead - self._taken)
+            return min(max(1, min(size, self._lookahead // (2 * places))), self._lookahead - self._flight.items)
         limit = (GROUPS_PER_WORKER if self._grouped else 2) * places + 1
-        return size if len(self._in_flight) < limit else 0
+        return size if len(self._flight) < limit else 0
 
     async def _launch(self, items: list[Any], first: int) -> list[Group]:
         """Send off one group, whose first item is number `first`; if that cannot be, its items one by one."""
@@ -289,45 +278,6 @@ class MapRun(Generic[R]):
         if self._intake.must_wait(job):
             job = await self._intake.room_for(job)
         return self._intake.admit(job)
-
-    def _on_done(self, group: Group) -> None:
-        if not self._ordered:
-            self._ready.append(group)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _next(self) -> Group | None:
-        """The next group to hand out: the oldest, or the first to be ready; None at the end."""
-        while (group := self._ripe()) is None:
-            if not self._in_flight and self._source.is_empty:
-                return None
-            await self._until_changed()
-        self._in_flight.remove(group)
-        self._taken -= len(group.items)
-        self._room.set()
-        return group
-
-    def _ripe(self) -> Group | None:
-        if not self._ordered:
-            return self._ready.popleft() if self._ready else None
-        oldest = self._in_flight[0] if self._in_flight else None
-        return oldest if oldest is not None and (oldest.job is None or oldest.job.done()) else None
-
-    async def _until_changed(self) -> None:
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        oldest = self._in_flight[0].job if self._in_flight else None
-        call = running.get()
-        # Inside a job: waiting for the oldest may be a deadlock, and is then refused.
-        is_nested = isinstance(call, Call) and oldest is not None
-        forget = oldest._desk.waits(call, oldest, waiter) if is_nested else None  # type: ignore
-        try:
-            await waiter
-        finally:
-            if forget is not None:
-                forget()
 
     async def _harvest(self, group: Group) -> tuple[list[R], dict[int, BaseException]]:
         """A value per item; errors by index."""
@@ -382,12 +332,9 @@ class MapRun(Generic[R]):
             (group,) = await self._launch(items, first)
         else:
             group = Group(first, items, await self._submit(items), None)
-        self._in_flight.appendleft(group)
-        try:
-            if group.job is not None:
+        if group.job is not None:
+            with self._flight.once_more(group):
                 await group.job.wait()
-        finally:
-            self._in_flight.remove(group)
         return await self._harvest(group)
 
 
