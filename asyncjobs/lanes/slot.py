@@ -346,7 +346,8 @@ class Slot:
             self._host.finished(calls[0], Lost(closed_under(self.name, calls[0], self.pid), 0.0))
 
     def abort(self) -> None:
-        """Hang up on the worker, which makes it leave."""
+        """Hang up on the worker, which makes it leave; no other follows."""
+        self.leaving = True
         if self._body is not None and not self._body.is_dead:
             self._body.hang_up()
 
