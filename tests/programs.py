@@ -53,8 +53,19 @@ class Program:
         return bool(data)
 
     def interrupt(self) -> None:
-        """Type Ctrl-C."""
+        """Type Ctrl-C, once the main thread sleeps: the interpreter does not hear of a signal that comes in the
+        instant before it goes to sleep until it wakes."""
+        end = time.monotonic() + 0.5  # one that computes hears of it at once
+        while time.monotonic() < end and not self._sleeps():
+            continue
         os.write(self._source, b"\x03")
+
+    def _sleeps(self) -> bool:
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+            state, _, rest = file.read().rpartition(")")[2].strip().partition(" ")
+        time.sleep(0.02)
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+            return state == "S" and file.read().rpartition(")")[2].strip() == f"{state} {rest}"
 
     def ends(self, within: float = 5.0) -> int:
         """Its exit code, negative for a signal; its workers are gone as well."""

@@ -30,7 +30,7 @@ PREAMBLE = """
 import asyncio, faulthandler, gc, multiprocessing, os, signal, sys, threading, time, warnings
 import asyncjobs as aj
 
-faulthandler.dump_traceback_later(20, exit=True)  # whoever hangs says where
+faulthandler.dump_traceback_later(25, exit=True)  # whoever hangs says where
 
 def say(*words):
     print(*words, flush=True)
@@ -306,7 +306,7 @@ def test_f47_ctrl_c_wherever_the_script_blocks_is_one_keyboard_interrupt(launch:
     )
     program.read_until("ready")
     program.interrupt()
-    assert program.ends(within=30) in (-signal.SIGINT, 130)
+    assert program.ends(within=30) in (-signal.SIGINT, 130), program.output
     one_interrupt(program.output)
     assert program.output.count("CANCELLED") == 4, program.output
 
@@ -326,7 +326,9 @@ def test_f47_a_second_ctrl_c_ends_at_once(launch: Any) -> None:
     program.interrupt()
     program.read_until("are cancelled")
     program.interrupt()
-    assert program.ends(within=4) in (-signal.SIGINT, 130)
+    began = time.monotonic()
+    assert program.ends(within=30) in (-signal.SIGINT, 130), program.output
+    assert time.monotonic() - began < 4, program.output
     one_interrupt(program.output)
 
 

@@ -49,8 +49,7 @@ class Slot:
         self._calls: dict[int, Call] = {}
         self._load = 0.0
         self._alone = False
-        self._ticket = 0
-        self._begun = 0
+        self._ticket = self._begun = 0
         self._is_long = False
         """What runs has kept others waiting: those went back, for another slot to take."""
         self._outbox: Outbox
