@@ -68,6 +68,13 @@ class Subscription:
         self._bus.unsubscribe(self)
         self._wake()
 
+    def next_nowait(self) -> JobEvent | None:
+        """The next event if one has arrived; from any thread."""
+        try:
+            return self._events.popleft()
+        except IndexError:
+            return None
+
     def __aiter__(self) -> Subscription:
         return self
 

@@ -65,7 +65,9 @@ class Desk(Protocol):
     def stopping(self, job: Job[Any], reason: StopReason) -> None: ...
     def hurry(self, job: Job[Any], grace: float) -> None: ...
     def progressed(self, job: Job[Any], progress: Progress) -> None: ...
-    def waits(self, waiter: Call, job: Job[Any], future: asyncio.Future[None]) -> Callable[[], None]: ...
+    def waits(
+        self, waiter: Call, job: Job[Any], future: asyncio.Future[None] | futures.Future[None]
+    ) -> Callable[[], None]: ...
 
 
 class Job(Generic[R_co]):
@@ -205,8 +207,9 @@ class Job(Generic[R_co]):
             )
         if self._desk.is_foreign():
             raise WrongLoop(f"{self!r} belongs to the process that this one was forked from, and is waited for there")
-        if isinstance(running.get(), Call):
-            self._block_job(timeout)
+        waiter = running.get()
+        if isinstance(waiter, Call):
+            _block_job(self, waiter, timeout)
             return
         ended = threading.Lock()
         ended.acquire()
@@ -216,17 +219,6 @@ class Job(Generic[R_co]):
             _remove(self._listeners or deque(), listener)
             if not self.done():
                 raise _too_late(self, timeout)
-
-    def _block_job(self, timeout: float | None) -> None:
-        """The same inside another job's thread: the wait is on the loop, where a deadlock is seen."""
-        waiting = asyncio.run_coroutine_threadsafe(self.wait(), self._desk.loop)
-        try:
-            waiting.result(timeout)
-        except futures.TimeoutError:
-            if not waiting.done():
-                waiting.cancel()
-                raise _too_late(self, timeout) from None
-            raise
 
     def __await__(self) -> Generator[Any, None, R_co]:
         if self._state < _SUCCEEDED:
@@ -251,6 +243,8 @@ class Job(Generic[R_co]):
         future: asyncio.Future[None] = loop.create_future()
         if loop is self._desk.loop:
             listener: Callable[[Job[Any]], object] = lambda _: resolve(future)  # noqa: E731
+        elif self._desk.is_foreign():
+            raise WrongLoop(f"{self!r} belongs to the process that this one was forked from, and is awaited there")
         else:
             listener = lambda _: call_soon(loop, resolve, future)  # noqa: E731
         self._listen(listener)
@@ -354,7 +348,7 @@ class Job(Generic[R_co]):
         if self._desk.on_loop():
             self._desk.stopping(self, reason)
         else:
-            self._desk.loop.call_soon_threadsafe(self._desk.stopping, self, reason)
+            call_soon(self._desk.loop, self._desk.stopping, self, reason)
 
     def report_progress(self, done: float, total: float | None, note: str) -> None:
         """The job said how far it is, in any thread."""
@@ -390,6 +384,29 @@ def capture(call: Call, text: str) -> None:
     kept.append(text)
     if len(kept) > PIECES:
         kept[:] = ["".join(kept)[-CAPTURED:]]
+
+
+def _block_job(job: Job[Any], waiter: Call, timeout: float | None) -> None:
+    """Block the thread of another job: the loop knows of it, where a deadlock is seen."""
+    loop = job._desk.loop
+    ended: futures.Future[None] = futures.Future()
+    # It hears of the end in any case, even if the loop ends before it looks for a deadlock.
+    job._listen(lambda _: resolve(ended))
+    call_soon(loop, _watch, job, waiter, ended)
+    try:
+        ended.result(timeout)
+    except futures.TimeoutError:
+        if not job.done():
+            raise _too_late(job, timeout) from None
+    finally:
+        # Not here: it could be resolved there in the same instant, and once is all it takes.
+        call_soon(loop, resolve, ended)
+
+
+def _watch(job: Job[Any], waiter: Call, ended: futures.Future[None]) -> None:
+    """On the loop: until `ended` is done, `waiter` waits for `job`."""
+    forget = job._desk.waits(waiter, job, ended)
+    ended.add_done_callback(lambda _: forget())
 
 
 class _Awaitable:

@@ -11,7 +11,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
@@ -39,14 +40,21 @@ class Portal:
     def __init__(self, name: str) -> None:
         self.loop: asyncio.AbstractEventLoop = new_event_loop()
         self._pid = os.getpid()
+        self.at_end: Callable[[], object] | None = None
+        """Called on the loop when it ends, whoever ended it; what is posted later may never run."""
         self._exchanges: set[_Exchange] = set()
-        self._ending = threading.Lock()
-        self._is_over = False
+        # Reentrant, for a signal handler or a finalizer may call us in the midst of our own call.
+        self._ending = threading.RLock()
+        self.is_over: bool = False
+        """The loop has ended, or does: it begins nothing more."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             self._thread.start()
-        except BaseException:
+        except RuntimeError:  # there are no more threads
             self.loop.close()
+            raise
+        except BaseException:  # Ctrl-C, and the thread may run or be about to: it closes the loop itself
+            self.end_soon()
             raise
 
     def _run(self) -> None:
@@ -54,17 +62,27 @@ class Portal:
         try:
             self.loop.run_forever()
         finally:
-            self.loop.run_until_complete(_wind_up())
-            self.loop.close()
+            # First of all: what begins before this is seen by the winding up, and nothing begins after it.
             with self._ending:
-                self._is_over = True
-            for exchange in tuple(self._exchanges):
-                exchange.end(_Raise(RunnerClosed("the runner was closed meanwhile")))
+                self.is_over = True
+            try:
+                self._wind_up()
+            finally:
+                self.loop.close()
+                for exchange in tuple(self._exchanges):
+                    exchange.end(_Raise(RunnerClosed("the runner was closed meanwhile")))
+
+    def _wind_up(self) -> None:
+        winding = self.loop.create_task(_wind_up(self.at_end))
+        winding.add_done_callback(lambda _: self.loop.stop())
+        while not winding.done():  # a stop that came late, for what ran before, ends only this turn
+            self.loop.run_forever()
+        winding.result()
 
     @property
     def is_here(self) -> bool:
-        """Whether the caller is in the loop's own thread."""
-        return threading.get_ident() == self._thread.ident
+        """Whether the caller is in the loop's own thread; never in a forked child, which may have its number."""
+        return threading.get_ident() == self._thread.ident and not self.is_foreign
 
     @property
     def is_foreign(self) -> bool:
@@ -125,22 +143,29 @@ class Portal:
         """
         return self.converse(lambda _: fn(*args, **kwargs), getattr(fn, "__name__", "a blocking call") + "()")
 
-    def converse(self, fn: Callable[[Ask], Awaitable[T]], what: str) -> T:
-        """As `call`, with ``fn(ask)``; `what` names the call in errors."""
+    def converse(self, fn: Callable[[Ask], Awaitable[T]], what: str, timeout: float | None = None) -> T:
+        """As `call`, with ``fn(ask)``; `what` names the call in errors.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds, for which it is cancelled.
+        """
         self.check(what)
-        exchange = _Exchange(fn)
-        with self._ending:
-            if self._is_over or not self.post(exchange.start):
-                raise RunnerClosed(f"{what}: the runner is closed; make a new one")
-            self._exchanges.add(exchange)
+        exchange = _Exchange(fn, self.post)
         try:
-            value: T = exchange.serve()
+            self._begin(exchange, what)
+            value: T = exchange.serve(timeout)
         except BaseException:
             self.post(exchange.cancel)
             raise
         finally:
             self._exchanges.discard(exchange)
         return value
+
+    def _begin(self, exchange: _Exchange, what: str) -> None:
+        with self._ending:
+            if self.is_over or not self.post(exchange.start):
+                raise RunnerClosed(f"{what}: the runner is closed; make a new one")
+            self._exchanges.add(exchange)
 
     def do(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `call`, for a plain function that the loop's own thread has to run."""
@@ -160,9 +185,12 @@ class Portal:
             self._thread.join(timeout)
 
 
-async def _wind_up() -> None:
+async def _wind_up(at_end: Callable[[], object] | None) -> None:
     """End what still runs on the loop; whatever does not heed it is left."""
     loop = asyncio.get_running_loop()
+    if at_end is not None:
+        loop.call_soon(at_end)  # what it raises must not keep the rest from ending
+        await asyncio.sleep(0)
     await loop.shutdown_asyncgens()
     until = loop.time() + LAST_WAIT
     while (left := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < until:
@@ -174,29 +202,38 @@ async def _wind_up() -> None:
 class _Exchange:
     """One blocking call: the caller's thread serves what the coroutine asks for, until it has ended."""
 
-    def __init__(self, fn: Callable[[Ask], Awaitable[Any]]) -> None:
+    def __init__(self, fn: Callable[[Ask], Awaitable[Any]], post: Callable[..., bool]) -> None:
         self._fn = fn
+        self._post = post
         self._task: asyncio.Task[None] | None = None
         self._to_caller: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any] | None]] = SimpleQueue()
 
     # --- in the caller's thread ---------------------------------------------------------
 
-    def serve(self) -> Any:
+    def serve(self, timeout: float | None = None) -> Any:
         """Do what is asked for; the last of it is to return, or to raise."""
+        until = None if timeout is None else monotonic() + timeout
         while True:
-            request, reply = self._to_caller.get()
+            try:
+                request, reply = self._to_caller.get(timeout=None if until is None else max(0.0, until - monotonic()))
+            except Empty:
+                raise TimeoutError(f"the runner's event loop has not answered within {timeout:g} s") from None
             if reply is None:
                 return request()
             self._answer(request, reply)
 
     def _answer(self, request: Callable[[], Any], reply: asyncio.Future[Any]) -> None:
-        loop = reply.get_loop()
+        # Posted in vain if the loop has ended meanwhile: then the last word comes, or has come.
         try:
             value = request()
+        except StopIteration as error:  # no future takes it; a generator does the same to it
+            problem = RuntimeError("a function that was called for the loop raised StopIteration")
+            problem.__cause__ = error
+            self._post(fail, reply, problem)
         except Exception as error:
-            loop.call_soon_threadsafe(fail, reply, error)
+            self._post(fail, reply, error)
         else:
-            loop.call_soon_threadsafe(resolve, reply, value)
+            self._post(resolve, reply, value)
 
     # --- on the loop --------------------------------------------------------------------
 

@@ -269,8 +269,8 @@ class Runner(Submitter):
 
     def _forgotten(self) -> None:
         """The loop is gone, or we are: say so if nobody closed us, end the jobs, let the workers go."""
-        engine = self._engine
-        if self._state == "closed" or engine.pid != os.getpid():  # a forked child's copy is inert
+        engine = self._machinery
+        if engine is None or self._state == "closed" or engine.pid != os.getpid():  # a forked child's copy is inert
             return
         before, text = self._state, f"{self!r} was never closed; use `async with`"
         self._end_now()

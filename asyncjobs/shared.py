@@ -10,6 +10,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -171,8 +172,9 @@ class Shares:
 
     def _free_soon(self, segments: list[Segment]) -> None:
         """Nobody looks at these any more; said in any thread."""
-        if not self._loop.is_closed() and not self._is_closed:
-            self._loop.call_soon_threadsafe(self._free, segments)
+        if not self._is_closed:
+            with suppress(RuntimeError):  # the loop is closed, or is this very moment
+                self._loop.call_soon_threadsafe(self._free, segments)
 
     def _free(self, segments: list[Segment]) -> None:
         if not self._is_closed:
@@ -185,7 +187,7 @@ class Shares:
         """No more jobs may take it; from any thread."""
         held.is_closed = True
         if threading.get_ident() != self._thread:
-            if not self._loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed, or is this very moment
                 self._loop.call_soon_threadsafe(self._withdraw, held)
             return
         self._withdraw(held)
@@ -197,7 +199,9 @@ class Shares:
             tell(held)
 
     def close_all(self) -> None:
-        """The runner is closed."""
+        """The runner is closed; a second call does nothing."""
+        if self._is_closed:
+            return
         for handle in tuple(self._handles.values()):
             handle.close()
         self._is_closed = True

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
-import pty
-import select
 import signal
-import subprocess
-import sys
-import termios
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import runner_jobs as jobs
+from programs import Program, launching
 from runner_jobs import ECHO, LANES, LISTEN, STUBBORN, ended_once, held, running, still_works
 
 import asyncjobs as aj
@@ -74,90 +66,15 @@ async def started(runner, *made):
 """
 
 
-class Program:
-    """A script that runs, on a terminal of its own if need be."""
-
-    def __init__(self, process: subprocess.Popen[bytes], source: int) -> None:
-        self.process = process
-        self._source = source
-        self.output = ""
-        self.pids: list[int] = []
-
-    def read_until(self, text: str, within: float = 20.0) -> str:
-        """All that it has printed, once `text` is in it."""
-        end = time.monotonic() + within
-        while text not in self.output:
-            assert time.monotonic() < end, f"{text!r} did not come in {within} s:\n{self.output}"
-            assert self._take(end), f"it ended before it said {text!r}:\n{self.output}"
-        for line in self.output.splitlines():
-            if line.startswith("workers "):
-                self.pids = [int(pid) for pid in line.split()[1:]]
-        return self.output
-
-    def _take(self, end: float) -> bool:
-        readable, _, _ = select.select([self._source], [], [], max(0.0, end - time.monotonic()))
-        if not readable:
-            return True
-        try:
-            data = os.read(self._source, 65536)
-        except OSError:  # a terminal whose other side is closed
-            data = b""
-        self.output += data.decode(errors="replace").replace("\r\n", "\n")
-        return bool(data)
-
-    def interrupt(self) -> None:
-        """Type Ctrl-C."""
-        os.write(self._source, b"\x03")
-
-    def ends(self, within: float = 5.0) -> int:
-        """Its exit code, negative for a signal; its workers are gone as well."""
-        end = time.monotonic() + within
-        while time.monotonic() < end and self._take(end):
-            continue
-        code = self.process.wait(max(0.1, end - time.monotonic()))
-        for pid in self.pids:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).wait(max(0.5, end - time.monotonic()))
-        assert not [pid for pid in self.pids if psutil.pid_exists(pid)], f"workers survived:\n{self.output}"
-        return code
-
-
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Any]:
     """Start a script: ``launch(text, terminal=True)``."""
-    started: list[Program] = []
+    with launching(tmp_path, PREAMBLE) as start:
 
-    def start(text: str, *, terminal: bool = False, loop: str = "") -> Program:
-        path = tmp_path / f"script{len(started)}.py"
-        body = textwrap.dedent(text)
-        path.write_text(PREAMBLE + (body.replace("aj.run(", "asyncio.run(") if loop == "asyncio" else body))
-        folder = str(Path(aj.__file__).parent.parent)
-        environment = {**os.environ, "PYTHONPATH": folder, "PYTHONWARNINGS": "default::ResourceWarning"}
-        command = [sys.executable, str(path)]
-        if terminal:
-            near, far = pty.openpty()
+        def start_on(text: str, *, terminal: bool = False, loop: str = "") -> Program:
+            return start(text.replace("aj.run(", "asyncio.run(") if loop == "asyncio" else text, terminal=terminal)
 
-            def own_terminal() -> None:
-                fcntl.ioctl(far, termios.TIOCSCTTY, 0)
-
-            streams: Any = {"stdin": far, "stdout": far, "stderr": far}
-            process = subprocess.Popen(
-                command, env=environment, start_new_session=True, preexec_fn=own_terminal, **streams
-            )
-        else:
-            near, far = os.pipe()
-            process = subprocess.Popen(command, env=environment, stdout=far, stderr=far, stdin=subprocess.DEVNULL)
-        os.close(far)
-        program = Program(process, near)
-        started.append(program)
-        return program
-
-    yield start
-    for program in started:
-        if program.process.poll() is None:
-            program.process.kill()
-            program.process.wait()
-        os.close(program._source)
+        yield start_on
 
 
 # --- F44: the wrong loop, a closed loop -------------------------------------------------

@@ -10,6 +10,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Executor
 from random import random
 from time import monotonic
@@ -96,7 +97,7 @@ class Dispatcher:
             else:
                 self.loop.call_soon_threadsafe(self.publish, job, progress)
 
-    def waits(self, waiter: Call, job: Job[Any], future: asyncio.Future[None]) -> Any:
+    def waits(self, waiter: Call, job: Job[Any], future: asyncio.Future[None] | futures.Future[None]) -> Any:
         """A running job waits for `job`; the answer takes that back."""
         return self.engine.waits(waiter, job, self.name, future)
 

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent import futures
 from time import monotonic, time
 from typing import Any
 
@@ -21,6 +22,7 @@ from asyncjobs.engine.deadlock import LaneView, Wait, hopeless, why
 from asyncjobs.engine.dispatcher import Dispatcher, Limits
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
 from asyncjobs.events import EventBus
+from asyncjobs.futures import resolve
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane
 from asyncjobs.lanes.daemon import DaemonThreads
@@ -69,7 +71,7 @@ class Engine:
         self._echo = Echo()
         self._end = asyncio.Event()
         self._all_done: asyncio.Future[None] | None = None
-        self._waits: dict[int, tuple[Call, Job[Any] | None, str, asyncio.Future[Any]]] = {}
+        self._waits: dict[int, tuple[Call, Job[Any] | None, str, asyncio.Future[Any] | futures.Future[Any]]] = {}
         self._wait_numbers = 0
         self._deadlock_check: asyncio.TimerHandle | None = None
         self._helpers: set[asyncio.Task[None]] = set()
@@ -84,14 +86,18 @@ class Engine:
         may be closed from another task than the one that opened it."""
         ready = self.loop.create_future()
         self._owner = self.loop.create_task(self._own(ready), name=f"asyncjobs-{self.runner_id}")
-        await ready
+        try:
+            await ready
+        except asyncio.CancelledError:  # nobody will close us
+            self._owner.cancel()
+            raise
 
     async def _own(self, ready: asyncio.Future[None]) -> None:
         try:
             async with Crew(self._broke) as self.tasks:
                 for dispatcher in self.dispatchers.values():
                     dispatcher.open()
-                ready.set_result(None)
+                resolve(ready)
                 await self._end.wait()
                 for dispatcher in self.dispatchers.values():
                     dispatcher.close()
@@ -161,8 +167,12 @@ class Engine:
         self.is_cancelling = True
         for dispatcher in self.dispatchers.values():
             dispatcher.is_deaf = True
+        reason = StopReason("shutdown", "the runner has ended")
         for job in tuple(self.live.values()):
+            is_held = job.state in HOLDING
             self.dispatchers[job.lane].fail_now(job, error_for(job))
+            if is_held:  # its end stands; a thread that listens is to leave all the same
+                job._call.end(reason)
 
     def abort(self) -> None:
         """End everything now, without a loop's help: workers are hung up, jobs fail."""
@@ -170,6 +180,7 @@ class Engine:
             dispatcher.abort()
         self.threads.shutdown()
         self.fail_all(_closed_under)
+        self.shares.close_all()
 
     def wake_submitters(self) -> None:
         """The runner takes no more: whoever waits for room has to hear of it."""
@@ -281,7 +292,13 @@ class Engine:
 
     # --- who waits for whom -------------------------------------------------------------
 
-    def waits(self, waiter: Call, job: Job[Any] | None, lane: str, future: asyncio.Future[Any]) -> Callable[[], None]:
+    def waits(
+        self,
+        waiter: Call,
+        job: Job[Any] | None,
+        lane: str,
+        future: asyncio.Future[Any] | futures.Future[Any],
+    ) -> Callable[[], None]:
         """A running job waits for `job`, or for room in `lane`; the answer takes that back."""
         self._wait_numbers += 1
         number = self._wait_numbers
@@ -343,7 +360,13 @@ def _borrowers(call: Call) -> frozenset[object]:
     return frozenset() if call in borrowers else borrowers
 
 
-def _refuse_wait(waiter: Call, job: Job[Any] | None, lane: str, future: asyncio.Future[Any], reason: str) -> None:
+def _refuse_wait(
+    waiter: Call,
+    job: Job[Any] | None,
+    lane: str,
+    future: asyncio.Future[Any] | futures.Future[Any],
+    reason: str,
+) -> None:
     what = f"job {job.name!r}" if job is not None else "room in the queue"
     if not future.done():
         future.set_exception(WouldDeadlock(f"job {waiter.name!r} waits for {what}, {reason}"))

@@ -77,6 +77,7 @@ class Body:
         self._gone = asyncio.Event()
         self._resident = Resident(self._resident_ended)
         self._control: asyncio.Transport | None = None
+        self._sockets: tuple[socket.socket, ...] = ()
         self._pidfd = -1
         self._closers: list[Callable[[], object]] = []
 
@@ -138,7 +139,7 @@ class Body:
         self._control, _ = await self._loop.create_connection(lambda: control_channel, sock=control)
         self._hand_over(control, self._control)
         _living.add(self)
-        self._control_socket = control
+        self._sockets = (control, data)
 
     def _socket_pair(self) -> tuple[socket.socket, socket.socket]:
         near, far = socket.socketpair()
@@ -226,7 +227,7 @@ class Body:
 
     def tell(self, kind: int, ticket: int = 0, body: bytes = b"") -> None:
         """Send one frame on the control channel."""
-        if not self.is_dead and self._control is not None:
+        if not self.is_dead and self._control is not None and not self._control.is_closing():
             self._control.write(frames.encode(kind, ticket, body))
 
     def read_output(self) -> None:
@@ -353,7 +354,7 @@ class Body:
 
     def hang_up(self) -> None:
         """Make the worker leave, from any thread and without a loop."""
-        for channel in (self._control_socket, self._data_socket):
+        for channel in self._sockets:  # none, if it is just being made
             try:
                 channel.shutdown(socket.SHUT_RDWR)
             except OSError:

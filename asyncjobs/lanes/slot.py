@@ -49,8 +49,7 @@ class Slot:
         self._calls: dict[int, Call] = {}
         self._load = 0.0
         self._alone = False
-        self._ticket = 0
-        self._begun = 0
+        self._ticket = self._begun = 0
         self._is_long = False
         """What runs has kept others waiting: those went back, for another slot to take."""
         self._outbox: Outbox
@@ -346,7 +345,8 @@ class Slot:
             self._host.finished(calls[0], Lost(closed_under(self.name, calls[0], self.pid), 0.0))
 
     def abort(self) -> None:
-        """Hang up on the worker, which makes it leave."""
+        """Hang up on the worker, which makes it leave; no other follows."""
+        self.leaving = True
         if self._body is not None and not self._body.is_dead:
             self._body.hang_up()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
@@ -12,8 +13,19 @@ from asyncjobs.sync.runner import SyncRunner
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_making = threading.Lock()
+# Reentrant, for a signal handler or a finalizer may come in the midst.
+_making = threading.RLock()
 _runner: SyncRunner | None = None
+
+
+def _begin_anew() -> None:
+    """In a forked child: whoever held the lock is not here, and the runner is the parent's."""
+    global _making, _runner
+    _making, _runner = threading.RLock(), None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def default_runner() -> SyncRunner:

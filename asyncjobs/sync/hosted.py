@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
+
+import anyio
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
@@ -42,15 +45,26 @@ class HostedRunner:
         self.runner: Runner = runner
         self.exit_drain: float | None = exit_drain
         self.is_silent: bool = is_silent
+        self._works: set[asyncio.Task[None]] = set()
         self.portal: Portal = Portal("asyncjobs-loop")
         try:
-            self.portal.call(runner.__aenter__)
+            self.portal.call(self._open)
+            self.doorway: Doorway = Doorway(self.portal, runner._intake)
+            self.portal.at_end = self._end_all
+            leave_at_exit(self)
         except BaseException:
+            self.portal.at_end = self._end_unborn
             self.portal.close(LAST_WAIT)
             raise
-        self.doorway: Doorway = Doorway(self.portal, runner._intake)
-        self._works: set[asyncio.Task[None]] = set()
-        leave_at_exit(self)
+
+    async def _open(self) -> None:
+        # Loads what a close needs. Loaded by the close itself, it would run code from strings, and then the
+        # interpreter forgets that it was Ctrl-C that ended the script: the exit code would be 1.
+        anyio.CancelScope()
+        await self.runner.__aenter__()
+
+    def __repr__(self) -> str:
+        return repr(self.runner).replace("<Runner", "<SyncRunner", 1)
 
     @property
     def is_usable(self) -> bool:
@@ -62,18 +76,28 @@ class HostedRunner:
 
         Ctrl-C cuts the drain short, a second one (the first, if it `was_interrupted` before) everything.
         In a forked child it does nothing.
+
+        Raises:
+            WouldDeadlock: called in the loop's thread, or inside a job of this runner; it goes on as before.
         """
         if self.portal.is_foreign:
             return []
         self.portal.check("close()")
+        self.runner._engine.check_not_inside()
+        return self._close(drain, grace, was_interrupted, None)
+
+    def _close(
+        self, drain: float | None, grace: float | None, was_interrupted: bool, patience: float | None
+    ) -> list[str]:
         self.doorway.close()
         try:
-            return self.portal.call(self._aclose, drain, grace)
+            return self.portal.converse(lambda _: self._aclose(drain, grace), "close()", timeout=patience)
         except RunnerClosed:  # by somebody else, meanwhile
             return []
         except KeyboardInterrupt:
             if not was_interrupted:
-                self.close(0, grace, was_interrupted=True)
+                with suppress(KeyboardInterrupt):  # the second: one is enough to tell the tale
+                    self._close(0, grace, True, patience)
             raise
         finally:
             self._end()
@@ -92,9 +116,20 @@ class HostedRunner:
 
     def leave(self, drain: float | None) -> None:
         """The interpreter exits, and nobody closed us: block until the jobs have ended, at most `drain` seconds."""
-        if self.is_usable and not self.is_silent:
-            warnings.warn(f"{self.runner!r} was never closed; use `with`, or close()", ResourceWarning, stacklevel=2)
-        self.close(drain, None if drain is None else min(drain, EXIT_GRACE), was_interrupted=True)
+        if self.portal.is_foreign:
+            return
+        text = f"{self!r} was never closed; use `with`, or close()"
+        try:
+            if not (self.doorway.is_closed or self.is_silent):
+                warnings.warn(text, ResourceWarning, stacklevel=2)
+        finally:  # a warning may be an error
+            self._leave(drain)
+
+    def _leave(self, drain: float | None) -> None:
+        # A coroutine may hold the loop up for ever: nobody waits longer for its answer.
+        patience = None if drain is None else drain + EXIT_GRACE + LAST_WAIT
+        with suppress(TimeoutError):
+            self._close(drain, None if drain is None else min(drain, EXIT_GRACE), True, patience)
 
     def _end(self) -> None:
         """Have the loop end what is left; after an orderly close nothing is."""
@@ -114,6 +149,16 @@ class HostedRunner:
             work.close()
             raise RunnerClosed("the runner is closed; make a new one")
 
+    def _end_all(self) -> None:
+        """On the loop, which ends, whoever ended it."""
+        self.doorway.shut()
+        self.runner._end_now()
+        has_left(self)
+
+    def _end_unborn(self) -> None:
+        with suppress(RunnerClosed):  # it had not even opened
+            self.runner._end_now()
+
     # --- on the loop --------------------------------------------------------------------
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -122,6 +167,7 @@ class HostedRunner:
         task.add_done_callback(self._works.discard)
 
     async def _aclose(self, drain: float | None, grace: float | None) -> list[str]:
+        self.doorway.empty()  # what was accepted is drained as well
         while drain is None and self._works:
             await asyncio.wait(self._works)
         return await self.runner.aclose(drain=drain, grace=grace)

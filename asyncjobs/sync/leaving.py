@@ -7,11 +7,14 @@ no more.
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 import threading
 from math import inf
 from time import monotonic
 from typing import Protocol
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 
 class Leaver(Protocol):
@@ -22,32 +25,32 @@ class Leaver(Protocol):
     def leave(self, drain: float | None) -> None: ...
 
 
+# No lock guards it: each use is one step of the interpreter, and a finalizer may come in the midst of any other.
 _open: set[Leaver] = set()
-_changing = threading.Lock()
 
 
 def leave_at_exit(leaver: Leaver) -> None:
     """When the interpreter exits, and `leaver` has not left before, it is to leave."""
-    with _changing:
-        _open.add(leaver)
+    _open.add(leaver)
 
 
 def has_left(leaver: Leaver) -> None:
     """It is no longer of interest."""
-    with _changing:
-        _open.discard(leaver)
+    _open.discard(leaver)
 
 
 def _leave_all() -> None:
     began = monotonic()
-    with _changing:
-        leavers = sorted(_open, key=lambda leaver: inf if leaver.exit_drain is None else leaver.exit_drain)
+    leavers = sorted(_open, key=lambda leaver: inf if leaver.exit_drain is None else leaver.exit_drain)
     was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for leaver in leavers:
         try:
             leaver.leave(_seconds_left(leaver.exit_drain, monotonic() - began) if not was_interrupted else 0.0)
         except KeyboardInterrupt:  # no more waiting, and no traceback from an exit hook
             was_interrupted = True
+        # Such as a warning that is an error. The others are to leave all the same.
+        except Exception:
+            logger.exception("a runner could not leave in order")
 
 
 def _seconds_left(drain: float | None, spent: float) -> float | None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from asyncjobs.errors import RunnerClosed, WrongLoop
 from asyncjobs.mapping.run import MapRun
 from asyncjobs.mapping.source import Source
 from asyncjobs.options import check_flag
@@ -83,8 +85,13 @@ class SyncMap(Generic[R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        results = self._results() if self._results is not None else None
         self._kept = None
-        self._portal.call(self._run.left)
+        if results is not None:
+            results.close()
+        # A closed runner has nothing in flight, and in a forked child it is the parent's.
+        with suppress(RunnerClosed, WrongLoop):
+            self._portal.call(self._run.left)
 
     def __repr__(self) -> str:
         return f"<SyncMap over {self._run.name!r}>"

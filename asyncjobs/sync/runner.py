@@ -6,12 +6,13 @@ No second engine: a `Runner` lives on a portal's loop, and each verb is a way th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
+from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
 from asyncjobs.options import OptionFields, check_seconds
 from asyncjobs.report import figures
@@ -54,7 +55,7 @@ class SyncRunner(SyncSubmitter):
         super().__init__(None, hosted.doorway, hosted.runner)
 
     def __repr__(self) -> str:
-        return repr(self._runner).replace("<Runner", "<SyncRunner", 1)
+        return repr(self._hosted)
 
     @property
     def is_usable(self) -> bool:
@@ -70,7 +71,11 @@ class SyncRunner(SyncSubmitter):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         drain = self._runner._drain_timeout if kind is None else 0
-        self._hosted.close(drain, was_interrupted=kind is KeyboardInterrupt)
+        try:
+            self._hosted.close(drain, was_interrupted=kind is KeyboardInterrupt)
+        except KeyboardInterrupt:
+            if kind is not KeyboardInterrupt:  # the first one is on its way already
+                raise
 
     def close(self, *, drain: float | None = None, grace: float | None = None) -> list[str]:
         """Take no more jobs, block until those there are have ended, and release everything.
@@ -121,7 +126,7 @@ class SyncRunner(SyncSubmitter):
 
     def jobs(self) -> list[Job[Any]]:
         """The jobs that have not ended, oldest first."""
-        return self._portal.do(self._runner.jobs)
+        return self._look(self._runner.jobs)
 
     def as_completed(self, jobs: Iterable[Job[R]], timeout: float | None = None) -> Iterator[Job[R]]:
         """The jobs themselves, each as soon as it has ended; blocks between them.
@@ -161,9 +166,16 @@ class SyncRunner(SyncSubmitter):
 
     # --- figures ------------------------------------------------------------------------
 
+    def _look(self, what: Callable[[], T]) -> T:
+        """What there is to see on the loop; or here, once that has ended and nothing moves any more."""
+        try:
+            return self._portal.do(what)
+        except RunnerClosed:
+            return what()
+
     def stats(self) -> Stats:
         """The figures of this moment."""
-        return self._portal.do(self._runner.stats)
+        return self._look(self._runner.stats)
 
     def report(self) -> dict[str, Any]:
         """The same as plotly figures by heading; `asyncjobs.report.write_html` makes a page of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncjobs.errors import RunnerClosed
 from asyncjobs.events import JobEvent, Subscription
 from asyncjobs.portal import Portal
 from asyncjobs.steering import LaneHandle
@@ -58,7 +59,12 @@ class SyncSubscription:
         return self
 
     def __next__(self) -> JobEvent:
-        event = self._portal.call(self._next)
+        event = self._subscription.next_nowait()
+        if event is None:
+            try:
+                event = self._portal.call(self._next)
+            except RunnerClosed:  # what has arrived before is still ours
+                event = self._subscription.next_nowait()
         if event is None:
             raise StopIteration
         return event
