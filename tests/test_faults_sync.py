@@ -462,6 +462,7 @@ def test_f48_f52_a_script_that_is_killed_takes_its_workers_along(
     assert program.ends(within=5) == -number
 
 
+@pytest.mark.slow
 def test_f48_a_handler_that_uses_the_runner_in_the_midst_of_a_submit_does_not_hang(launch: Any) -> None:
     program = launch("""
         sys.setswitchinterval(1e-5)
@@ -563,6 +564,7 @@ def test_f49_a_warning_that_is_an_error_does_not_cut_the_drain_short(launch: Any
     assert program.output.count("ResourceWarning: <SyncRunner") == 2, program.output
 
 
+@pytest.mark.slow
 def test_f49_a_coroutine_that_holds_the_loop_up_does_not_hold_up_the_exit(launch: Any) -> None:
     program = launch("""
         async def blocks():
