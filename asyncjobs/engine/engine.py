@@ -25,6 +25,7 @@ from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.memory import Memory
+from asyncjobs.notebook import Cell, Notebook, find_notebook
 from asyncjobs.shared import Shares
 from asyncjobs.state import JobState
 from asyncjobs.token import StopReason
@@ -66,7 +67,9 @@ class Engine:
         """Safe from any thread."""
         self.pid: int = os.getpid()
         self._thread = threading.get_ident()
-        self._echo = Echo()
+        self.notebook: Notebook | None = find_notebook()
+        """Where output is to carry on to the cell that submitted."""
+        self._echo = Echo(self.notebook)
         self._end = asyncio.Event()
         self._all_done: asyncio.Future[None] | None = None
         self._waits: dict[int, tuple[Call, Job[Any] | None, str, asyncio.Future[Any]]] = {}
@@ -275,9 +278,9 @@ class Engine:
             job._call.end(reason)
         return len(jobs)
 
-    def echo(self, stream: str, text: str) -> None:
-        """Pass on what a worker printed."""
-        self._echo.write(stream, text)
+    def echo(self, stream: str, text: str, cell: Cell | None) -> None:
+        """Pass on what a worker printed, in a notebook to `cell`."""
+        self._echo.write(stream, text, cell)
 
     # --- who waits for whom -------------------------------------------------------------
 
