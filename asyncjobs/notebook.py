@@ -12,22 +12,14 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
 LAST_DRAIN = 0.5
-"""Seconds that the exit of a kernel waits for jobs: who restarts it wants them gone."""
-
-
-def is_kernel() -> bool:
-    """Whether this process is a Jupyter kernel."""
-    kernelbase = sys.modules.get("ipykernel.kernelbase")
-    return kernelbase is not None and bool(kernelbase.Kernel.initialized())
-
-
-def exit_drain(seconds: float) -> float:
-    """How long the exit waits for jobs, where `seconds` are asked for."""
-    return min(seconds, LAST_DRAIN) if is_kernel() else seconds
+"""Seconds that jobs get to end when their kernel is shut down or restarted."""
+LAST_GRACE = 0.2
+"""Seconds that they get to stop after that."""
 
 
 class Cell:
@@ -42,9 +34,10 @@ class Cell:
 
 
 class Notebook:
-    """The kernel that we run in, as the output of workers sees it."""
+    """The kernel that we run in: where the output of workers goes, and when it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, shell: Any = None) -> None:
+        self._shell = shell
         self._latest: Cell | None = None
 
     def cell(self) -> Cell:
@@ -77,10 +70,31 @@ class Notebook:
         cell.context.copy().run(target.write, text)
         return target.flush  # type: ignore[no-any-return]
 
+    def on_shutdown(self, method: Callable[[], object]) -> Callable[[], object]:
+        """Call the bound `method`, in any thread, when the kernel begins to shut down; the answer takes that back.
+
+        An exit hook would be too late: a kernel first sees to the end of the processes in its group, and
+        multiprocessing's resource tracker, one of them, does not heed it for seconds. Keeps nothing alive.
+        """
+        if self._shell is None:
+            return bool
+        weak = WeakMethod(method)
+
+        def heard(change: Any) -> None:
+            still = weak()
+            if change["new"] and still is not None:
+                still()
+
+        self._shell.observe(heard, names="exit_now")
+        return partial(self._shell.unobserve, heard, names="exit_now")
+
 
 def find_notebook() -> Notebook | None:
     """The kernel that this process is, if it is one."""
-    return Notebook() if is_kernel() else None
+    kernelbase = sys.modules.get("ipykernel.kernelbase")
+    if kernelbase is None or not kernelbase.Kernel.initialized():
+        return None
+    return Notebook(getattr(kernelbase.Kernel.instance(), "shell", None))
 
 
 def _variable(target: object) -> ContextVar[Any] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 # Asked for at the first import of jupyter_core, which warns without it.
@@ -100,13 +102,31 @@ class Kernel:
     # --- life ---------------------------------------------------------------------------
 
     @property
-    def process(self) -> psutil.Process:
-        """The kernel's process."""
-        return psutil.Process(self.manager.provisioner.pid)
+    def pid(self) -> int:
+        """The kernel's process id."""
+        return int(self.manager.provisioner.pid)
 
-    def family(self) -> list[psutil.Process]:
-        """All processes that the kernel started, and theirs."""
-        return self.process.children(recursive=True)  # type: ignore[no-any-return]
+    def family(self) -> list[int]:
+        """The ids of all processes that the kernel started, and theirs."""
+        return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+
+
+@contextmanager
+def all_gone(pids: list[int]) -> Iterator[Callable[[float], bool]]:
+    """``gone(seconds)``: whether the processes have ended by then. Nobody need have reaped them."""
+    with ExitStack() as ends:
+        descriptors = [os.pidfd_open(pid) for pid in pids]
+        for descriptor in descriptors:
+            ends.callback(os.close, descriptor)
+
+        def gone(seconds: float) -> bool:
+            until, left = monotonic() + seconds, descriptors
+            while left and (rest := until - monotonic()) > 0:
+                ended, _, _ = select.select(left, [], [], rest)
+                left = [descriptor for descriptor in left if descriptor not in ended]
+            return not left
+
+        yield gone
 
 
 @contextmanager
@@ -126,8 +146,7 @@ def new_kernel(code: str = "") -> Iterator[Kernel]:
         finally:
             client.stop_channels()
             if manager.is_alive():
-                family = psutil.Process(manager.provisioner.pid).children(recursive=True)
-                manager.shutdown_kernel()
-                _, left = psutil.wait_procs(family, timeout=5)
-                assert left == []
+                with all_gone(Kernel(manager, client).family()) as gone:
+                    manager.shutdown_kernel()
+                    assert gone(BOUND)
             manager.cleanup_resources()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from io import StringIO
 from pathlib import Path
 
-import psutil
 import pytest
 
 pytest.importorskip("ipykernel", reason="there is no kernel to test in")
 
-from kernels import Kernel, new_kernel
+from kernels import Kernel, all_gone, new_kernel
 
 import asyncjobs as aj
 from asyncjobs.echo import Echo
@@ -317,7 +317,7 @@ teller = threading.Thread(target=contextvars.copy_context().run, args=[tell])
 
 BUSY = """
 # One that sleeps, one that computes, and two that wait in threads.
-jobs = [kernels.submit(say, "never", door), kernels.submit(lambda: [None for _ in iter(int, 1)])]
+jobs = [kernels.submit(say, "never", door), kernels.submit(lambda: sum(iter(int, 1)))]
 jobs += [runner.submit(say, "never", door), aj.background(say, "never", door)]
 kernels_of_background = aj.background(len, "abc").result()
 while not all(job.state.name == "RUNNING" for job in jobs): time.sleep(0)
@@ -332,21 +332,29 @@ def _shut_down(kernel: Kernel) -> None:
     kernel.manager.shutdown_kernel()
 
 
+def _shut_down_while_a_cell_computes(kernel: Kernel) -> None:
+    busy = kernel.begin("print('busy', flush=True)\nwhile True: pass")
+    kernel.wait_until(lambda: kernel.text(busy) == "busy\n")
+    kernel.manager.shutdown_kernel()
+
+
 def _kill(kernel: Kernel) -> None:
-    os.kill(kernel.process.pid, signal.SIGKILL)
+    os.kill(kernel.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [_restart, _shut_down, _kill])
+@pytest.mark.parametrize("end", [_restart, _shut_down, _shut_down_while_a_cell_computes, _kill])
 def test_the_end_of_a_kernel_ends_its_workers(end: Callable[[Kernel], None], tmp_path: Path) -> None:
     with new_kernel(SETUP) as kernel:
         kernel.run(f"door = Door({str(tmp_path / 'door')!r})" + BUSY)
-        old, family = kernel.process, kernel.family()
-        assert len(family) >= 3  # two workers, and what starts them
-        end(kernel)
-        gone, left = psutil.wait_procs([old, *family], timeout=GONE_WITHIN)
-        assert left == []
-        assert len(gone) == len(family) + 1
+        family = kernel.family()
+        workers = [pid for pid in family if os.getpgid(pid) == pid]
+        assert len(workers) == 2
+        with all_gone(workers) as workers_gone, all_gone(family) as family_gone, ThreadPoolExecutor(1) as beside:
+            waiting = beside.submit(workers_gone, GONE_WITHIN)
+            end(kernel)  # the manager may wait longer for the kernel than its workers have
+            assert waiting.result()
+            assert family_gone(GONE_WITHIN)
 
 
 # --- where the kernel cannot tell -------------------------------------------------------

@@ -22,10 +22,10 @@ from asyncjobs.engine.dispatcher import Dispatcher, Limits
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
 from asyncjobs.events import EventBus
 from asyncjobs.job import Job
-from asyncjobs.lanes.base import Call, Lane
+from asyncjobs.lanes.base import Call, Lane, nobody
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.memory import Memory
-from asyncjobs.notebook import Cell, Notebook, find_notebook
+from asyncjobs.notebook import LAST_DRAIN, LAST_GRACE, Cell, Notebook, find_notebook
 from asyncjobs.shared import Shares
 from asyncjobs.state import JobState
 from asyncjobs.token import StopReason
@@ -69,6 +69,7 @@ class Engine:
         self._thread = threading.get_ident()
         self.notebook: Notebook | None = find_notebook()
         """Where output is to carry on to the cell that submitted."""
+        self._stop_listening: Callable[[], object] = nobody
         self._echo = Echo(self.notebook)
         self._end = asyncio.Event()
         self._all_done: asyncio.Future[None] | None = None
@@ -85,6 +86,8 @@ class Engine:
     async def open(self) -> None:
         """Start the consumers. They live in a task of the engine's own, so that the runner
         may be closed from another task than the one that opened it."""
+        if self.notebook is not None:
+            self._stop_listening = self.notebook.on_shutdown(self._kernel_ends)
         ready = self.loop.create_future()
         self._owner = self.loop.create_task(self._own(ready), name=f"asyncjobs-{self.runner_id}")
         await ready
@@ -109,6 +112,14 @@ class Engine:
                 return
             self._broke(error)
             raise
+
+    def _kernel_ends(self) -> None:
+        # It may wait for its children until it is killed, so no exit hook would come in time.
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._close_for_good)
+
+    def _close_for_good(self) -> None:
+        self._closing = self.loop.create_task(self.runner.aclose(drain=LAST_DRAIN, grace=LAST_GRACE))
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` beside the consumers. It must not raise; it is cancelled when the runner closes.
@@ -151,6 +162,7 @@ class Engine:
         await asyncio.wait([self._owner])
         if not self._owner.cancelled():
             self._owner.exception()  # said already, in `_broke`
+        self._stop_listening()
         self._echo.close()
         self.bus.close()
         self.shares.close_all()

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from asyncjobs.job import Job
-from asyncjobs.notebook import exit_drain as bounded
 from asyncjobs.options import OptionFields, check_seconds
 from asyncjobs.report import figures
 from asyncjobs.runner import Runner, RunnerSettings
@@ -37,8 +36,7 @@ class SyncRunner(SyncSubmitter):
     runner's own loop (in coroutine jobs and callbacks), and `WrongLoop` in a forked child.
 
     Args:
-        exit_drain: seconds that the exit of the interpreter waits for jobs, if nobody closed us; that of a
-            notebook's kernel waits half a second at most.
+        exit_drain: seconds that the exit of the interpreter waits for jobs, if nobody closed us.
         settings: the arguments of `Runner`.
 
     Example::
@@ -50,7 +48,7 @@ class SyncRunner(SyncSubmitter):
 
     def __init__(self, *, exit_drain: float = 5.0, **settings: Unpack[RunnerSettings]) -> None:
         check_seconds("exit_drain", exit_drain)
-        self._hosted = hosted = HostedRunner(Runner(**settings), bounded(exit_drain))
+        self._hosted = hosted = HostedRunner(Runner(**settings), exit_drain)
         self._portal = hosted.portal
         self._runner = hosted.runner
         super().__init__(None, hosted.doorway, hosted.runner)
