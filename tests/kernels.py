@@ -12,9 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-# Asked for at the first import of jupyter_core, which warns without it.
-os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
-
 import psutil
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
@@ -133,20 +130,19 @@ def all_gone(pids: list[int]) -> Iterator[Callable[[float], bool]]:
 def new_kernel(code: str = "") -> Iterator[Kernel]:
     """A kernel that has executed `code`, and ends with the block; all that it started is gone then."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": folder}
         manager = KernelManager(transport="ipc", ip=f"{folder}/kernel")
-        manager.start_kernel(env=environment)
+        manager.start_kernel(env={**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": folder})
         client = manager.client()
         client.start_channels()
+        kernel = Kernel(manager, client)
         try:
             client.wait_for_ready(timeout=BOUND)
-            kernel = Kernel(manager, client)
             kernel.run(code)
             yield kernel
         finally:
             client.stop_channels()
             if manager.is_alive():
-                with all_gone(Kernel(manager, client).family()) as gone:
+                with all_gone(kernel.family()) as gone:
                     manager.shutdown_kernel()
                     assert gone(BOUND)
             manager.cleanup_resources()

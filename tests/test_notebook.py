@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, ContextVar
@@ -14,7 +17,8 @@ import pytest
 
 pytest.importorskip("ipykernel", reason="there is no kernel to test in")
 
-from kernels import Kernel, all_gone, new_kernel
+import nbformat
+from kernels import ROOT, Kernel, all_gone, new_kernel
 
 import asyncjobs as aj
 from asyncjobs.echo import Echo
@@ -355,6 +359,45 @@ def test_the_end_of_a_kernel_ends_its_workers(end: Callable[[Kernel], None], tmp
             end(kernel)  # the manager may wait longer for the kernel than its workers have
             assert waiting.result()
             assert family_gone(GONE_WITHIN)
+
+
+# --- the example ------------------------------------------------------------------------
+
+EXAMPLE = ROOT / "examples" / "notebook.ipynb"
+
+
+def test_the_example_is_valid_and_has_no_outputs() -> None:
+    notebook = nbformat.read(EXAMPLE, as_version=4)
+    nbformat.validate(notebook)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)
+
+
+EXECUTE = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(notebook, timeout=50).execute()
+nbformat.write(notebook, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_the_example_shows_what_it_promises(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
+    done = tmp_path / "done.ipynb"
+    subprocess.run([sys.executable, "-c", EXECUTE, EXAMPLE, done], env=environment, timeout=50, check=True)
+    notebook = nbformat.read(done, as_version=4)
+    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    printed = {name: "".join(each.get("text", "") for each in outputs[name]) for name in outputs}
+    assert re.search(r"^trained: y = 2\.99 x \+ 0\.49$", printed["train"], re.MULTILINE)
+    names = [f"step-{step}.json" for step in range(0, 401, 100)]
+    assert printed["await"] == "".join(f"there is {name}\n" for name in names)
+    assert re.search(r"^slope (2\.9|3\.0)\d ± 0\.0\d$", printed["map"], re.MULTILINE)
+    assert [each["data"]["text/plain"][:6] for each in outputs["map"] if each.output_type == "display_data"] == [
+        "slope:"
+    ]
+    assert printed["close"] == ""
 
 
 # --- where the kernel cannot tell -------------------------------------------------------
