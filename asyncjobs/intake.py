@@ -125,6 +125,8 @@ class Intake:
         call = Call(plan)
         if plan.encodes:
             call.payload = self._payload(fn, plan, args, kwargs)
+            if engine.notebook is not None:
+                call.cell = engine.notebook.cell()
         else:
             if engine.shares.count:
                 args = tuple(map(unwrapped, args))

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent import futures
+from contextvars import copy_context
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from asyncjobs.context import running
@@ -261,8 +262,9 @@ class Job(Generic[R_co]):
     def add_done_callback(self, callback: Callable[[Job[R_co]], object]) -> None:
         """Call `callback(job)` on the runner's loop when it has ended; soon, if it has.
 
-        What a callback raises is logged; it harms neither the job nor other callbacks. Once
-        that loop is closed, callbacks run where the job is looked at.
+        It runs with the context variables of whoever adds it: in a notebook it prints in that cell.
+        What it raises is logged; it harms neither the job nor other callbacks. Once that loop is
+        closed, callbacks run where the job is looked at.
 
         Raises:
             TypeError: `callback` is no function.
@@ -270,9 +272,12 @@ class Job(Generic[R_co]):
         if not callable(callback):
             raise TypeError(f"callback={callback!r} is not allowed; allowed: a function of the job")
 
+        context = copy_context()
+        context.run(running.set, None)  # the loop is inside no job
+
         def guarded(job: Job[Any]) -> None:
             try:
-                callback(job)
+                context.run(callback, job)
             # A callback that calls exit() must not end the runner's loop.
             except BaseException:
                 logger.exception("a done callback of job %r raised", job.name)

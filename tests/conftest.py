@@ -35,6 +35,8 @@ if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
 # Python 3.13 colours what it prints to a terminal, and some tests read from one.
 os.environ["PYTHON_COLORS"] = "0"
+# Where Jupyter keeps its files; it warns of a change unless somebody has chosen.
+os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
 
 DEFAULT_LOOP = os.environ.get("ASYNCJOBS_TEST_LOOP", "asyncio")
 

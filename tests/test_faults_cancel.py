@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from runner_jobs import (
 )
 
 import asyncjobs as aj
-from asyncjobs import CancelToken, JobState, Retry, Runner
+from asyncjobs import CancelToken, JobState, Retry, Runner, context
 
 each_lane = pytest.mark.parametrize("lane", LANES)
 
@@ -547,6 +548,17 @@ async def test_f42_a_callback_that_blocks_delays_but_does_not_break_anything(
         while not told:
             await asyncio.sleep(0)
     assert any("has not answered" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("lane", ["loop", "thread", "process"])
+async def test_a_callback_has_the_context_variables_of_whoever_added_it(runner: Runner, lane: str) -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody's")
+    told: asyncio.Queue[tuple[str, object]] = asyncio.Queue()
+    job = await runner.options(lane=lane).submit(ECHO[lane], 1)
+    whose.set("mine")
+    job.add_done_callback(lambda _: told.put_nowait((whose.get(), context.running.get())))
+    whose.set("changed")
+    assert await told.get() == ("mine", None)
 
 
 async def test_f42_callbacks_of_a_cancelled_and_of_a_lost_job_are_called(runner: Runner) -> None:

@@ -200,6 +200,20 @@ async def test_output_is_captured_for_its_own_job(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == ""
 
 
+async def test_output_of_a_job_that_dies_is_captured_to_its_last_word(capsys: pytest.CaptureFixture[str]) -> None:
+    def die() -> None:
+        print("last words", flush=True)
+        os._exit(3)
+
+    async with lane_runner(1) as runner:
+        for _ in range(5):
+            job = await process(runner, output="capture").submit(die)
+            await job.wait()
+            assert (job.state.name, job.output) == ("LOST", "last words\n")
+            job.exception()
+    assert capsys.readouterr().out == ""
+
+
 async def test_output_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     async with lane_runner(1) as runner:
         job = await process(runner, output="drop").submit(jobs.print_both, "hello")

@@ -193,7 +193,7 @@ class Dispatcher:
         if how == "capture" and call is not None:
             capture(call, text)
         elif how == "pass":
-            self.engine.echo(stream, text)
+            self.engine.echo(stream, text, None if call is None else call.cell)
 
     def crashed(self, place: str, cause: str) -> None:
         """A worker died by itself."""
@@ -277,7 +277,7 @@ class Dispatcher:
         state = job.settle(event, value, error, now)
         call.seconds = seconds
         # Nothing of the call is needed any more but its plan and number.
-        call.fn, call.args, call.kwargs, call.payload, call.context = None, (), None, None, None
+        call.fn, call.args, call.kwargs, call.payload, call.context, call.cell = None, (), None, None, None, None
         worker = "" if place is None or attempt_at is None else place.name
         self.ledger.settled(worker, plan.name, state._name_, marks[1], job.started_at, now, seconds, attempt_at)
         if not plan.is_plain:

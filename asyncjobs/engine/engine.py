@@ -24,9 +24,10 @@ from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
 from asyncjobs.events import EventBus
 from asyncjobs.futures import resolve
 from asyncjobs.job import Job
-from asyncjobs.lanes.base import Call, Lane
+from asyncjobs.lanes.base import Call, Lane, nobody
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.memory import Memory
+from asyncjobs.notebook import LAST_DRAIN, LAST_GRACE, Cell, Notebook, find_notebook
 from asyncjobs.shared import Shares
 from asyncjobs.state import JobState
 from asyncjobs.token import StopReason
@@ -68,7 +69,10 @@ class Engine:
         """Safe from any thread."""
         self.pid: int = os.getpid()
         self._thread = threading.get_ident()
-        self._echo = Echo()
+        self.notebook: Notebook | None = find_notebook()
+        """Where output is to carry on to the cell that submitted."""
+        self._stop_listening: Callable[[], object] = nobody
+        self._echo = Echo(self.notebook)
         self._end = asyncio.Event()
         self._all_done: asyncio.Future[None] | None = None
         self._waits: dict[int, tuple[Call, Job[Any] | None, str, asyncio.Future[Any] | futures.Future[Any]]] = {}
@@ -84,6 +88,8 @@ class Engine:
     async def open(self) -> None:
         """Start the consumers. They live in a task of the engine's own, so that the runner
         may be closed from another task than the one that opened it."""
+        if self.notebook is not None:
+            self._stop_listening = self.notebook.on_shutdown(self._kernel_ends)
         ready = self.loop.create_future()
         self._owner = self.loop.create_task(self._own(ready), name=f"asyncjobs-{self.runner_id}")
         try:
@@ -112,6 +118,14 @@ class Engine:
                 return
             self._broke(error)
             raise
+
+    def _kernel_ends(self) -> None:
+        # It may wait for its children until it is killed, so no exit hook would come in time.
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._close_for_good)
+
+    def _close_for_good(self) -> None:
+        self._closing = self.loop.create_task(self.runner.aclose(drain=LAST_DRAIN, grace=LAST_GRACE))
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` beside the consumers. It must not raise; it is cancelled when the runner closes.
@@ -154,6 +168,7 @@ class Engine:
         await asyncio.wait([self._owner])
         if not self._owner.cancelled():
             self._owner.exception()  # said already, in `_broke`
+        self._stop_listening()
         self._echo.close()
         self.bus.close()
         self.shares.close_all()
@@ -286,9 +301,9 @@ class Engine:
             job._call.end(reason)
         return len(jobs)
 
-    def echo(self, stream: str, text: str) -> None:
-        """Pass on what a worker printed."""
-        self._echo.write(stream, text)
+    def echo(self, stream: str, text: str, cell: Cell | None) -> None:
+        """Pass on what a worker printed, in a notebook to `cell`."""
+        self._echo.write(stream, text, cell)
 
     # --- who waits for whom -------------------------------------------------------------
 

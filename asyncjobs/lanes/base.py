@@ -15,6 +15,7 @@ from contextvars import Context
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.memory import Memory
+from asyncjobs.notebook import Cell
 from asyncjobs.options import Settled
 from asyncjobs.shared import Shares
 from asyncjobs.token import CancelToken, StopReason
@@ -94,6 +95,7 @@ class Call:
         "_token",
         "args",
         "attempt",
+        "cell",
         "context",
         "fn",
         "grace",
@@ -126,6 +128,8 @@ class Call:
         self.payload: Payload | None = None
         """Instead of `args` and `kwargs` where they travel to another process."""
         self.context: Context | None = None
+        self.cell: Cell | None = None
+        """In a notebook, where its output belongs that a worker prints."""
         self.output: list[str] | None = None
         """Collects what the job prints, if it is to be captured."""
         self.grace: float = plan.options.grace

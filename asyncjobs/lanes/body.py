@@ -196,7 +196,8 @@ class Body:
             raise ChildProcessError(f"worker ended while it started ({self._death().cause}{reason})")
 
     def greeted(self, pid: int) -> None:
-        """The worker said hello from process `pid`."""
+        """The worker said hello from process `pid`; what it printed before is of no call."""
+        self.read_output()
         self.pid = pid
         try:
             self._pidfd = os.pidfd_open(pid)

@@ -111,7 +111,7 @@ class Slot:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
         if self._is_long or self._lane.has_idle_slot():
             return False
-        if self._wear.max_rss is not None or call.plan.captures:
+        if self._wear.max_rss is not None or call.plan.captures or (call.cell and _is_of_another(call, self._calls)):
             return False  # a call must not be killed for what another one used, nor get what it printed
         if call.plan.chunked:
             return len(self._calls) < 2
@@ -163,7 +163,7 @@ class Slot:
                     if kind == frames.DELIVERED and self._body is not None:
                         refuse(body, self._body.freight.results)
                     continue
-                if call.plan.captures and self._body is not None:
+                if (call.plan.captures or call.cell is not None) and self._body is not None:
                     self._body.read_output()  # as long as it is the first, what is printed is its own
                 del calls[ticket]
                 self._wear.served += 1
@@ -220,8 +220,7 @@ class Slot:
 
     def on_text(self, stream: str, text: str) -> None:
         """The worker printed something."""
-        call = next(iter(self._calls.values()), None)
-        self._host.printed(stream, text, call)
+        self._host.printed(stream, text, next(iter(self._calls.values()), None))
 
     # --- giving back --------------------------------------------------------------------
 
@@ -306,6 +305,7 @@ class Slot:
         """Give back what never ran, settle what did."""
         self._stop_watching()
         self._outbox.close()
+        body.read_output()  # its last words belong to what it ran
         ticket, item = body.running
         culprit = self._calls.pop(ticket, None) or _unheard(self._calls, self._begun, body)
         innocent = list(self._calls.values())
@@ -349,6 +349,11 @@ class Slot:
         self.leaving = True
         if self._body is not None and not self._body.is_dead:
             self._body.hang_up()
+
+
+def _is_of_another(call: Call, calls: dict[int, Call]) -> bool:
+    """Whether `calls` were submitted in another notebook cell."""
+    return next(iter(calls.values()), call).cell is not call.cell
 
 
 def _unheard(calls: dict[int, Call], begun: int, body: Body) -> Call | None:
