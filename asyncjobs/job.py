@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 from asyncjobs.context import running
 from asyncjobs.errors import WrongLoop
 from asyncjobs.events import Progress
-from asyncjobs.futures import resolve
+from asyncjobs.futures import call_soon, resolve
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
 from asyncjobs.options import check_seconds
@@ -437,17 +437,6 @@ class _Unseen:
     def __del__(self) -> None:
         if not self.was_seen:
             logger.error("job %r failed and nobody looked at it: %r", self._name, self._error)
-
-
-def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> bool:
-    """Have `loop` call it, from any thread; False if that loop is closed, so that nobody waits there."""
-    try:
-        loop.call_soon_threadsafe(callback, *args)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
-        return False
-    return True
 
 
 def _too_late(job: Job[Any], timeout: float | None) -> TimeoutError:

@@ -38,7 +38,7 @@ class Portal:
     """A loop of its own in a daemon thread, from its making until `close`."""
 
     def __init__(self, name: str) -> None:
-        self.loop: asyncio.AbstractEventLoop = new_event_loop()
+        self.loop: asyncio.AbstractEventLoop
         self._pid = os.getpid()
         self.at_end: Callable[[], object] | None = None
         """Called on the loop when it ends, whoever ended it; what is posted later may never run."""
@@ -47,18 +47,25 @@ class Portal:
         self._ending = threading.RLock()
         self.is_over: bool = False
         """The loop has ended, or does: it begins nothing more."""
+        self._is_wanted = True
+        self._has_begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # there are no more threads
-            self.loop.close()
-            raise
-        except BaseException:  # Ctrl-C, and the thread may run or be about to: it closes the loop itself
-            self.end_soon()
+            self._has_begun.wait()
+        except BaseException:  # Ctrl-C, and the thread may run or be about to
+            self._is_wanted = False
+            if self._has_begun.is_set():
+                self.end_soon()
             raise
 
     def _run(self) -> None:
+        # Made here, where no Ctrl-C can come between its making and its closing.
+        self.loop = new_event_loop()
         asyncio.set_event_loop(self.loop)
+        self._has_begun.set()
+        if not self._is_wanted:
+            self.end_soon()
         try:
             self.loop.run_forever()
         finally:
@@ -191,12 +198,12 @@ async def _wind_up(at_end: Callable[[], object] | None) -> None:
     if at_end is not None:
         loop.call_soon(at_end)  # what it raises must not keep the rest from ending
         await asyncio.sleep(0)
-    await loop.shutdown_asyncgens()
     until = loop.time() + LAST_WAIT
     while (left := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < until:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=LAST_WAIT)
+    await loop.shutdown_asyncgens()
 
 
 class _Exchange:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar
 
-from asyncjobs.job import Job, call_soon
+from asyncjobs.futures import call_soon
+from asyncjobs.job import Job
 
 R = TypeVar("R")
 

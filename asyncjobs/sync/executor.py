@@ -19,7 +19,8 @@ from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from asyncjobs.errors import RunnerClosed, WouldDeadlock
-from asyncjobs.job import Job, call_soon
+from asyncjobs.futures import call_soon
+from asyncjobs.job import Job
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
