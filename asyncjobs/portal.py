@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -39,7 +40,9 @@ class Portal:
 
     def __init__(self, name: str) -> None:
         self.loop: asyncio.AbstractEventLoop
-        self._pid = os.getpid()
+        self.is_foreign: bool = False
+        """Whether we are a forked child's copy, which has no such thread. To ask for the process id takes longer."""
+        _portals.add(self)
         self.at_end: Callable[[], object] | None = None
         """Called on the loop when it ends, whoever ended it; what is posted later may never run."""
         self._exchanges: set[_Exchange] = set()
@@ -90,11 +93,6 @@ class Portal:
     def is_here(self) -> bool:
         """Whether the caller is in the loop's own thread; never in a forked child, which may have its number."""
         return threading.get_ident() == self._thread.ident and not self.is_foreign
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether we are a forked child's copy, which has no such thread."""
-        return os.getpid() != self._pid
 
     def check(self, what: str) -> None:
         """Refuse to block where nothing would ever come.
@@ -204,6 +202,19 @@ async def _wind_up(at_end: Callable[[], object] | None) -> None:
             task.cancel()
         await asyncio.wait(left, timeout=LAST_WAIT)
     await loop.shutdown_asyncgens()
+
+
+_portals: weakref.WeakSet[Portal] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    """In a forked child: none of the threads is here."""
+    for portal in tuple(_portals):
+        portal.is_foreign = True
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_disown)
 
 
 class _Exchange:
