@@ -7,6 +7,7 @@ no more.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from math import inf
@@ -23,7 +24,8 @@ class Leaver(Protocol):
 
 
 _open: set[Leaver] = set()
-_changing = threading.Lock()
+# Reentrant: the collector may end a forgotten pool in the middle of `leave_at_exit`, in the same thread.
+_changing = threading.RLock()
 
 
 def leave_at_exit(leaver: Leaver) -> None:
@@ -40,14 +42,28 @@ def has_left(leaver: Leaver) -> None:
 
 def _leave_all() -> None:
     began = monotonic()
-    with _changing:
-        leavers = sorted(_open, key=lambda leaver: inf if leaver.exit_drain is None else leaver.exit_drain)
     was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    for leaver in leavers:
+    left: set[Leaver] = set()
+    # Anew each time: a job that ends meanwhile may have made one more.
+    while (leaver := _next(left)) is not None:
+        left.add(leaver)
         try:
             leaver.leave(_seconds_left(leaver.exit_drain, monotonic() - began) if not was_interrupted else 0.0)
         except KeyboardInterrupt:  # no more waiting, and no traceback from an exit hook
             was_interrupted = True
+
+
+def _next(left: set[Leaver]) -> Leaver | None:
+    """Of those that have not left, the one with the shortest drain."""
+    with _changing:
+        still_open = _open.copy() - left
+    return min(still_open, key=lambda one: inf if one.exit_drain is None else one.exit_drain, default=None)
+
+
+def _forked() -> None:
+    """In a forked child: another thread of the parent may have held the lock at that moment."""
+    global _changing
+    _changing = threading.RLock()
 
 
 def _seconds_left(drain: float | None, spent: float) -> float | None:
@@ -55,6 +71,8 @@ def _seconds_left(drain: float | None, spent: float) -> float | None:
     return None if drain is None else max(0.0, drain - spent)
 
 
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)
 # Runs before the interpreter joins its threads, and before concurrent.futures shuts its own down.
 _register = getattr(threading, "_register_atexit", None) or atexit.register
 _register(_leave_all)
