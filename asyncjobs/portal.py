@@ -64,7 +64,8 @@ class Portal:
     @property
     def is_here(self) -> bool:
         """Whether the caller is in the loop's own thread."""
-        return threading.get_ident() == self._thread.ident
+        # Once it has ended, the next thread may get its number.
+        return threading.get_ident() == self._thread.ident and self._thread.is_alive()
 
     @property
     def is_foreign(self) -> bool:
