@@ -6,6 +6,7 @@ Each face of this package has one of these. A face may go; what it accepted stay
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from collections.abc import Coroutine
 from typing import Any
@@ -50,6 +51,9 @@ class HostedRunner:
             raise
         self.doorway: Doorway = Doorway(self.portal, runner._intake)
         self._works: set[asyncio.Task[None]] = set()
+        self._starting = threading.Lock()
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._has_ended = False
         leave_at_exit(self)
 
     @property
@@ -65,8 +69,8 @@ class HostedRunner:
         """
         if self.portal.is_foreign:
             return []
-        self.portal.check("close()")
-        self.doorway.close()
+        self.check_may_wait("close()")
+        self.close_door()
         try:
             return self.portal.call(self._aclose, drain, grace)
         except RunnerClosed:  # by somebody else, meanwhile
@@ -79,16 +83,30 @@ class HostedRunner:
             self._end()
             self.portal.close(LAST_WAIT)
 
+    def check_may_wait(self, what: str) -> None:
+        """Refuse to wait for the end of everything where that would prevent it; names `what` was called.
+
+        Raises:
+            WouldDeadlock: in the loop's own thread, or inside one of our own jobs.
+        """
+        self.portal.check(what)
+        if self.runner._machinery is not None:
+            self.runner._machinery.check_not_inside()
+
+    def close_door(self) -> None:
+        """Take no more jobs and no more work; what was accepted goes on."""
+        with self._starting:
+            self.doorway.close()
+
     def close_soon(self) -> None:
         """Take no more, and end once all jobs have ended; never blocks. The exit waits for that, as for a drain."""
-        self.doorway.close()
-        self.portal.post(self._begin_to_finish)
+        self.close_door()
+        self.portal.post(self._begin_to_finish, None, None)
 
     def abandon(self) -> None:
         """End the jobs and everything at once; never blocks, and may be called in any thread."""
-        self.doorway.close()
-        self._end()
-        self.portal.end_soon()
+        self.close_door()
+        self.portal.post(self._begin_to_finish, 0.0, 0.0)
 
     def leave(self, drain: float | None) -> None:
         """The interpreter exits, and nobody closed us: block until the jobs have ended, at most `drain` seconds."""
@@ -109,10 +127,16 @@ class HostedRunner:
         """Run `work` on the loop; it must not raise. Never blocks.
 
         A close that waits for all jobs lets it end first: it may submit more. Any other cancels it.
+
+        Raises:
+            RunnerClosed: it will not run.
         """
-        if not self.portal.post(self._begin, work):
-            work.close()
-            raise RunnerClosed("the runner is closed; make a new one")
+        # Posted before whatever a close posts: it has begun when it is cancelled, and can say what became of it.
+        with self._starting:
+            if not self.doorway.is_closed and self.portal.post(self._begin, work):
+                return
+        work.close()
+        raise RunnerClosed("the runner is closed; make a new one")
 
     # --- on the loop --------------------------------------------------------------------
 
@@ -127,6 +151,7 @@ class HostedRunner:
         return await self.runner.aclose(drain=drain, grace=grace)
 
     def _end_now(self) -> None:
+        self._has_ended = True
         self.doorway.empty()
         self.runner._end_now()
 
@@ -134,10 +159,13 @@ class HostedRunner:
         for job in self.runner.jobs():
             cancel_if_waiting(job)
 
-    def _begin_to_finish(self) -> None:
-        self._finishing = asyncio.get_running_loop().create_task(self._finish())
+    def _begin_to_finish(self, drain: float | None, grace: float | None) -> None:
+        if not self._has_ended:  # else the loop is about to end, and no task would
+            self._finishing.add(asyncio.get_running_loop().create_task(self._finish(drain, grace)))
 
-    async def _finish(self) -> None:
-        await self._aclose(None, None)
-        has_left(self)
-        self.portal.end_soon()
+    async def _finish(self, drain: float | None, grace: float | None) -> None:
+        try:
+            await self._aclose(drain, grace)
+        finally:
+            has_left(self)
+            self.portal.end_soon()
