@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from functools import partial
 from queue import Empty, SimpleQueue
+from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
@@ -24,10 +25,9 @@ from asyncjobs.job import Job
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.mapping.run import MapRun
 from asyncjobs.mapping.source import Source
-from asyncjobs.options import check_count, check_seconds
-from asyncjobs.portal import Portal
+from asyncjobs.options import check_count
 from asyncjobs.runner import Runner
-from asyncjobs.sync.executor import UNBOUNDED, start_method_of
+from asyncjobs.sync.executor import UNBOUNDED, start_method_of, whole
 from asyncjobs.sync.hosted import HostedRunner
 from asyncjobs.wire.failure import safe_to_raise
 
@@ -68,21 +68,22 @@ class Pool:
         maxtasksperchild: int | None = None,
         context: object = None,
     ) -> None:
-        check_count("processes", processes, 1, or_none=True)
-        check_count("maxtasksperchild", maxtasksperchild, 1, or_none=True)
         lane = ProcessLane(
-            processes,
+            _count("processes", processes),
             initializer=initializer,
             initargs=initargs,
             start_method=start_method_of(context),
-            recycle_after=maxtasksperchild,
+            recycle_after=_count("maxtasksperchild", maxtasksperchild),
         )
+        # Private in the original, and read by many a program all the same.
+        self._processes = lane.size()
         runner = Runner(lanes={"process": lane}, queue_size=UNBOUNDED, watchdog=None, coroutines=1, threads=1)
         runner._tells_of_cancels = False
         # At an exit nobody waits for the workers of a pool.
         self._hosted = HostedRunner(runner, exit_drain=0.0)
         self._plan = runner.options(lane="process")._plan
         self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        """Those that `close` may have to lift; touched on the loop only."""
 
     # --- one call -----------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class Pool:
             ValueError: the pool does not run any more.
         """
         self._check_running()
-        result: AsyncResult[R] = AsyncResult(self._hosted.portal, callback, error_callback)
+        result: AsyncResult[R] = AsyncResult(self, callback, error_callback)
         job = self._hosted.doorway.post(func, self._plan(func), tuple(args), dict(kwds or {}), waits=False)
         job._listen(result._take)
         return result
@@ -162,29 +163,32 @@ class Pool:
     def _stream(
         self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> IMapIterator[R]:
+        self._check_running()
         source = Source((iterable,))
         engine = self._hosted.doorway.intake.engine
         source.elsewhere = lambda pull: engine.loop.run_in_executor(engine.threads, pull)
         stream = _Stream()
-        self._hosted.start(stream.pump(self._map_run(func, source, chunksize, ordered)))
-        self._streams.add(stream)
-        return IMapIterator(self._hosted.portal, stream)
+        run = self._map_run(func, source, chunksize, ordered)
+        # Before it starts: a close that comes right after finds it.
+        self._hosted.portal.post(self._streams.add, stream)
+        self._hosted.start(stream.pump(run))
+        return IMapIterator(self, stream)
 
     def _run(
         self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, *, starred: bool = False
     ) -> MapRun[R]:
-        if not isinstance(iterable, (list, tuple, range)):
-            iterable = list(iterable)  # here, where it may raise
+        self._check_running()
+        if not isinstance(iterable, (tuple, range)):
+            iterable = list(iterable)  # here, where it may raise, and as it is now
         return self._map_run(func, Source((iterable,), starred=starred), chunksize, ordered=True)
 
     def _map_run(self, func: Callable[..., R], source: Source, chunksize: int | None, ordered: bool) -> MapRun[R]:
-        self._check_running()
-        check_count("chunksize", chunksize, 1, or_none=True)
+        size = _count("chunksize", chunksize)
         run: MapRun[R] = MapRun(
             self._hosted.doorway.intake, func, self._plan(func), source, ordered, None, "return", progress=False
         )
         run.in_place_of = _Raised
-        run.hint(chunksize or 1)
+        run.hint(size or 1)
         return run
 
     def _collect(
@@ -193,7 +197,7 @@ class Pool:
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> AsyncResult[list[R]]:
-        result: AsyncResult[list[R]] = AsyncResult(self._hosted.portal, callback, error_callback)
+        result: AsyncResult[list[R]] = AsyncResult(self, callback, error_callback)
         self._hosted.start(result._gather(run))
         return result
 
@@ -202,13 +206,23 @@ class Pool:
     def close(self) -> None:
         """Take no more work; the workers leave when all is done."""
         if self._is_running:
-            for stream in tuple(self._streams):
-                self._hosted.portal.post(stream.lift)
+            self._hosted.close_door()
+            self._hosted.portal.post(self._lift)
             self._hosted.close_soon()
 
+    def _lift(self) -> None:
+        for stream in self._streams:
+            stream.lift()
+
     def terminate(self) -> None:
-        """End everything at once; what has no result yet gets a `JobCancelled`."""
-        self._hosted.close(0, 0)
+        """End everything at once; what has no result yet gets an error that says so.
+
+        In a callback it does not wait for the end; `join` does.
+        """
+        if self._hosted.portal.is_here:
+            self._hosted.abandon()
+        else:
+            self._hosted.close(0, 0)
 
     def join(self) -> None:
         """Block until all work is done and the workers have left; after `close` or `terminate`.
@@ -256,14 +270,15 @@ class AsyncResult(Generic[R]):
 
     def __init__(
         self,
-        portal: Portal,
+        pool: Pool,
         callback: Callable[[R], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
         for name, function in (("callback", callback), ("error_callback", error_callback)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name}={function!r} is not allowed; allowed: None, or a function")
-        self._portal = portal
+        # Whoever keeps only the result keeps the pool, until there is one.
+        self._pool: Pool | None = pool
         self._callback = callback
         self._error_callback = error_callback
         self._future: futures.Future[R] = futures.Future()
@@ -281,11 +296,11 @@ class AsyncResult(Generic[R]):
         return self._future.result()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Block until it is ready, at most `timeout` seconds."""
-        check_seconds("timeout", timeout, or_none=True)
-        if not self.ready():
-            self._portal.check("get() or wait() of a result")
-            futures.wait([self._future], timeout)
+        """Block until it is ready, at most `timeout` seconds; less than 0 is 0."""
+        pool = self._pool
+        if pool is not None:  # else it is ready, or about to be
+            pool._hosted.portal.check("get() or wait() of a result")
+        futures.wait([self._future], timeout)
 
     def ready(self) -> bool:
         """Whether the call has ended."""
@@ -337,6 +352,7 @@ class AsyncResult(Generic[R]):
             self._future.set_result(cast(R, value))
         else:
             self._future.set_exception(safe_to_raise(error))
+        self._pool = None
 
 
 class _Raised:
@@ -355,13 +371,15 @@ class _Stream:
         self.arrived: SimpleQueue[list[Any] | BaseException | None] = SimpleQueue()
         self._room = asyncio.Semaphore(AHEAD)
         self._is_bounded = True
+        self._is_wanted = True
 
     async def pump(self, run: MapRun[Any]) -> None:
         """Bring over the results of `run`, list by list; last of all None, or what ended it."""
         last: BaseException | None = None
         try:
             async for batch in run.batches():
-                self.arrived.put(batch)
+                if self._is_wanted:
+                    self.arrived.put(batch)
                 if self._is_bounded:
                     await self._room.acquire()
         except asyncio.CancelledError:
@@ -376,19 +394,26 @@ class _Stream:
         self._room.release()
 
     def lift(self) -> None:
-        """No bound any more: the pool closes and has to finish, or nobody takes results out."""
+        """No bound any more: the pool closes and has to finish."""
         self._is_bounded = False
         self._room.release()
 
+    def drop(self) -> None:
+        """Nobody takes results out any more: the work goes on, but nothing is kept."""
+        self._is_wanted = False
+        self.lift()
+
 
 class IMapIterator(Generic[R]):
-    """Results of `imap`, each with a `next(timeout)` of its own; goes on after an item that raised."""
+    """Results of `imap`, each with a `next(timeout)` of its own; goes on after an item that raised.
 
-    def __init__(self, portal: Portal, stream: _Stream) -> None:
-        self._portal = portal
+    Several threads may take results out.
+    """
+
+    def __init__(self, pool: Pool, stream: _Stream) -> None:
+        self._pool = pool  # it lives as long as anybody wants results
         self._stream = stream
         self._values: deque[Any] = deque()
-        self._has_ended = False
 
     def __iter__(self) -> Iterator[R]:
         return self
@@ -403,29 +428,38 @@ class IMapIterator(Generic[R]):
             PoolTimeoutError: no result within `timeout`; it is a multiprocessing.TimeoutError.
             StopIteration: there are no more.
         """
-        check_seconds("timeout", timeout, or_none=True)
-        while not self._values:
-            if self._has_ended:
-                raise StopIteration
-            self._await_more(timeout)
-        value = self._values.popleft()
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            try:
+                value = self._values.popleft()
+                break
+            except IndexError:  # none, or another thread was faster
+                self._await_more(until)
         if type(value) is _Raised:
             raise safe_to_raise(value.error)
         return cast(R, value)
 
-    def _await_more(self, timeout: float | None) -> None:
-        self._portal.check("next()")
+    def _await_more(self, until: float | None) -> None:
+        portal = self._pool._hosted.portal
+        portal.check("next()")
         try:
-            arrived = self._stream.arrived.get(timeout=timeout)
+            arrived = self._stream.arrived.get(timeout=None if until is None else max(0.0, until - monotonic()))
         except Empty:
-            raise PoolTimeoutError(f"no result within {timeout:g} s; the work goes on") from None
+            raise PoolTimeoutError("no result within that time; the work goes on") from None
         if isinstance(arrived, list):
             self._values.extend(arrived)
-            self._portal.post(self._stream.taken)
+            portal.post(self._stream.taken)
             return
-        self._has_ended = True
+        self._stream.arrived.put(None)  # for whoever asks next, maybe another thread that waits already
         if arrived is not None:
             raise safe_to_raise(arrived)
+        raise StopIteration
 
     def __del__(self) -> None:
-        self._portal.post(self._stream.lift)
+        self._pool._hosted.portal.post(self._stream.drop)
+
+
+def _count(name: str, value: object) -> int | None:
+    count: int | None = whole(value)
+    check_count(name, count, 1, or_none=True)
+    return count
