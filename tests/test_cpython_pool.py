@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import unittest
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,10 +35,9 @@ LEFT_OUT = {
 
 
 @pytest.fixture(autouse=True)
-def ours_in_place_of_the_standard_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def ours_in_place_of_the_standard_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the tests that make a `multiprocessing.Pool` by name."""
     monkeypatch.setattr(multiprocessing, "Pool", aj.Pool)
-    yield
 
 
 def on_ours(name: str) -> type:
