@@ -27,7 +27,7 @@ from asyncjobs.job import Job, call_soon
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import check_count
+from asyncjobs.options import check_count, is_count
 from asyncjobs.runner import Runner
 from asyncjobs.spawning import START_METHODS
 from asyncjobs.state import JobState
@@ -322,8 +322,8 @@ def whole(value: Any) -> Any:
 
 
 def _checked_workers(max_workers: object) -> int | None:
-    size = whole(max_workers)
-    if size is not None and (not isinstance(size, int) or size < 1):
+    size: int | None = whole(max_workers)
+    if size is not None and not is_count(size, 1):
         raise ValueError(
             f"max_workers must be greater than 0: max_workers={max_workers!r} is not allowed; "
             "allowed: None, or a whole number from 1"

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any
 
 from asyncjobs.errors import RunnerClosed
@@ -160,8 +161,11 @@ class HostedRunner:
             cancel_if_waiting(job)
 
     def _begin_to_finish(self, drain: float | None, grace: float | None) -> None:
-        if not self._has_ended:  # else the loop is about to end, and no task would
-            self._finishing.add(asyncio.get_running_loop().create_task(self._finish(drain, grace)))
+        if self._has_ended:  # the loop is about to end, and no task of ours would
+            return
+        # Not in the context of whoever asked: that may be one of the jobs which are waited for.
+        task = asyncio.get_running_loop().create_task(self._finish(drain, grace), context=Context())
+        self._finishing.add(task)
 
     async def _finish(self, drain: float | None, grace: float | None) -> None:
         try:
