@@ -164,12 +164,13 @@ class Portal:
 async def _wind_up() -> None:
     """End what still runs on the loop; whatever does not heed it is left."""
     loop = asyncio.get_running_loop()
-    await loop.shutdown_asyncgens()
     until = loop.time() + LAST_WAIT
     while (left := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < until:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=LAST_WAIT)
+    # Only now: a generator cannot be closed while a task is in it.
+    await loop.shutdown_asyncgens()
 
 
 class _Exchange:
