@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
+from contextlib import aclosing, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -377,11 +378,12 @@ class _Stream:
         """Bring over the results of `run`, list by list; last of all None, or what ended it."""
         last: BaseException | None = None
         try:
-            async for batch in run.batches():
-                if self._is_wanted:
-                    self.arrived.put(batch)
-                if self._is_bounded:
-                    await self._room.acquire()
+            async with aclosing(run.batches()) as batches:
+                async for batch in batches:
+                    if self._is_wanted:
+                        self.arrived.put(batch)
+                    if self._is_bounded:
+                        await self._room.acquire()
         except asyncio.CancelledError:
             last = RunnerClosed("the pool was terminated before all items were done")
         # It belongs to whoever iterates.
@@ -430,11 +432,11 @@ class IMapIterator(Generic[R]):
         """
         until = None if timeout is None else monotonic() + timeout
         while True:
-            try:
+            if not self._values:
+                self._await_more(until)
+            with suppress(IndexError):  # another thread was faster
                 value = self._values.popleft()
                 break
-            except IndexError:  # none, or another thread was faster
-                self._await_more(until)
         if type(value) is _Raised:
             raise safe_to_raise(value.error)
         return cast(R, value)
