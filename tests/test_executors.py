@@ -927,12 +927,15 @@ def test_an_executor_that_a_call_makes_while_the_program_ends_finishes_too(launc
 def test_f48_ctrl_c_ends_a_program_that_waits(launch: Any, kind: str, where_it_blocks: str) -> None:
     program = launch(
         f"""
-        with aj.{KINDS[kind].__name__}(1) as executor:
-            future = executor.submit(listener)
-            waiting = executor.submit(listener)
-            while future.job.progress is None:
-                pass
+        def work():
+            # By now the main thread waits. CPython loses a Ctrl-C in the very moment before.
+            time.sleep(0.3)
             say("waits")
+            listener()
+
+        with aj.{KINDS[kind].__name__}(1) as executor:
+            future = executor.submit(work)
+            waiting = executor.submit(work)
             {where_it_blocks}
     """,
         terminal=True,
@@ -947,11 +950,13 @@ def test_f48_ctrl_c_ends_a_program_that_waits(launch: Any, kind: str, where_it_b
 def test_f48_a_second_ctrl_c_ends_at_once(launch: Any) -> None:
     program = launch(
         """
+        def work():
+            time.sleep(0.3)  # as above
+            say("waits")
+            stubborn()
+
         executor = aj.ThreadPoolExecutor(1)
-        future = executor.submit(stubborn)
-        while future.job.progress is None:
-            pass
-        say("waits")
+        executor.submit(work)
         try:
             executor.shutdown()
         finally:
