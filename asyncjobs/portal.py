@@ -41,6 +41,7 @@ class Portal:
         self._pid = os.getpid()
         self._exchanges: set[_Exchange] = set()
         self._ending = threading.Lock()
+        self._is_ending = False
         self._is_over = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
@@ -153,12 +154,18 @@ class Portal:
 
     def end_soon(self) -> None:
         """End the loop after what was posted before; never blocks."""
-        self.post(self.loop.stop)
+        self.post(self._stop)
 
     def close(self, timeout: float | None = None) -> None:
         """End the loop and wait, at most `timeout` seconds, for its thread; a second call does nothing."""
-        if self.post(self.loop.stop) and not self.is_here:
+        if self.post(self._stop) and not self.is_here:
             self._thread.join(timeout)
+
+    def _stop(self) -> None:
+        # On the loop, and once: a second stop would cut the winding up short, and leave callers waiting.
+        if not self._is_ending:
+            self._is_ending = True
+            self.loop.stop()
 
 
 async def _wind_up() -> None:
