@@ -758,6 +758,20 @@ def test_shutdown_from_several_threads_at_once() -> None:
     assert future.result(0) == 1
 
 
+def test_shutdowns_of_every_kind_at_once_end_every_call() -> None:
+    for _ in range(20):
+        executor = aj.ThreadPoolExecutor(1)
+        made = [executor.submit(jobs.square, 3) for _ in range(20)]
+        kinds = [{"wait": wait, "cancel_futures": cancel} for wait in (True, False) for cancel in (False, True)]
+        threads = [threading.Thread(target=executor.shutdown, kwargs=kind) for kind in kinds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SOON)
+        assert not any(thread.is_alive() for thread in threads)
+        assert not futures.wait(made, SOON).not_done
+
+
 def test_shutdown_inside_one_of_its_own_calls_is_refused_and_harms_nothing(threads: aj.ThreadPoolExecutor) -> None:
     with pytest.raises(aj.WouldDeadlock):
         threads.submit(threads.shutdown).result(SOON)
@@ -976,6 +990,7 @@ def test_a_forked_child_is_inert(launch: Any) -> None:
         executor = aj.ProcessPoolExecutor(1)
         go = aj.CancelToken()
         future = executor.submit(go.wait, 60)
+        __import__("warnings").simplefilter("ignore")  # newer interpreters warn of a fork beside threads
         pid = os.fork()
         if pid == 0:
             for what in (lambda: executor.submit(len, "a"), future.result, future.exception):

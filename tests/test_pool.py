@@ -551,6 +551,18 @@ def test_the_end_in_every_order(order: tuple[str, ...]) -> None:
     assert "closed" in repr(pool)
 
 
+def test_ends_of_every_kind_at_once_end_every_call() -> None:
+    for _ in range(10):
+        pool = aj.Pool(1)
+        made = [pool.map_async(jobs.square, [1, 2]) for _ in range(3)]
+        for ended in [in_thread(end) for end in (pool.terminate, pool.close, pool.terminate)]:
+            assert ended() is None
+        pool.join()
+        for result in made:
+            result.wait(SOON)
+            assert result.ready()
+
+
 def test_join_before_close_is_refused(pool: aj.Pool) -> None:
     with pytest.raises(ValueError, match="still running"):
         pool.join()
@@ -699,6 +711,7 @@ def test_a_forked_child_is_inert(launch: Any) -> None:
         go = aj.CancelToken()
         result = pool.apply_async(go.wait, (60,))
         results = pool.imap(len, ["ab"])
+        __import__("warnings").simplefilter("ignore")  # newer interpreters warn of a fork beside threads
         pid = os.fork()
         if pid == 0:
             for what in (lambda: pool.apply(len, ("a",)), result.get, lambda: next(results), pool.close, pool.join):
