@@ -908,11 +908,17 @@ def test_submit_at_the_very_end_is_refused(launch: Any, kind: str) -> None:
                 executor.submit(len, "abc")
             except RuntimeError as error:
                 say("refused:", error)
+            try:
+                aj.{KINDS[kind].__name__}(1).submit(len, "abc")
+            except RuntimeError as error:
+                say("refused:", error)
 
         executor.submit(len, "abc").result()
     """)
     assert program.ends(SOON) == 0
-    assert program.output == "refused: cannot schedule new futures after shutdown\n"
+    first, second = program.output.splitlines()
+    assert first == "refused: cannot schedule new futures after shutdown"
+    assert second.startswith("refused: the interpreter exits")
 
 
 def test_an_executor_that_a_call_makes_while_the_program_ends_finishes_too(launch: Any, tmp_path: Any) -> None:

@@ -18,7 +18,7 @@ from asyncjobs.portal import Portal
 from asyncjobs.runner import Runner
 from asyncjobs.state import JobState
 from asyncjobs.sync.doorway import Doorway
-from asyncjobs.sync.leaving import has_left, leave_at_exit
+from asyncjobs.sync.leaving import check_not_over, has_left, leave_at_exit
 
 EXIT_GRACE = 0.5
 """Seconds that jobs get to stop after the drain of an exit."""
@@ -41,6 +41,7 @@ class HostedRunner:
     """
 
     def __init__(self, runner: Runner, exit_drain: float | None, *, is_silent: bool = False) -> None:
+        check_not_over("what a new runner runs")
         self.runner: Runner = runner
         self.exit_drain: float | None = exit_drain
         self.is_silent: bool = is_silent

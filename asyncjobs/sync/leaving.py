@@ -14,6 +14,8 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from asyncjobs.errors import RunnerClosed
+
 
 class Leaver(Protocol):
     """Something that lives until it is closed, as the exit sees it."""
@@ -24,8 +26,19 @@ class Leaver(Protocol):
 
 
 _open: set[Leaver] = set()
+_is_over = False
 # Reentrant: the collector may end a forgotten pool in the middle of `leave_at_exit`, in the same thread.
 _changing = threading.RLock()
+
+
+def check_not_over(what: str) -> None:
+    """Refuse what nobody would wait for any more; `what` names it.
+
+    Raises:
+        RunnerClosed: the interpreter exits, and all runners have left.
+    """
+    if _is_over:
+        raise RunnerClosed(f"the interpreter exits; {what} would be lost. Hand work over before")
 
 
 def leave_at_exit(leaver: Leaver) -> None:
@@ -41,6 +54,7 @@ def has_left(leaver: Leaver) -> None:
 
 
 def _leave_all() -> None:
+    global _is_over
     began = monotonic()
     was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     left: set[Leaver] = set()
@@ -51,6 +65,7 @@ def _leave_all() -> None:
             leaver.leave(_seconds_left(leaver.exit_drain, monotonic() - began) if not was_interrupted else 0.0)
         except KeyboardInterrupt:  # no more waiting, and no traceback from an exit hook
             was_interrupted = True
+    _is_over = True
 
 
 def _next(left: set[Leaver]) -> Leaver | None:
