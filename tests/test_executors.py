@@ -25,6 +25,7 @@ import runner_jobs as jobs
 import test_faults_lifecycle
 
 import asyncjobs as aj
+from asyncjobs.processors import usable_processors
 from asyncjobs.sync.executor import JobExecutor, JobFuture
 from asyncjobs.testing import Gate
 
@@ -182,9 +183,10 @@ def test_numbers_of_numpy_are_numbers(kind: str) -> None:
 def test_without_a_number_there_are_as_many_workers_as_in_the_standard_one(kind: str) -> None:
     with KINDS[kind]() as executor:
         if kind == "thread":
-            assert executor._max_workers == min(32, (os.cpu_count() or 1) + 4)
+            with futures.ThreadPoolExecutor() as standard:
+                assert executor._max_workers == standard._max_workers
         else:
-            assert executor._max_workers == len(os.sched_getaffinity(0))
+            assert executor._max_workers == usable_processors()
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

@@ -284,13 +284,15 @@ class ThreadPoolExecutor(JobExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        size = _checked_workers(max_workers) or min(32, (os.cpu_count() or 1) + 4)
+        size = _checked_workers(max_workers) or min(32, (_count_processors() or 1) + 4)
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         lane = ThreadLane(size, initializer=initializer, initargs=initargs, thread_name_prefix=prefix)
         super().__init__("thread", lane, size)
 
 
 _numbers = itertools.count()
+# What the standard executor of this interpreter counts: since 3.13 the usable ones.
+_count_processors: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
 
 
 def start_method_of(context: object) -> str | None:
