@@ -92,7 +92,8 @@ class Portal:
     @property
     def is_here(self) -> bool:
         """Whether the caller is in the loop's own thread; never in a forked child, which may have its number."""
-        return threading.get_ident() == self._thread.ident and not self.is_foreign
+        # Once it has ended, the next thread may get its number.
+        return threading.get_ident() == self._thread.ident and not self.is_foreign and self._thread.is_alive()
 
     def check(self, what: str) -> None:
         """Refuse to block where nothing would ever come.
@@ -201,6 +202,7 @@ async def _wind_up(at_end: Callable[[], object] | None) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=LAST_WAIT)
+    # Only now: a generator cannot be closed while a task is in it.
     await loop.shutdown_asyncgens()
 
 

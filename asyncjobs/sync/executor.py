@@ -7,31 +7,38 @@ goes on, a running call can be cancelled, arrays travel at memory speed, functio
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
+from contextlib import closing
 from functools import partial
 from math import inf
 from multiprocessing.context import BaseContext
+from operator import index
 from time import monotonic
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from asyncjobs.errors import RunnerClosed, WouldDeadlock
+from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
 from asyncjobs.futures import call_soon
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import check_count, check_seconds
+from asyncjobs.options import check_count, is_count
 from asyncjobs.runner import Runner
 from asyncjobs.spawning import START_METHODS
 from asyncjobs.state import JobState
 from asyncjobs.sync.hosted import HostedRunner, cancel_if_waiting
+from asyncjobs.wire.failure import safe_to_raise
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 UNBOUNDED = 2**62
 """The queue of the standard executors has no bound."""
@@ -53,8 +60,8 @@ class JobFuture(futures.Future[T]):
         return not self.done() and self.job.state in (JobState.RUNNING, JobState.STOPPING)
 
     def cancel(self) -> bool:
-        """Cancel the call, running or not; False only if it has ended."""
-        if not self._end.acquire(blocking=False):
+        """Cancel the call, running or not; False only if it has ended, or in a forked child."""
+        if self.job._desk.is_foreign() or not self._end.acquire(blocking=False):
             return self.cancelled()
         super().cancel()
         self.set_running_or_notify_cancel()
@@ -68,6 +75,7 @@ class JobFuture(futures.Future[T]):
             CancelledError: it was cancelled.
             TimeoutError: it has not ended within `timeout`.
             WouldDeadlock: called in the thread of the executor's own loop, as in a done callback.
+            WrongLoop: called in a forked child, where it will never end.
         """
         self._check_may_block()
         return super().result(timeout)
@@ -77,8 +85,16 @@ class JobFuture(futures.Future[T]):
         self._check_may_block()
         return super().exception(timeout)
 
+    def add_done_callback(self, fn: Callable[[futures.Future[T]], object]) -> None:
+        """Have ``fn(future)`` called when it has ended, in the thread of the executor's loop; at once, if it has."""
+        super().add_done_callback(fn if self.done() else partial(_call_back, fn))
+
     def _check_may_block(self) -> None:
-        if not self.done() and self.job._desk.on_loop():
+        if self.done():
+            return
+        if self.job._desk.is_foreign():
+            raise WrongLoop(f"the future of {self.job.name!r} belongs to the process that this one was forked from")
+        if self.job._desk.on_loop():
             raise WouldDeadlock(
                 f"the future of {self.job.name!r} was waited for in the thread that has to bring its result; "
                 "in a done callback only look at futures that are done()"
@@ -97,7 +113,8 @@ class JobFuture(futures.Future[T]):
         if error is None:
             self.set_result(job.result())
         else:
-            self.set_exception(error)
+            # Before 3.12 no loop's future takes it: whoever awaits ours would wait for ever.
+            self.set_exception(safe_to_raise(error) if isinstance(error, StopIteration) else error)
 
     def __repr__(self) -> str:
         return f"<JobFuture of {self.job!r}>"
@@ -106,7 +123,9 @@ class JobFuture(futures.Future[T]):
 class JobExecutor(futures.Executor):
     """What both executors share: a hosted runner with one lane."""
 
-    def __init__(self, name: str, lane: Lane) -> None:
+    def __init__(self, name: str, lane: Lane, max_workers: int) -> None:
+        # Private in the standard ones, and read by many a program all the same.
+        self._max_workers = max_workers
         runner = Runner(lanes={name: lane}, queue_size=UNBOUNDED, watchdog=None, coroutines=1, threads=1)
         self._hosted = HostedRunner(runner, exit_drain=None, is_silent=True)
         # Whatever a function's own @job says: that is the lane which was asked for.
@@ -146,22 +165,22 @@ class JobExecutor(futures.Executor):
             TypeError: an argument that cannot be iterated over.
             ValueError: a value that is not allowed.
         """
-        if not isinstance(chunksize, int) or chunksize < 1:
+        size = whole(chunksize) if self._sends_chunks else 1
+        if not isinstance(size, int) or size < 1:
             raise ValueError(f"chunksize must be >= 1: chunksize={chunksize!r} is not allowed")
-        check_count("buffersize", buffersize, 1, or_none=True)
-        check_seconds("timeout", timeout, or_none=True)
-        rows: Iterator[Any] = zip(*iterables, strict=False)
+        _check_buffersize(buffersize)
         until = inf if timeout is None else monotonic() + timeout
-        if chunksize > 1 and self._sends_chunks:
-            chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
-            return itertools.chain.from_iterable(self._results(partial(_call_each, fn), zip(chunks), until, buffersize))
-        return self._results(fn, rows, until, buffersize)
+        rows: Iterator[Any] = zip(*iterables, strict=False)
+        if size == 1:
+            return self._results(fn, rows, until, buffersize)
+        chunks = iter(lambda: list(itertools.islice(rows, size)), [])
+        return _one_by_one(self._results(partial(_call_each, fn), zip(chunks), until, buffersize))
 
     _sends_chunks = False
 
     def _results(
         self, fn: Callable[..., T], rows: Iterator[tuple[Any, ...]], until: float, buffersize: int | None
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         waiting = deque(self.submit(fn, *row) for row in itertools.islice(rows, buffersize))
         return _taken_out(waiting, (lambda: self.submit(fn, *next(rows))) if buffersize else None, until)
 
@@ -171,17 +190,31 @@ class JobExecutor(futures.Executor):
         Without, that happens in the background, and the exit of the interpreter waits for it.
         `cancel_futures` cancels the calls that do not run yet. Ctrl-C while it blocks cancels
         the others too, a second one ends them at once.
+
+        Raises:
+            WouldDeadlock: with `wait`, called in a done callback or in one of the executor's own calls.
         """
         hosted = self._hosted
         if hosted.portal.is_foreign:
             return
-        hosted.doorway.close()
+        if wait:
+            hosted.check_may_wait("shutdown(wait=True)")
+        hosted.close_door()
         if cancel_futures:
             hosted.cancel_waiting()
         if wait:
             hosted.close(None)
         else:
             hosted.close_soon()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down and wait; after Ctrl-C the calls are cancelled instead."""
+        if kind is KeyboardInterrupt:
+            self._hosted.close(0, was_interrupted=True)
+        else:
+            self.shutdown()
 
     def __del__(self) -> None:
         hosted = getattr(self, "_hosted", None)
@@ -219,16 +252,14 @@ class ProcessPoolExecutor(JobExecutor):
         *,
         max_tasks_per_child: int | None = None,
     ) -> None:
-        _check_workers(max_workers)
-        check_count("max_tasks_per_child", max_tasks_per_child, 1, or_none=True)
         lane = ProcessLane(
-            max_workers,
+            _checked_workers(max_workers),
             initializer=initializer,
             initargs=initargs,
             start_method=start_method_of(mp_context),
-            recycle_after=max_tasks_per_child,
+            recycle_after=_checked_tasks(max_tasks_per_child),
         )
-        super().__init__("process", lane)
+        super().__init__("process", lane, lane.size())
 
 
 class ThreadPoolExecutor(JobExecutor):
@@ -254,15 +285,15 @@ class ThreadPoolExecutor(JobExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        _check_workers(max_workers)
-        size = max_workers or min(32, (os.cpu_count() or 1) + 4)
+        size = _checked_workers(max_workers) or min(32, (_count_processors() or 1) + 4)
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
-        super().__init__(
-            "thread", ThreadLane(size, initializer=initializer, initargs=initargs, thread_name_prefix=prefix)
-        )
+        lane = ThreadLane(size, initializer=initializer, initargs=initargs, thread_name_prefix=prefix)
+        super().__init__("thread", lane, size)
 
 
 _numbers = itertools.count()
+# What the standard executor of this interpreter counts: since 3.13 the usable ones.
+_count_processors: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
 
 
 def start_method_of(context: object) -> str | None:
@@ -288,12 +319,42 @@ def start_method_of(context: object) -> str | None:
     return method
 
 
-def _check_workers(max_workers: object) -> None:
-    if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
+def whole(value: Any) -> Any:
+    """A whole number of any kind, numpy's too, as an int; anything else as it is."""
+    return index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+
+
+def _checked_workers(max_workers: object) -> int | None:
+    size: int | None = whole(max_workers)
+    if size is not None and not is_count(size, 1):
         raise ValueError(
             f"max_workers must be greater than 0: max_workers={max_workers!r} is not allowed; "
             "allowed: None, or a whole number from 1"
         )
+    return size
+
+
+def _checked_tasks(max_tasks_per_child: object) -> int | None:
+    count = whole(max_tasks_per_child)
+    # The standard executor's two kinds of errors.
+    if count is not None and not isinstance(count, int):
+        raise TypeError(f"max_tasks_per_child={count!r} is not allowed; allowed: None, or a whole number from 1")
+    check_count("max_tasks_per_child", count, 1, or_none=True)
+    return count
+
+
+def _check_buffersize(buffersize: object) -> None:
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError(f"buffersize={buffersize!r} is not allowed; allowed: None, or a whole number from 1")
+    check_count("buffersize", buffersize, 1, or_none=True)
+
+
+def _call_back(fn: Callable[[futures.Future[T]], object], future: futures.Future[T]) -> None:
+    try:
+        fn(future)
+    # A callback that calls exit() must not end the loop that all calls need.
+    except BaseException:
+        logger.exception("a done callback of %r raised", future)
 
 
 def _call_each(fn: Callable[..., T], rows: list[tuple[Any, ...]]) -> list[T]:
@@ -301,7 +362,18 @@ def _call_each(fn: Callable[..., T], rows: list[tuple[Any, ...]]) -> list[T]:
     return [fn(*row) for row in rows]
 
 
-def _taken_out(waiting: deque[JobFuture[T]], more: Callable[[], JobFuture[T]] | None, until: float) -> Iterator[T]:
+def _one_by_one(chunks: Generator[list[T], None, None]) -> Generator[T, None, None]:
+    """The results of chunks; closing it closes `chunks`."""
+    with closing(chunks):
+        for chunk in chunks:
+            chunk.reverse()
+            while chunk:  # nothing here keeps the result that it hands out
+                yield chunk.pop()
+
+
+def _taken_out(
+    waiting: deque[JobFuture[T]], more: Callable[[], JobFuture[T]] | None, until: float
+) -> Generator[T, None, None]:
     """The results one by one; whoever stops taking them cancels what does not run yet."""
     try:
         while waiting:

@@ -6,9 +6,11 @@ Each face of this package has one of these. A face may go; what it accepted stay
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from collections.abc import Coroutine
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 import anyio
@@ -19,7 +21,7 @@ from asyncjobs.portal import Portal
 from asyncjobs.runner import Runner
 from asyncjobs.state import JobState
 from asyncjobs.sync.doorway import Doorway
-from asyncjobs.sync.leaving import has_left, leave_at_exit
+from asyncjobs.sync.leaving import check_not_over, has_left, leave_at_exit
 
 EXIT_GRACE = 0.5
 """Seconds that jobs get to stop after the drain of an exit."""
@@ -42,10 +44,14 @@ class HostedRunner:
     """
 
     def __init__(self, runner: Runner, exit_drain: float | None, *, is_silent: bool = False) -> None:
+        check_not_over("what a new runner runs")
         self.runner: Runner = runner
         self.exit_drain: float | None = exit_drain
         self.is_silent: bool = is_silent
         self._works: set[asyncio.Task[None]] = set()
+        self._finishing: asyncio.Task[None] | None = None
+        # Reentrant, for a finalizer may close us in the midst of a start.
+        self._starting = threading.RLock()
         self.portal: Portal = Portal("asyncjobs-loop")
         try:
             self.portal.call(self._open)
@@ -71,6 +77,43 @@ class HostedRunner:
         """Whether it takes jobs here and now: it is not closed, and belongs to this process."""
         return not (self.doorway.is_closed or self.portal.is_foreign)
 
+    # --- work beside the jobs -----------------------------------------------------------
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` on the loop; it must not raise. Never blocks.
+
+        A close that waits for all jobs lets it end first: it may submit more. Any other cancels it.
+
+        Raises:
+            RunnerClosed: it will not run.
+        """
+        # Posted before whatever a close posts: it has begun when it is cancelled, and can say what became of it.
+        with self._starting:
+            if not self.doorway.is_closed and self.portal.post(self._begin, work):
+                return
+        work.close()
+        raise RunnerClosed("the runner is closed; make a new one")
+
+    def cancel_waiting(self) -> None:
+        """Cancel the jobs that do not run yet; never blocks."""
+        self.portal.post(self._cancel_waiting)
+
+    # --- the end ------------------------------------------------------------------------
+
+    def check_may_wait(self, what: str) -> None:
+        """Refuse to wait for the end of everything where that would prevent it; names `what` was called.
+
+        Raises:
+            WouldDeadlock: in the loop's own thread, or inside one of our own jobs.
+        """
+        self.portal.check(what)
+        self.runner._engine.check_not_inside()
+
+    def close_door(self) -> None:
+        """Take no more jobs and no more work; what was accepted goes on. From any thread."""
+        with self._starting:
+            self.doorway.close()
+
     def close(self, drain: float | None, grace: float | None = None, *, was_interrupted: bool = False) -> list[str]:
         """Take no more and block until the jobs have ended; the names of those cancelled after `drain` seconds.
 
@@ -82,14 +125,13 @@ class HostedRunner:
         """
         if self.portal.is_foreign:
             return []
-        self.portal.check("close()")
-        self.runner._engine.check_not_inside()
+        self.check_may_wait("close()")
         return self._close(drain, grace, was_interrupted, None)
 
     def _close(
         self, drain: float | None, grace: float | None, was_interrupted: bool, patience: float | None
     ) -> list[str]:
-        self.doorway.close()
+        self.close_door()
         try:
             return self.portal.converse(lambda _: self._aclose(drain, grace), "close()", timeout=patience)
         except RunnerClosed:  # by somebody else, meanwhile
@@ -100,18 +142,25 @@ class HostedRunner:
                     self._close(0, grace, True, patience)
             raise
         finally:
-            self._end()
+            self.portal.post(self._end_now)
+            has_left(self)
             self.portal.close(LAST_WAIT)
 
     def close_soon(self) -> None:
         """Take no more, and end once all jobs have ended; never blocks. The exit waits for that, as for a drain."""
-        self.doorway.close()
-        self.portal.post(self._begin_to_finish)
+        self.close_door()
+        self.portal.post(self._begin_to_finish, None, None)
+
+    def cancel_soon(self) -> None:
+        """Take no more, cancel every job at once, and end; never blocks."""
+        self.close_door()
+        self.portal.post(self._begin_to_finish, 0.0, 0.0)
 
     def abandon(self) -> None:
-        """End the jobs and everything at once; never blocks, and may be called in any thread."""
-        self.doorway.close()
-        self._end()
+        """Nobody holds us any more: fail every job at once, and end; never blocks, and in any thread."""
+        self.close_door()
+        self.portal.post(self._end_now)
+        has_left(self)
         self.portal.end_soon()
 
     def leave(self, drain: float | None) -> None:
@@ -131,34 +180,6 @@ class HostedRunner:
         with suppress(TimeoutError):
             self._close(drain, None if drain is None else min(drain, EXIT_GRACE), True, patience)
 
-    def _end(self) -> None:
-        """Have the loop end what is left; after an orderly close nothing is."""
-        self.portal.post(self._end_now)
-        has_left(self)
-
-    def cancel_waiting(self) -> None:
-        """Cancel the jobs that do not run yet; never blocks."""
-        self.portal.post(self._cancel_waiting)
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` on the loop; it must not raise. Never blocks.
-
-        A close that waits for all jobs lets it end first: it may submit more. Any other cancels it.
-        """
-        if not self.portal.post(self._begin, work):
-            work.close()
-            raise RunnerClosed("the runner is closed; make a new one")
-
-    def _end_all(self) -> None:
-        """On the loop, which ends, whoever ended it."""
-        self.doorway.shut()
-        self.runner._end_now()
-        has_left(self)
-
-    def _end_unborn(self) -> None:
-        with suppress(RunnerClosed):  # it had not even opened
-            self.runner._end_now()
-
     # --- on the loop --------------------------------------------------------------------
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -166,24 +187,40 @@ class HostedRunner:
         self._works.add(task)
         task.add_done_callback(self._works.discard)
 
+    def _cancel_waiting(self) -> None:
+        for job in self.runner.jobs():
+            cancel_if_waiting(job)
+
     async def _aclose(self, drain: float | None, grace: float | None) -> list[str]:
         self.doorway.empty()  # what was accepted is drained as well
         while drain is None and self._works:
             await asyncio.wait(self._works)
         return await self.runner.aclose(drain=drain, grace=grace)
 
+    def _begin_to_finish(self, drain: float | None, grace: float | None) -> None:
+        if self.portal.is_over:  # no task of ours would end
+            return
+        # Not in the context of whoever asked: that may be one of the jobs which are waited for.
+        self._finishing = asyncio.get_running_loop().create_task(self._finish(drain, grace), context=Context())
+
+    async def _finish(self, drain: float | None, grace: float | None) -> None:
+        try:
+            await self._aclose(drain, grace)
+        finally:
+            has_left(self)
+            self.portal.end_soon()
+
     def _end_now(self) -> None:
+        """End what is left; after an orderly close nothing is."""
         self.doorway.empty()
         self.runner._end_now()
 
-    def _cancel_waiting(self) -> None:
-        for job in self.runner.jobs():
-            cancel_if_waiting(job)
-
-    def _begin_to_finish(self) -> None:
-        self._finishing = asyncio.get_running_loop().create_task(self._finish())
-
-    async def _finish(self) -> None:
-        await self._aclose(None, None)
+    def _end_all(self) -> None:
+        """The loop ends, whoever ended it."""
+        self.doorway.shut()
+        self.runner._end_now()
         has_left(self)
-        self.portal.end_soon()
+
+    def _end_unborn(self) -> None:
+        with suppress(RunnerClosed):  # it had not even opened
+            self.runner._end_now()

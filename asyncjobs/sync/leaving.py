@@ -14,6 +14,8 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from asyncjobs.errors import RunnerClosed
+
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
 
@@ -27,6 +29,18 @@ class Leaver(Protocol):
 
 # No lock guards it: each use is one step of the interpreter, and a finalizer may come in the midst of any other.
 _open: set[Leaver] = set()
+_is_over = False
+"""All runners have left."""
+
+
+def check_not_over(what: str) -> None:
+    """Refuse what nobody would wait for any more; `what` names it.
+
+    Raises:
+        RunnerClosed: the interpreter exits, and all runners have left.
+    """
+    if _is_over:
+        raise RunnerClosed(f"the interpreter exits; {what} would be lost. Hand work over before")
 
 
 def leave_at_exit(leaver: Leaver) -> None:
@@ -40,10 +54,13 @@ def has_left(leaver: Leaver) -> None:
 
 
 def _leave_all() -> None:
+    global _is_over
     began = monotonic()
-    leavers = sorted(_open, key=lambda leaver: inf if leaver.exit_drain is None else leaver.exit_drain)
     was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    for leaver in leavers:
+    left: set[Leaver] = set()
+    # Anew each time: a job that ends meanwhile may have made one more.
+    while (leaver := _next(left)) is not None:
+        left.add(leaver)
         try:
             leaver.leave(_seconds_left(leaver.exit_drain, monotonic() - began) if not was_interrupted else 0.0)
         except KeyboardInterrupt:  # no more waiting, and no traceback from an exit hook
@@ -51,6 +68,13 @@ def _leave_all() -> None:
         # Such as a warning that is an error. The others are to leave all the same.
         except Exception:
             logger.exception("a runner could not leave in order")
+    _is_over = True
+
+
+def _next(left: set[Leaver]) -> Leaver | None:
+    """Of those that have not left, the one with the shortest drain."""
+    still_open = _open.copy() - left
+    return min(still_open, key=lambda one: inf if one.exit_drain is None else one.exit_drain, default=None)
 
 
 def _seconds_left(drain: float | None, spent: float) -> float | None:

@@ -6,41 +6,22 @@ hanging, groups of items find their size by themselves, arrays travel at memory 
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import multiprocessing
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent import futures
-from functools import partial
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
-from asyncjobs.errors import RunnerClosed
-from asyncjobs.job import Job
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.mapping.run import MapRun
 from asyncjobs.mapping.source import Source
-from asyncjobs.options import check_count, check_seconds
-from asyncjobs.portal import Portal
+from asyncjobs.options import check_count
 from asyncjobs.runner import Runner
-from asyncjobs.sync.executor import UNBOUNDED, start_method_of
+from asyncjobs.sync.executor import UNBOUNDED, start_method_of, whole
 from asyncjobs.sync.hosted import HostedRunner
-from asyncjobs.wire.failure import safe_to_raise
+from asyncjobs.sync.results import AsyncResult, IMapIterator, Raised, Stream
 
 R = TypeVar("R")
-
-logger: logging.Logger = logging.getLogger("asyncjobs")
-
-AHEAD = 64
-"""Lists of results that an `imap` may be ahead of whoever takes them out."""
-
-
-class PoolTimeoutError(multiprocessing.TimeoutError, TimeoutError):
-    """No result within the seconds that were given; the work goes on. Both of the old programs' kinds."""
 
 
 class Pool:
@@ -68,21 +49,22 @@ class Pool:
         maxtasksperchild: int | None = None,
         context: object = None,
     ) -> None:
-        check_count("processes", processes, 1, or_none=True)
-        check_count("maxtasksperchild", maxtasksperchild, 1, or_none=True)
-        self._lane = lane = ProcessLane(
-            processes,
+        lane = ProcessLane(
+            _count("processes", processes),
             initializer=initializer,
             initargs=initargs,
             start_method=start_method_of(context),
-            recycle_after=maxtasksperchild,
+            recycle_after=_count("maxtasksperchild", maxtasksperchild),
         )
+        # Private in the original, and read by many a program all the same.
+        self._processes = lane.size()
         runner = Runner(lanes={"process": lane}, queue_size=UNBOUNDED, watchdog=None, coroutines=1, threads=1)
         runner._tells_of_cancels = False
         # At an exit nobody waits for the workers of a pool.
         self._hosted = HostedRunner(runner, exit_drain=0.0)
         self._plan = runner.options(lane="process")._plan
-        self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        """Those that `close` may have to lift; touched on the loop only."""
 
     # --- one call -----------------------------------------------------------------------
 
@@ -105,9 +87,9 @@ class Pool:
             ValueError: the pool does not run any more.
         """
         self._check_running()
-        result: AsyncResult[R] = AsyncResult(self._hosted.portal, callback, error_callback)
+        result: AsyncResult[R] = AsyncResult(self, self._hosted.portal, callback, error_callback)
         job = self._hosted.doorway.post(func, self._plan(func), tuple(args), dict(kwds or {}), waits=False)
-        job._listen(result._take)
+        job._listen(result.take)
         return result
 
     # --- many items ---------------------------------------------------------------------
@@ -162,32 +144,34 @@ class Pool:
     def _stream(
         self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> IMapIterator[R]:
+        self._check_running()
         source = Source((iterable,))
         engine = self._hosted.doorway.intake.engine
         source.elsewhere = lambda pull: engine.loop.run_in_executor(engine.threads, pull)
-        stream = _Stream()
+        stream = Stream()
         run = self._map_run(func, source, chunksize, ordered)
-        run.in_place_of = _Raised
+        run.in_place_of = Raised
+        # Before it starts: a close that comes right after finds it.
+        self._hosted.portal.post(self._streams.add, stream)
         self._hosted.start(stream.pump(run))
-        self._streams.add(stream)
-        return IMapIterator(self._hosted.portal, stream)
+        return IMapIterator(self, self._hosted.portal, stream)
 
     def _run(
         self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, *, starred: bool = False
     ) -> MapRun[R]:
-        if not isinstance(iterable, (list, tuple, range)):
-            iterable = list(iterable)  # here, where it may raise
+        self._check_running()
+        if not isinstance(iterable, (tuple, range)):
+            iterable = list(iterable)  # here, where it may raise, and as it is now
         # A sixteenth of each worker's share: large enough for tiny calls, small enough if they are not.
-        first = chunksize or max(1, len(iterable) // (16 * self._lane.size()))
+        first = max(1, len(iterable) // (16 * self._processes)) if chunksize is None else chunksize
         return self._map_run(func, Source((iterable,), starred=starred), first, ordered=True)
 
     def _map_run(self, func: Callable[..., R], source: Source, chunksize: int | None, ordered: bool) -> MapRun[R]:
-        self._check_running()
-        check_count("chunksize", chunksize, 1, or_none=True)
+        size = _count("chunksize", chunksize)
         run: MapRun[R] = MapRun(
             self._hosted.doorway.intake, func, self._plan(func), source, ordered, None, "return", progress=False
         )
-        run.hint(chunksize or 1)
+        run.hint(size or 1)
         return run
 
     def _collect(
@@ -196,8 +180,8 @@ class Pool:
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> AsyncResult[list[R]]:
-        result: AsyncResult[list[R]] = AsyncResult(self._hosted.portal, callback, error_callback)
-        self._hosted.start(result._gather(run))
+        result: AsyncResult[list[R]] = AsyncResult(self, self._hosted.portal, callback, error_callback)
+        self._hosted.start(result.gather(run))
         return result
 
     # --- the end ------------------------------------------------------------------------
@@ -205,13 +189,23 @@ class Pool:
     def close(self) -> None:
         """Take no more work; the workers leave when all is done."""
         if self._is_running:
-            for stream in tuple(self._streams):
-                self._hosted.portal.post(stream.lift)
+            self._hosted.close_door()
+            self._hosted.portal.post(self._lift)
             self._hosted.close_soon()
 
+    def _lift(self) -> None:
+        for stream in self._streams:
+            stream.lift()
+
     def terminate(self) -> None:
-        """End everything at once; what has no result yet gets a `JobCancelled`."""
-        self._hosted.close(0, 0)
+        """End everything at once; what has no result yet gets an error that says so.
+
+        In a callback it does not wait for the end; `join` does.
+        """
+        if self._hosted.portal.is_here:
+            self._hosted.cancel_soon()
+        else:
+            self._hosted.close(0, 0)
 
     def join(self) -> None:
         """Block until all work is done and the workers have left; after `close` or `terminate`.
@@ -250,190 +244,11 @@ class Pool:
     def __del__(self) -> None:
         hosted = getattr(self, "_hosted", None)
         if hosted is not None and hosted.is_usable:
-            hosted.abandon()
+            hosted.cancel_soon()
             warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, stacklevel=2)
 
 
-class AsyncResult(Generic[R]):
-    """What will come of an `apply_async` or `map_async`."""
-
-    def __init__(
-        self,
-        portal: Portal,
-        callback: Callable[[R], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
-    ) -> None:
-        for name, function in (("callback", callback), ("error_callback", error_callback)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name}={function!r} is not allowed; allowed: None, or a function")
-        self._portal = portal
-        self._callback = callback
-        self._error_callback = error_callback
-        self._future: futures.Future[R] = futures.Future()
-
-    def get(self, timeout: float | None = None) -> R:
-        """The value, or the call's exception raised; blocks, at most `timeout` seconds.
-
-        Raises:
-            PoolTimeoutError: no result within `timeout`; it is a multiprocessing.TimeoutError.
-            WouldDeadlock: called in a callback, and it is not ready.
-        """
-        self.wait(timeout)
-        if not self.ready():
-            raise PoolTimeoutError(f"no result within {timeout:g} s; the work goes on")
-        return self._future.result()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Block until it is ready, at most `timeout` seconds."""
-        check_seconds("timeout", timeout, or_none=True)
-        if not self.ready():
-            self._portal.check("get() or wait() of a result")
-            try:
-                self._future.exception(timeout)
-            except futures.TimeoutError:
-                return
-
-    def ready(self) -> bool:
-        """Whether the call has ended."""
-        return self._future.done()
-
-    def successful(self) -> bool:
-        """Whether it ended without an exception.
-
-        Raises:
-            ValueError: it has not ended.
-        """
-        if not self.ready():
-            raise ValueError(f"{self!r} not ready")
-        return self._future.exception() is None
-
-    def __repr__(self) -> str:
-        return f"<AsyncResult {'ready' if self.ready() else 'not ready'}>"
-
-    # --- on the loop --------------------------------------------------------------------
-
-    def _take(self, job: Job[R]) -> None:
-        error = job.exception()
-        self._finish(None if error is not None else job.result(), error)
-
-    async def _gather(self, run: MapRun[Any]) -> None:
-        values: Any = None
-        error: BaseException | None
-        raised: list[BaseException] = []
-        run.in_place_of = raised.append
-        try:
-            values = await run.collect()
-            error = raised[0] if raised else None
-        except asyncio.CancelledError:
-            error = RunnerClosed("the pool was terminated before all items were done")
-        # It belongs to whoever gets the result.
-        except BaseException as problem:
-            error = problem
-        self._finish(values, error)
-
-    def _finish(self, value: Any, error: BaseException | None) -> None:
-        """Tell the callback, then whoever waits."""
-        callback = (
-            partial(self._callback or bool, value) if error is None else partial(self._error_callback or bool, error)
-        )
-        try:
-            callback()
-        # A callback that calls exit() must not end the loop.
-        except BaseException:
-            logger.exception("a callback of a pool's result raised")
-        if error is None:
-            self._future.set_result(cast(R, value))
-        else:
-            self._future.set_exception(safe_to_raise(error))
-
-
-class _Raised:
-    """In place of the value of an item whose call raised."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-class _Stream:
-    """Results on their way from the loop to the thread that takes them out."""
-
-    def __init__(self) -> None:
-        self.arrived: SimpleQueue[list[Any] | BaseException | None] = SimpleQueue()
-        self._room = asyncio.Semaphore(AHEAD)
-        self._is_bounded = True
-
-    async def pump(self, run: MapRun[Any]) -> None:
-        """Bring over the results of `run`, list by list; last of all None, or what ended it."""
-        last: BaseException | None = None
-        try:
-            async for batch in run.batches():
-                self.arrived.put(batch)
-                if self._is_bounded:
-                    await self._room.acquire()
-        except asyncio.CancelledError:
-            last = RunnerClosed("the pool was terminated before all items were done")
-        # It belongs to whoever iterates.
-        except BaseException as error:
-            last = error
-        self.arrived.put(last)
-
-    def taken(self) -> None:
-        """One list was taken out."""
-        self._room.release()
-
-    def lift(self) -> None:
-        """No bound any more: the pool closes and has to finish, or nobody takes results out."""
-        self._is_bounded = False
-        self._room.release()
-
-
-class IMapIterator(Generic[R]):
-    """Results of `imap`, each with a `next(timeout)` of its own; goes on after an item that raised."""
-
-    def __init__(self, portal: Portal, stream: _Stream) -> None:
-        self._portal = portal
-        self._stream = stream
-        self._values: deque[Any] = deque()
-        self._has_ended = False
-
-    def __iter__(self) -> Iterator[R]:
-        return self
-
-    def __next__(self) -> R:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> R:
-        """The next result, or the exception of its call raised; blocks, at most `timeout` seconds.
-
-        Raises:
-            PoolTimeoutError: no result within `timeout`; it is a multiprocessing.TimeoutError.
-            StopIteration: there are no more.
-        """
-        check_seconds("timeout", timeout, or_none=True)
-        while not self._values:
-            if self._has_ended:
-                raise StopIteration
-            self._await_more(timeout)
-        value = self._values.popleft()
-        if type(value) is _Raised:
-            raise safe_to_raise(value.error)
-        return cast(R, value)
-
-    def _await_more(self, timeout: float | None) -> None:
-        self._portal.check("next()")
-        try:
-            arrived = self._stream.arrived.get(timeout=timeout)
-        except Empty:
-            raise PoolTimeoutError(f"no result within {timeout:g} s; the work goes on") from None
-        if isinstance(arrived, list):
-            self._values.extend(arrived)
-            self._portal.post(self._stream.taken)
-            return
-        self._has_ended = True
-        if arrived is not None:
-            raise safe_to_raise(arrived)
-
-    def __del__(self) -> None:
-        self._portal.post(self._stream.lift)
+def _count(name: str, value: object) -> int | None:
+    count: int | None = whole(value)
+    check_count(name, count, 1, or_none=True)
+    return count

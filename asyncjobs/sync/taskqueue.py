@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
 from asyncjobs.options import check_count
 from asyncjobs.runner import Runner
@@ -47,8 +48,15 @@ class TaskQueue:
         return self._submitter.submit_nowait(fn, *args, **kwargs)
 
     def join(self) -> None:
-        """Block until every task that was added so far has ended."""
-        self._hosted.portal.call(self._hosted.runner.join)
+        """Block until every task that was added so far has ended.
+
+        Raises:
+            WouldDeadlock: called by a task, or in a done callback.
+        """
+        try:
+            self._hosted.portal.call(self._hosted.runner.join)
+        except RunnerClosed:  # then they have
+            return
 
     def close(self) -> None:
         """Take no more and block until every task has ended."""
@@ -60,7 +68,8 @@ class TaskQueue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hosted.close(None, was_interrupted=kind is KeyboardInterrupt)
+        is_interrupted = kind is KeyboardInterrupt
+        self._hosted.close(0 if is_interrupted else None, was_interrupted=is_interrupted)
 
     def __del__(self) -> None:
         hosted = getattr(self, "_hosted", None)
