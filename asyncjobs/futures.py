@@ -1,8 +1,11 @@
-"""The last steps of every hand-over to a loop: call there, and resolve a future that may be cancelled by then."""
+"""Both ends of a hand-over between threads: call on a loop, resolve what may be cancelled by then, wait for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from math import inf
+from time import monotonic
 from typing import Any
 
 
@@ -27,3 +30,20 @@ def call_soon(loop: Any, callback: Callable[..., object], *args: Any) -> bool:
             raise
         return False
     return True
+
+
+SLICE = 1.0
+"""Seconds that the main thread waits at a time."""
+
+
+def slices(timeout: float | None) -> Iterator[float]:
+    """Timeouts for waits that take `timeout` seconds together, as long as none of them has what it waits for.
+
+    A Ctrl-C that comes in the instant before a wait begins is heard only when that wait ends: so the main thread,
+    which alone hears it, never waits for long at a time.
+    """
+    until = inf if timeout is None else monotonic() + timeout
+    longest = SLICE if threading.current_thread() is threading.main_thread() else threading.TIMEOUT_MAX
+    while (left := until - monotonic()) > longest:
+        yield longest
+    yield max(0.0, left)

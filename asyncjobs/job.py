@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 from asyncjobs.context import running
 from asyncjobs.errors import WrongLoop
 from asyncjobs.events import Progress
-from asyncjobs.futures import call_soon, resolve
+from asyncjobs.futures import call_soon, resolve, slices
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
 from asyncjobs.options import check_seconds
@@ -216,10 +216,9 @@ class Job(Generic[R_co]):
         ended.acquire()
         listener = lambda _: ended.release()  # noqa: E731
         self._listen(listener)
-        if not ended.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+        if not any(ended.acquire(timeout=seconds) for seconds in slices(timeout)) and not self.done():
             _remove(self._listeners or deque(), listener)
-            if not self.done():
-                raise _too_late(self, timeout)
+            raise _too_late(self, timeout)
 
     def __await__(self) -> Generator[Any, None, R_co]:
         if self._state < _SUCCEEDED:

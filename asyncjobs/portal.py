@@ -12,12 +12,13 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
-from asyncjobs.futures import fail, resolve
+from asyncjobs.futures import fail, resolve, slices
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -234,13 +235,19 @@ class _Exchange:
         """Do what is asked for; the last of it is to return, or to raise."""
         until = None if timeout is None else monotonic() + timeout
         while True:
-            try:
-                request, reply = self._to_caller.get(timeout=None if until is None else max(0.0, until - monotonic()))
-            except Empty:
-                raise TimeoutError(f"the runner's event loop has not answered within {timeout:g} s") from None
+            asked = self._next(None if until is None else until - monotonic())
+            if asked is None:
+                raise TimeoutError(f"the runner's event loop has not answered within {timeout:g} s")
+            request, reply = asked
             if reply is None:
                 return request()
             self._answer(request, reply)
+
+    def _next(self, timeout: float | None) -> tuple[Callable[[], Any], asyncio.Future[Any] | None] | None:
+        for seconds in slices(timeout):
+            with suppress(Empty):
+                return self._to_caller.get(timeout=seconds)
+        return None
 
     def _answer(self, request: Callable[[], Any], reply: asyncio.Future[Any]) -> None:
         # Posted in vain if the loop has ended meanwhile: then the last word comes, or has come.

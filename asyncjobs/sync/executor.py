@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from math import inf
 from multiprocessing.context import BaseContext
@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
-from asyncjobs.futures import call_soon
+from asyncjobs.futures import call_soon, slices
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.process import ProcessLane
@@ -77,19 +77,19 @@ class JobFuture(futures.Future[T]):
             WouldDeadlock: called in the thread of the executor's own loop, as in a done callback.
             WrongLoop: called in a forked child, where it will never end.
         """
-        self._check_may_block()
-        return super().result(timeout)
+        self._wait(timeout)
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised, None if it returned; blocks and raises as `result` does."""
-        self._check_may_block()
-        return super().exception(timeout)
+        self._wait(timeout)
+        return super().exception(0)
 
     def add_done_callback(self, fn: Callable[[futures.Future[T]], object]) -> None:
         """Have ``fn(future)`` called when it has ended, in the thread of the executor's loop; at once, if it has."""
         super().add_done_callback(fn if self.done() else partial(_call_back, fn))
 
-    def _check_may_block(self) -> None:
+    def _wait(self, timeout: float | None) -> None:
         if self.done():
             return
         if self.job._desk.is_foreign():
@@ -99,6 +99,10 @@ class JobFuture(futures.Future[T]):
                 f"the future of {self.job.name!r} was waited for in the thread that has to bring its result; "
                 "in a done callback only look at futures that are done()"
             )
+        for seconds in slices(timeout):
+            with suppress(futures.TimeoutError):
+                super().exception(seconds)
+                return
 
     def _ended(self, job: Job[T]) -> None:
         if not self._end.acquire(blocking=False):
