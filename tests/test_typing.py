@@ -40,7 +40,9 @@ def kernel(x: float) -> float:
     return x
 
 
-async def main(runner: aj.Runner, job: aj.Job[int]) -> None:
+async def main(
+    runner: aj.Runner, job: aj.Job[int], sync: aj.SyncRunner, processes: aj.ProcessPoolExecutor, pool: aj.Pool
+) -> None:
 """
 
 # An expression, and its type as both checkers write it once modules are left out.
@@ -67,6 +69,22 @@ TYPES = {
     "[done async for done in aj.as_completed([job])]": "list[Job[int]]",
     "kernel(1.0)": "float",
     "runner.stats().submitted": "int",
+    'sync.submit(fit, 1, name="x")': "Job[int]",
+    "sync.submit(fetch, 1)": "Job[str]",
+    "sync.submit(fit, 1).result(timeout=3)": "int",
+    "sync.run(fetch, 1)": "str",
+    "sync.options(priority=2).submit_nowait(kernel, 1.0)": "Job[float]",
+    "sync.map(fetch, [1])": "SyncMap[str]",
+    "list(sync.map(fit, [1]))": "list[int]",
+    "list(sync.as_completed([job]))": "list[Job[int]]",
+    "aj.background(fit, 1)": "Job[int]",
+    "processes.submit(fit, 1)": "JobFuture[int]",
+    "processes.submit(fit, 1).result()": "int",
+    "list(processes.map(fit, [1]))": "list[int]",
+    "pool.map(fit, [1])": "list[int]",
+    "pool.apply_async(fit, (1,))": "AsyncResult[int]",
+    "next(pool.imap(fit, [1]))": "int",
+    "aj.TaskQueue(2).add_task(fit, 1)": "Job[Any]",
 }
 
 MISTAKES = (
@@ -85,6 +103,14 @@ MISTAKES = (
     'aj.Runner(processes="two")',
     'runner.map(fit, [1], on_error="ignore")',
     "runner.map(fit, 1)",
+    'sync.submit(fit, "one")',
+    'sync.run(fetch, "one")',
+    "sync.options(timout=3)",
+    "aj.SyncRunner(proceses=2)",
+    "aj.background(fit)",
+    'processes.submit(fit, "one")',
+    'aj.ThreadPoolExecutor(max_workers="two")',
+    'aj.Pool("two")',
     "aj.no_such_name",
 )
 

@@ -41,7 +41,7 @@ class Slot:
     def __init__(self, name: str, lane: ProcessLane) -> None:
         self.name = name
         self.changed: Callable[[], None] = nobody
-        self.leaving = False
+        self.leaving: bool = False
         self._lane = lane
         self._host = lane.host
         self._body: Body | None = None
