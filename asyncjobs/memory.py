@@ -117,10 +117,15 @@ def arena_full(what: str, need: int, used: int, cap: int) -> ArenaFull:
     return error
 
 
+def available_memory() -> int | None:
+    """Bytes that this machine could still give out; None if it does not say."""
+    lines = (read("/proc/meminfo") or "").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def free_memory() -> int:
     """Bytes that are free now, on this machine and in this container."""
-    lines = (read("/proc/meminfo") or "").splitlines()
-    available = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    available = available_memory()
     if available is None:
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     groups = ControlGroups()

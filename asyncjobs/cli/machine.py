@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from asyncjobs import __version__
 from asyncjobs.lanes.process import THREAD_CAPS
-from asyncjobs.processors import ControlGroups, affinity, least, read
+from asyncjobs.memory import available_memory
+from asyncjobs.processors import ControlGroups, affinity, least
 
 PACKAGES = ("uvloop", "anyio", "cloudpickle", "plotly", "numpy", "tqdm", "typer", "rich")
 
@@ -97,7 +97,7 @@ def gather() -> Facts:
         quota=groups.cores(),
         start_methods=tuple(multiprocessing.get_all_start_methods()),
         memory=_page_count("SC_PHYS_PAGES"),
-        memory_available=_memory_available(),
+        memory_available=available_memory(),
         container_memory=groups.memory_limit(),
         container_memory_used=groups.memory_used(),
         shm_size=shm_size,
@@ -144,12 +144,6 @@ def _page_count(name: str) -> int | None:
         return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _memory_available() -> int | None:
-    lines = (read(Path("/proc/meminfo")) or "").splitlines()
-    sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return next((int(size) * 1024 for size in sizes), None)
 
 
 def _shm() -> tuple[int | None, int | None]:
