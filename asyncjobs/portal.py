@@ -57,10 +57,12 @@ class Portal:
         try:
             self._thread.start()
             self._has_begun.wait()
-        except BaseException:  # Ctrl-C, and the thread may run or be about to
+        except BaseException as error:  # Ctrl-C, and the thread may run or be about to
             self._is_wanted = False
             if self._has_begun.is_set():
                 self.end_soon()
+            if isinstance(error.__context__, KeyboardInterrupt):  # of which threading's own lock made something else
+                raise error.__context__ from None
             raise
 
     def _run(self) -> None:
