@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from math import inf
 from multiprocessing.context import BaseContext
@@ -212,7 +212,8 @@ class JobExecutor(futures.Executor):
     ) -> None:
         """Shut down and wait; after Ctrl-C the calls are cancelled instead."""
         if kind is KeyboardInterrupt:
-            self._hosted.close(0, was_interrupted=True)
+            with suppress(KeyboardInterrupt):  # the first one is on its way already
+                self._hosted.close(0, was_interrupted=True)
         else:
             self.shutdown()
 
