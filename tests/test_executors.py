@@ -993,6 +993,35 @@ def test_f48_a_second_ctrl_c_ends_at_once(launch: Any) -> None:
     assert program.ends(SOON) in (130, -signal.SIGINT)
 
 
+@pytest.mark.parametrize("face", ["ThreadPoolExecutor(1)", "ProcessPoolExecutor(1)", "TaskQueue()"])
+def test_f48_a_second_ctrl_c_while_the_block_is_left_adds_no_traceback(launch: Any, face: str) -> None:
+    program = launch(
+        f"""
+        def work():
+            say("waits")
+            stubborn()
+
+        def watch(hosted):
+            while not hosted.doorway.is_closed:
+                time.sleep(0.01)
+            time.sleep(0.1)  # by now it waits for the jobs, which have a grace of 2 s
+            say("closes")
+
+        with aj.{face} as face:
+            threading.Thread(target=watch, args=[face._hosted]).start()
+            (face.add_task if hasattr(face, "add_task") else face.submit)(work)
+            time.sleep(60)
+    """,
+        terminal=True,
+    )
+    program.read_until("waits")
+    program.interrupt()
+    program.read_until("closes")
+    program.interrupt()
+    assert program.ends(SOON) in (130, -signal.SIGINT)
+    assert program.output.count("Traceback") == 1, program.output
+
+
 def test_a_forked_child_is_inert(launch: Any) -> None:
     program = launch("""
         executor = aj.ProcessPoolExecutor(1)

@@ -341,6 +341,20 @@ def test_blocking_on_the_loop_s_own_thread_is_refused_and_not_blocking_is_fine(r
     assert runner.run(inside) == ("child", 2, "keyed")
 
 
+def test_a_job_that_the_loop_cancels_before_it_has_taken_it_in_never_runs_and_harms_nobody(runner: SyncRunner) -> None:
+    async def cancel_at_once() -> list[JobState]:
+        cancelled = [runner.options(lane=lane).submit(ECHO[lane], 1) for lane in LANES]
+        for job in cancelled:
+            job.cancel("changed my mind")
+        for job in cancelled:
+            await job.wait()
+        assert not any(job.started_at for job in cancelled)
+        return [job.state for job in cancelled]
+
+    assert runner.submit(cancel_at_once).result(30) == [JobState.CANCELLED] * len(LANES)
+    assert runner.submit(jobs.echo, 2).result(30) == 2
+
+
 def test_a_full_queue_on_the_loop_s_own_thread_is_a_deadlock_that_is_said() -> None:
     with SyncRunner(threads=1, queue_size=1) as runner:
         job, go = held(runner, "thread")

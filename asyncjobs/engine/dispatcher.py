@@ -104,7 +104,8 @@ class Dispatcher:
     def stopping(self, job: Job[Any], reason: StopReason) -> None:
         """The token of `job` was raised: end it if it does not run, tell its place if it does."""
         call = job._call
-        if job.done() or call.stop is not reason:
+        # One that does not live yet is on its way from another thread: whoever takes it in looks.
+        if job.done() or call.stop is not reason or call.number not in self.engine.live:
             return
         if job.state is _RUNNING:
             self._move(job, Event.STOP, monotonic())

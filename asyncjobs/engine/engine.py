@@ -265,8 +265,9 @@ class Engine:
             if plan.options.key is not None:
                 self.keys[plan.options.key] = job
             desk.begin_limits(job)
-            if job.done():  # its token was cancelled before
-                return
+        if call.stop is not None:  # somebody who has it already, or its token, asked before
+            desk.stopping(job, call.stop)
+            return
         # Last of all: it may start, and even end, in here.
         desk.queue.append(call)
 

@@ -216,7 +216,8 @@ class JobExecutor(futures.Executor):
     ) -> None:
         """Shut down and wait; after Ctrl-C the calls are cancelled instead."""
         if kind is KeyboardInterrupt:
-            self._hosted.close(0, was_interrupted=True)
+            with suppress(KeyboardInterrupt):  # the first one is on its way already
+                self._hosted.close(0, was_interrupted=True)
         else:
             self.shutdown()
 

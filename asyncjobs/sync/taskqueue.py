@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -68,8 +69,11 @@ class TaskQueue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_interrupted = kind is KeyboardInterrupt
-        self._hosted.close(0 if is_interrupted else None, was_interrupted=is_interrupted)
+        if kind is KeyboardInterrupt:
+            with suppress(KeyboardInterrupt):  # the first one is on its way already
+                self._hosted.close(0, was_interrupted=True)
+        else:
+            self._hosted.close(None)
 
     def __del__(self) -> None:
         hosted = getattr(self, "_hosted", None)
