@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, cast
 
 from asyncjobs.retry import Retry
@@ -236,6 +236,12 @@ def check_initializer(initializer: object, initargs: object) -> None:
         raise TypeError(f"initializer={initializer!r} is not allowed; allowed: a function")
     if not isinstance(initargs, (tuple, list)):
         raise TypeError(f"initargs={initargs!r} is not allowed; allowed: a tuple of arguments")
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Raise TypeError, naming the value, unless it is a mapping or None."""
+    if not (value is None or isinstance(value, Mapping)):
+        raise TypeError(f"{name}={value!r} is not allowed; allowed: None, or a mapping such as a dict")
 
 
 def check_seconds(name: str, value: object, *, or_none: bool = False) -> None:

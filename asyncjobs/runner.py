@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 import anyio
 
@@ -30,7 +30,7 @@ from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
-from asyncjobs.options import OptionFields, check_count, check_seconds, is_number, make_options
+from asyncjobs.options import OptionFields, check_count, check_mapping, check_seconds, is_number, make_options
 from asyncjobs.report import figures
 from asyncjobs.shared import Shared
 from asyncjobs.spawning import is_starting
@@ -55,21 +55,14 @@ _claiming = threading.Lock()
 """Runners open in several threads: a set must not grow while one is read."""
 
 
-class RunnerSettings(TypedDict, total=False):
-    """The arguments of `Runner`, for faces that pass them on."""
+def _begin_anew() -> None:
+    """In a forked child: whoever held the lock is not here."""
+    global _claiming
+    _claiming = threading.Lock()
 
-    processes: int | None
-    threads: int
-    coroutines: int
-    queue_size: int
-    queue_bytes: int | None
-    lanes: Mapping[str, Lane] | None
-    options: OptionFields | None
-    lane_options: Mapping[str, OptionFields] | None
-    drain_timeout: float | None
-    history: int
-    arena_bytes: int | None
-    watchdog: float | None
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Runner(Submitter):
@@ -128,7 +121,7 @@ class Runner(Submitter):
         if watchdog is not None and not (is_number(watchdog) and watchdog > 0):
             raise ValueError(f"watchdog={watchdog!r} is not allowed; allowed: None, or seconds above 0")
         for name, mapping in (("lanes", lanes), ("options", options), ("lane_options", lane_options)):
-            _check_mapping(name, mapping)
+            check_mapping(name, mapping)
         super().__init__(self, NOTHING_GIVEN)
         self._defaults = make_options(options or {})
         self._lanes: dict[str, Lane] = {
@@ -408,11 +401,6 @@ class Runner(Submitter):
         if on_loop is not None:
             return f"job {on_loop.name!r} is running on it"
         return f"threads run {', '.join(sorted(set(in_threads)))}" if in_threads else "no job of ours is running on it"
-
-
-def _check_mapping(name: str, value: object) -> None:
-    if not (value is None or isinstance(value, Mapping)):
-        raise TypeError(f"{name}={value!r} is not allowed; allowed: None, or a mapping such as a dict")
 
 
 @atexit.register

@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 import asyncjobs as aj
+from asyncjobs.sync.hosted import STARTS_NOTHING_AT_THE_EXIT
+
+starts_workers_at_the_exit = pytest.mark.skipif(
+    sys.version_info[:3] in STARTS_NOTHING_AT_THE_EXIT, reason="this CPython starts nothing while it exits (gh-113964)"
+)
 
 
 class Program:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import runner_jobs as jobs
 import test_faults_lifecycle
+from programs import starts_workers_at_the_exit
 
 import asyncjobs as aj
 from asyncjobs.processors import usable_processors
@@ -866,7 +867,7 @@ def test_the_results_of_a_map_are_not_kept(executor: JobExecutor) -> None:
 # --- real programs ----------------------------------------------------------------------
 
 
-@each_kind
+@pytest.mark.parametrize("kind", ["thread", pytest.param("process", marks=starts_workers_at_the_exit)])
 def test_the_end_of_the_program_finishes_all_work(launch: Any, kind: str, tmp_path: Any) -> None:
     program = launch(f"""
         def work(number):
@@ -923,6 +924,7 @@ def test_submit_at_the_very_end_is_refused(launch: Any, kind: str) -> None:
     assert second.startswith("refused: the interpreter exits")
 
 
+@starts_workers_at_the_exit
 def test_an_executor_that_a_call_makes_while_the_program_ends_finishes_too(launch: Any, tmp_path: Any) -> None:
     program = launch(f"""
         def late():

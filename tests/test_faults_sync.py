@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import runner_jobs as jobs
-from programs import Program, launching
+from programs import Program, launching, starts_workers_at_the_exit
 from runner_jobs import ECHO, LANES, ended_once
 
 import asyncjobs as aj
@@ -529,6 +529,7 @@ def test_f49_a_forgotten_close_is_a_warning_a_bounded_drain_and_the_script_s_own
     assert program.output.count("Traceback") == own, program.output
 
 
+@starts_workers_at_the_exit
 def test_f49_jobs_that_end_within_the_drain_do_end(launch: Any) -> None:
     program = launch("""
         if __name__ == "__main__":
@@ -548,6 +549,7 @@ def test_f49_jobs_that_end_within_the_drain_do_end(launch: Any) -> None:
     assert "Traceback" not in program.output, program.output
 
 
+@starts_workers_at_the_exit
 def test_f49_a_warning_that_is_an_error_does_not_cut_the_drain_short(launch: Any) -> None:
     program = launch(
         """
@@ -755,6 +757,27 @@ def test_f51_a_fork_within_the_block_leaves_it_in_the_child_without_harm(launch:
     assert "slept slept slept slept\n" in program.output
     assert "code 0\nslept\nend\n" in program.output, program.output
     unharmed_but_for_multiprocessing(program.output)
+
+
+def test_f51_a_forked_child_starts_workers_of_its_own(launch: Any) -> None:
+    program = launch("""
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        if __name__ == "__main__":
+            with aj.SyncRunner(processes=1) as runner:
+                processes = runner.options(lane="process")
+                own = processes.run(os.getpid)
+                child = os.fork()
+                if not child:
+                    with aj.SyncRunner(processes=1) as second:
+                        say("child", second.options(lane="process").run(os.getpid) != own)
+                    sys.exit(3)
+                say("code", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                say("parent", processes.run(os.getpid) == own)
+    """)
+    assert program.ends(within=20) == 0
+    assert program.output.split("\n")[:3] == ["child True", "code 3", "parent True"], program.output
+    assert "Traceback" not in program.output, program.output
 
 
 def test_f51_multiprocessing_with_fork_beside_an_open_runner_works(launch: Any) -> None:

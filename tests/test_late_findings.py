@@ -275,7 +275,7 @@ async def test_a_child_whose_limiter_somebody_else_holds_is_waited_for() -> None
         job = await runner.submit(parent)
         while not limiter.statistics().tasks_waiting:
             await asyncio.sleep(0)
-        runner._engine._look_for_deadlock()
+        runner._engine.waitlist.look()
         limiter.release_on_behalf_of("somebody")
         assert await job == 1
 

@@ -18,8 +18,8 @@ from runner_jobs import ECHO, FAIL, HOLD, LANES, LISTEN, ended_once
 
 import asyncjobs as aj
 from asyncjobs import CancelToken, Job, JobState, Runner, SyncRunner
-from asyncjobs.runner import RunnerSettings
 from asyncjobs.sync import background as background_module
+from asyncjobs.sync.runner import RunnerSettings
 from asyncjobs.testing import Gate
 
 each_lane = pytest.mark.parametrize("lane", LANES)

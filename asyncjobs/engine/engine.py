@@ -11,15 +11,15 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent import futures
 from time import monotonic, time
 from typing import Any
 
 from asyncjobs.context import running
 from asyncjobs.echo import Echo
 from asyncjobs.engine.crew import Crew
-from asyncjobs.engine.deadlock import LaneView, Wait, hopeless, why
+from asyncjobs.engine.deadlock import LaneView
 from asyncjobs.engine.dispatcher import Dispatcher, Limits
+from asyncjobs.engine.waitlist import HOLDING, Waited, Waitlist
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
 from asyncjobs.events import EventBus
 from asyncjobs.futures import resolve
@@ -34,12 +34,6 @@ from asyncjobs.token import StopReason
 from asyncjobs.watchdog import Watchdog
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
-
-HOLDING = frozenset({JobState.RUNNING, JobState.STOPPING})
-"""The states in which a job has a place of its lane."""
-
-DEADLOCK_INTERVAL = 0.25
-"""Seconds between two looks at who waits for whom, while any job waits for another."""
 
 
 class Engine:
@@ -75,9 +69,7 @@ class Engine:
         self._echo = Echo(self.notebook)
         self._end = asyncio.Event()
         self._all_done: asyncio.Future[None] | None = None
-        self._waits: dict[int, tuple[Call, Job[Any] | None, str, asyncio.Future[Any] | futures.Future[Any]]] = {}
-        self._wait_numbers = 0
-        self._deadlock_check: asyncio.TimerHandle | None = None
+        self.waitlist: Waitlist = Waitlist(self.loop, self.view)
         self._helpers: set[asyncio.Task[None]] = set()
         self.dispatchers: dict[str, Dispatcher] = {
             name: Dispatcher(self, name, lane, limits) for name, lane in lanes.items()
@@ -173,8 +165,7 @@ class Engine:
         self.bus.close()
         self.shares.close_all()
         self.threads.shutdown()
-        if self._deadlock_check is not None:
-            self._deadlock_check.cancel()
+        self.waitlist.close()
 
     def fail_all(self, error_for: Callable[[Job[Any]], Exception]) -> None:
         """End every living job, and take no more; the last resort, when nothing moves them any more."""
@@ -185,7 +176,10 @@ class Engine:
         reason = StopReason("shutdown", "the runner has ended")
         for job in tuple(self.live.values()):
             is_held = job.state in HOLDING
-            self.dispatchers[job.lane].fail_now(job, error_for(job))
+            try:
+                self.dispatchers[job.lane].fail_now(job, error_for(job))
+            except Exception:  # what is wrong with one must not leave the others without an end
+                logger.exception("job %r could not be ended", job.name)
             if is_held:  # its end stands; a thread that listens is to leave all the same
                 job._call.end(reason)
 
@@ -308,35 +302,12 @@ class Engine:
 
     # --- who waits for whom -------------------------------------------------------------
 
-    def waits(
-        self,
-        waiter: Call,
-        job: Job[Any] | None,
-        lane: str,
-        future: asyncio.Future[Any] | futures.Future[Any],
-    ) -> Callable[[], None]:
+    def waits(self, waiter: Call, job: Job[Any] | None, lane: str, future: Waited) -> Callable[[], None]:
         """A running job waits for `job`, or for room in `lane`; the answer takes that back."""
-        self._wait_numbers += 1
-        number = self._wait_numbers
-        self._waits[number] = (waiter, job, lane, future)
-        if self._deadlock_check is None and self.on_loop():
-            self._deadlock_check = self.loop.call_later(DEADLOCK_INTERVAL, self._look_for_deadlock)
-        return lambda: self._waits.pop(number, None) and None
+        return self.waitlist.add(waiter, job, lane, future)
 
-    def _look_for_deadlock(self) -> None:
-        self._deadlock_check = None
-        if not self._waits:
-            return
-        rows = tuple(self._waits.values())
-        waits = [_wait(waiter, job, lane) for waiter, job, lane, _ in rows]
-        lanes = self._view()
-        doomed = hopeless(waits, lanes)
-        # One is enough to break a circle: the newest, which could have known.
-        if doomed:
-            _refuse_wait(*rows[waits.index(doomed[-1])], why(doomed[-1], doomed, lanes))
-        self._deadlock_check = self.loop.call_later(DEADLOCK_INTERVAL, self._look_for_deadlock)
-
-    def _view(self) -> dict[str, LaneView]:
+    def view(self) -> dict[str, LaneView]:
+        """Who holds the places of each lane."""
         holders: dict[str, list[Call]] = {name: [] for name in self.dispatchers}
         for job in self.live.values():
             if job.state in HOLDING:
@@ -356,36 +327,6 @@ class Engine:
                 f"aclose() was called inside job {job.name!r} of this runner, and would wait for that job to end. "
                 "Close the runner from outside its jobs: let the job return, or set an event for whoever opened it"
             )
-
-
-def _wait(waiter: Call, job: Job[Any] | None, lane: str) -> Wait:
-    """One row of the picture. Calls stand for their jobs: an abandoned one's may be gone."""
-    if job is None:
-        return Wait(waiter, None, lane, target_is_queued=False)
-    if job.state in HOLDING:
-        return Wait(waiter, job._call, lane, target_is_queued=False)
-    return Wait(waiter, job._call, lane, target_is_queued=True, borrowers=_borrowers(job._call))
-
-
-def _borrowers(call: Call) -> frozenset[object]:
-    """Who holds the limiter that `call` waits for; nobody, if it waits for none."""
-    limiter = call.plan.options.limiter
-    if limiter is None or limiter.available_tokens > 0:
-        return frozenset()
-    borrowers = frozenset(limiter.statistics().borrowers)
-    return frozenset() if call in borrowers else borrowers
-
-
-def _refuse_wait(
-    waiter: Call,
-    job: Job[Any] | None,
-    lane: str,
-    future: asyncio.Future[Any] | futures.Future[Any],
-    reason: str,
-) -> None:
-    what = f"job {job.name!r}" if job is not None else "room in the queue"
-    if not future.done():
-        future.set_exception(WouldDeadlock(f"job {waiter.name!r} waits for {what}, {reason}"))
 
 
 def _closed_under(job: Job[Any]) -> RunnerClosed:

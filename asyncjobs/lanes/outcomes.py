@@ -77,8 +77,10 @@ def no_process(name: str, error: Exception) -> Exception:
     """The error for a worker that the system did not let us start."""
     number = error.errno if isinstance(error, OSError) else errno.EAGAIN
     text = f"worker {name} could not be started: {errno.errorcode.get(number or 0, 'unknown')}: {error}"
-    if number not in (errno.EMFILE, errno.ENFILE):
+    if number == errno.EAGAIN and "shutdown" not in str(error):
         return WorkerStartError(f"{text}; the limit of processes and threads may be reached")
+    if number not in (errno.EMFILE, errno.ENFILE):
+        return WorkerStartError(text)
     problem = ResourceExhausted(f"{text}; no descriptors are left")
     problem.resource = "descriptors"
     return problem

@@ -7,6 +7,8 @@ beside it, on channels of our own. Knows nothing of frames or calls.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing.process
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -24,6 +26,22 @@ _asking = threading.Lock()
 """Two threads that ask multiprocessing for an exit code at once may both be told wrong, as
 waitpid and the forkserver's pipe answer once; and to start a process is to ask for all. Runners
 in several threads start their workers one after the other, too: environment and threads are everybody's."""
+
+
+def _begin_anew() -> None:
+    """In a forked child: the parent's forkserver and processes are not ours to wait for, and whoever held the lock
+    is not here. multiprocessing forgets the same in the children that it forks itself."""
+    global _asking
+    _asking = threading.Lock()
+    multiprocessing.process._children.clear()  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+    server.__init__()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Recipe(NamedTuple):

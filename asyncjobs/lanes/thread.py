@@ -116,6 +116,10 @@ class ThreadLane:
         """The calls that hold a thread now; for the watchdog."""
         return [*self._running, *self._abandoned]
 
+    async def warm_up(self) -> None:
+        """Start a thread before one is needed."""
+        await self._host.loop.run_in_executor(self._threads, bool)
+
     async def aclose(self) -> None:
         """End the idle threads."""
         self.abort()

@@ -131,7 +131,7 @@ class JobExecutor(futures.Executor):
         # Private in the standard ones, and read by many a program all the same.
         self._max_workers = max_workers
         runner = Runner(lanes={name: lane}, queue_size=UNBOUNDED, watchdog=None, coroutines=1, threads=1)
-        self._hosted = HostedRunner(runner, exit_drain=None, is_silent=True)
+        self._hosted = HostedRunner(runner, type(self).__name__, exit_drain=None, is_silent=True)
         # Whatever a function's own @job says: that is the lane which was asked for.
         self._plan = runner.options(lane=name)._plan
 
@@ -215,11 +215,7 @@ class JobExecutor(futures.Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Shut down and wait; after Ctrl-C the calls are cancelled instead."""
-        if kind is KeyboardInterrupt:
-            with suppress(KeyboardInterrupt):  # the first one is on its way already
-                self._hosted.close(0, was_interrupted=True)
-        else:
-            self.shutdown()
+        self._hosted.leave_block(kind, None)
 
     def __del__(self) -> None:
         hosted = getattr(self, "_hosted", None)

@@ -6,6 +6,8 @@ Each face of this package has one of these. A face may go; what it accepted stay
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 import threading
 import warnings
 from collections.abc import Coroutine
@@ -17,14 +19,20 @@ import anyio
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
+from asyncjobs.lanes.thread import ThreadLane
 from asyncjobs.portal import Portal
 from asyncjobs.runner import Runner
 from asyncjobs.state import JobState
 from asyncjobs.sync.doorway import Doorway
 from asyncjobs.sync.leaving import check_not_over, has_left, leave_at_exit
 
+STARTS_NOTHING_AT_THE_EXIT = ((3, 12, 0), (3, 12, 1))
+"""Versions of CPython that start no threads and processes once the script has ended, and not only after their hooks
+(https://github.com/python/cpython/issues/113964)."""
 EXIT_GRACE = 0.5
 """Seconds that jobs get to stop after the drain of an exit."""
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
 LAST_WAIT = 2.0
 """Seconds that a loop is waited for that has been told to end."""
 
@@ -39,13 +47,15 @@ class HostedRunner:
     """An open `Runner`, its portal and the way in.
 
     Args:
+        face: what its user calls it.
         exit_drain: seconds that the exit of the interpreter waits for its jobs; None waits for all.
         is_silent: nobody is expected to close it.
     """
 
-    def __init__(self, runner: Runner, exit_drain: float | None, *, is_silent: bool = False) -> None:
+    def __init__(self, runner: Runner, face: str, exit_drain: float | None, *, is_silent: bool = False) -> None:
         check_not_over("what a new runner runs")
         self.runner: Runner = runner
+        self._face = face
         self.exit_drain: float | None = exit_drain
         self.is_silent: bool = is_silent
         self._works: set[asyncio.Task[None]] = set()
@@ -68,9 +78,13 @@ class HostedRunner:
         # interpreter forgets that it was Ctrl-C that ended the script: the exit code would be 1.
         anyio.CancelScope()
         await self.runner.__aenter__()
+        if sys.version_info[:3] in STARTS_NOTHING_AT_THE_EXIT:  # one thread that is there can do all the work
+            for lane in self.runner._lanes.values():
+                if isinstance(lane, ThreadLane):
+                    await lane.warm_up()
 
     def __repr__(self) -> str:
-        return repr(self.runner).replace("<Runner", "<SyncRunner", 1)
+        return repr(self.runner).replace("<Runner", f"<{self._face}", 1)
 
     @property
     def is_usable(self) -> bool:
@@ -146,6 +160,14 @@ class HostedRunner:
             has_left(self)
             self.portal.close(LAST_WAIT)
 
+    def leave_block(self, kind: type[BaseException] | None, drain: float | None) -> None:
+        """A ``with`` block ends, by `kind`: close. After Ctrl-C cancel instead; a second one makes that quick."""
+        if kind is not KeyboardInterrupt:
+            self.close(drain)
+            return
+        with suppress(KeyboardInterrupt):  # the first one is on its way already
+            self.close(0, was_interrupted=True)
+
     def close_soon(self) -> None:
         """Take no more, and end once all jobs have ended; never blocks. The exit waits for that, as for a drain."""
         self.close_door()
@@ -177,8 +199,13 @@ class HostedRunner:
     def _leave(self, drain: float | None) -> None:
         # A coroutine may hold the loop up for ever: nobody waits longer for its answer.
         patience = None if drain is None else drain + EXIT_GRACE + LAST_WAIT
-        with suppress(TimeoutError):
+        try:
             self._close(drain, None if drain is None else min(drain, EXIT_GRACE), True, patience)
+        except TimeoutError:
+            return
+        except KeyboardInterrupt:
+            logger.warning("%r was interrupted while the interpreter exits; jobs that had not ended are lost", self)
+            raise
 
     # --- on the loop --------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class SyncMap(Generic[R]):
         return self._portal.converse(collect, "collect()")
 
     def _iterate(self) -> Generator[R, None, None]:
+        self._portal.check("map()")
         self._portal.do(self._run.begin)
         batches = self._run.batches()
 

@@ -61,7 +61,7 @@ class Pool:
         runner = Runner(lanes={"process": lane}, queue_size=UNBOUNDED, watchdog=None, coroutines=1, threads=1)
         runner._tells_of_cancels = False
         # At an exit nobody waits for the workers of a pool.
-        self._hosted = HostedRunner(runner, exit_drain=0.0)
+        self._hosted = HostedRunner(runner, "Pool", exit_drain=0.0)
         self._plan = runner.options(lane="process")._plan
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         """Those that `close` may have to lift; touched on the loop only."""

@@ -6,17 +6,18 @@ No second engine: a `Runner` lives on a portal's loop, and each verb is a way th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
+from asyncjobs.lanes.base import Lane
 from asyncjobs.options import OptionFields, check_seconds
 from asyncjobs.report import figures
-from asyncjobs.runner import Runner, RunnerSettings
+from asyncjobs.runner import Runner
 from asyncjobs.shared import Shared
 from asyncjobs.stats import Stats
 from asyncjobs.sync.hosted import HostedRunner
@@ -26,6 +27,23 @@ from asyncjobs.waiting import checked_jobs
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class RunnerSettings(TypedDict, total=False):
+    """The arguments of `Runner`, for faces that pass them on."""
+
+    processes: int | None
+    threads: int
+    coroutines: int
+    queue_size: int
+    queue_bytes: int | None
+    lanes: Mapping[str, Lane] | None
+    options: OptionFields | None
+    lane_options: Mapping[str, OptionFields] | None
+    drain_timeout: float | None
+    history: int
+    arena_bytes: int | None
+    watchdog: float | None
 
 
 class SyncRunner(SyncSubmitter):
@@ -49,7 +67,7 @@ class SyncRunner(SyncSubmitter):
 
     def __init__(self, *, exit_drain: float = 5.0, **settings: Unpack[RunnerSettings]) -> None:
         check_seconds("exit_drain", exit_drain)
-        self._hosted = hosted = HostedRunner(Runner(**settings), exit_drain)
+        self._hosted = hosted = HostedRunner(Runner(**settings), "SyncRunner", exit_drain)
         self._portal = hosted.portal
         self._runner = hosted.runner
         super().__init__(None, hosted.doorway, hosted.runner)
@@ -70,12 +88,7 @@ class SyncRunner(SyncSubmitter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        drain = self._runner._drain_timeout if kind is None else 0
-        try:
-            self._hosted.close(drain, was_interrupted=kind is KeyboardInterrupt)
-        except KeyboardInterrupt:
-            if kind is not KeyboardInterrupt:  # the first one is on its way already
-                raise
+        self._hosted.leave_block(kind, self._runner._drain_timeout if kind is None else 0)
 
     def close(self, *, drain: float | None = None, grace: float | None = None) -> list[str]:
         """Take no more jobs, block until those there are have ended, and release everything.

@@ -71,6 +71,7 @@ class SyncSubmitter:
     def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Submit and block for the value; interrupted (Ctrl-C), it cancels the job."""
+        self._doorway.portal.check("run()")
         job = self.submit(fn, *args, **kwargs)
         try:
             job.exception()  # blocks; what the job itself raises is raised below

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -36,7 +35,7 @@ class TaskQueue:
     def __init__(self, num_workers: int = 1) -> None:
         check_count("num_workers", num_workers, 1)
         runner = Runner(threads=num_workers, queue_size=UNBOUNDED, options={"snapshot": True, "lane": "thread"})
-        self._hosted = HostedRunner(runner, exit_drain=None, is_silent=True)
+        self._hosted = HostedRunner(runner, "TaskQueue", exit_drain=None, is_silent=True)
         self._submitter = SyncSubmitter(None, self._hosted.doorway, runner)
 
     def add_task(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Job[Any]:
@@ -69,11 +68,7 @@ class TaskQueue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is KeyboardInterrupt:
-            with suppress(KeyboardInterrupt):  # the first one is on its way already
-                self._hosted.close(0, was_interrupted=True)
-        else:
-            self._hosted.close(None)
+        self._hosted.leave_block(kind, None)
 
     def __del__(self) -> None:
         hosted = getattr(self, "_hosted", None)
