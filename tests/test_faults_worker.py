@@ -938,6 +938,7 @@ async def test_F25_a_thread_that_blocks_the_exit_costs_the_worker_and_no_time(ei
 async def test_F25_a_thread_job_that_leaves_a_thread_behind_has_returned(runner: aj.Runner) -> None:
     async with new_door() as door, common_outcome(runner, lane="thread"):
         assert await runner.run(jobs.leave_a_thread_until, door.path) == "returned"
+        await door.arrival()
         door.open()
 
 

@@ -443,9 +443,9 @@ def test_T17_a_frame_may_be_longer_than_four_gib() -> None:
 @pytest.mark.slow
 async def test_T17_large_frames_are_not_copied_from_piece_to_piece(runner: aj.Runner) -> None:
     async def seconds(nbytes: int) -> float:
-        began = monotonic()
+        began = process_time()  # of our own: what others do beside us does not count
         assert len(await process(runner).run(jobs.big, nbytes)) == nbytes
-        return monotonic() - began
+        return process_time() - began
 
     await seconds(2**20)
     small = min([await seconds(32 * 2**20) for _ in range(3)])
