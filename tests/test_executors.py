@@ -348,6 +348,7 @@ def test_each_worker_process_is_prepared() -> None:
         assert [executor.submit(prepared).result(SOON) for _ in range(3)] == [["x"]] * 3
 
 
+@pytest.mark.slow
 @each_kind
 def test_an_initializer_that_raises_fails_each_call_and_hangs_none(kind: str) -> None:
     with KINDS[kind](1, initializer=refuse) as executor:
@@ -883,6 +884,7 @@ def test_the_end_of_the_program_finishes_all_work(launch: Any, kind: str, tmp_pa
     assert sorted(int(path.name) for path in tmp_path.glob("[0-9]*")) == list(range(20))
 
 
+@pytest.mark.slow
 @each_kind
 def test_functions_of_the_script_need_no_guard(launch: Any, kind: str) -> None:
     program = launch(f"""
@@ -946,6 +948,7 @@ def test_an_executor_that_a_call_makes_while_the_program_ends_finishes_too(launc
     assert (tmp_path / "late").exists()
 
 
+@pytest.mark.slow
 @each_kind
 @pytest.mark.parametrize("where_it_blocks", ["future.result()", "executor.shutdown()"])
 def test_f48_ctrl_c_ends_a_program_that_waits(launch: Any, kind: str, where_it_blocks: str) -> None:

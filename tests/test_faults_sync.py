@@ -288,6 +288,7 @@ WAITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", WAITS)
 def test_f47_ctrl_c_wherever_the_script_blocks_is_one_keyboard_interrupt(launch: Any, wait: str) -> None:
     program = launch(
@@ -357,6 +358,7 @@ def test_f47_ctrl_c_during_the_close_cuts_the_drain_short(launch: Any, interrupt
     one_interrupt(program.output)
 
 
+@pytest.mark.slow
 @each_start_method
 def test_f47_ctrl_c_while_workers_start_leaves_no_tracebacks_of_theirs(launch: Any, start_method: str) -> None:
     program = launch(
@@ -379,6 +381,7 @@ def test_f47_ctrl_c_while_workers_start_leaves_no_tracebacks_of_theirs(launch: A
     one_interrupt(program.output)
 
 
+@pytest.mark.slow
 def test_f47_ctrl_c_while_a_runner_opens_leaves_nothing_behind(launch: Any) -> None:
     """A timer interrupts at another instant of the start each time."""
     program = launch("""
@@ -416,6 +419,7 @@ def test_f47_ctrl_c_while_a_runner_opens_leaves_nothing_behind(launch: Any) -> N
         assert complaint not in program.output, program.output
 
 
+@pytest.mark.slow
 def test_f47_interrupted_submits_do_not_stop_the_ones_after_them(launch: Any) -> None:
     """As in a notebook: the runner lives on after a Ctrl-C in a hot loop of submits."""
     program = launch("""
@@ -444,6 +448,7 @@ def test_f47_interrupted_submits_do_not_stop_the_ones_after_them(launch: Any) ->
 # --- F48, F52: other signals ------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 @each_start_method
 def test_f48_f52_a_script_that_is_killed_takes_its_workers_along(
@@ -513,6 +518,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_f49_a_forgotten_close_is_a_warning_a_bounded_drain_and_the_script_s_own_exit_code(
     launch: Any, end: str
@@ -549,6 +555,7 @@ def test_f49_jobs_that_end_within_the_drain_do_end(launch: Any) -> None:
     assert "Traceback" not in program.output, program.output
 
 
+@pytest.mark.slow
 @starts_workers_at_the_exit
 def test_f49_a_warning_that_is_an_error_does_not_cut_the_drain_short(launch: Any) -> None:
     program = launch(

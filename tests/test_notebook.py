@@ -24,7 +24,10 @@ import asyncjobs as aj
 from asyncjobs.echo import Echo
 from asyncjobs.notebook import Notebook
 
-pytestmark = pytest.mark.may_leak("a kernel, whose own end is looked at, serves many tests")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.may_leak("a kernel, whose own end is looked at, serves many tests"),
+]
 
 SETUP = r"""
 import asyncio, contextvars, logging.handlers, os, queue, sys, threading, time

@@ -111,6 +111,7 @@ def divide(x: int, y: int) -> float:
 # --- how it is made ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_arguments_by_position() -> None:
     with aj.Pool(1, prepare, ("a", "b"), 2, multiprocessing.get_context("forkserver")) as pool:
         assert pool.apply(prepared) == ["a", "b"]
@@ -139,6 +140,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         assert pool.map(jobs.square, [1, 2], chunksize=np.int64(1)) == [1, 4]
 
 
+@pytest.mark.slow
 def test_an_initializer_that_raises_fails_calls_and_hangs_none() -> None:
     with aj.Pool(1, refuse) as pool:
         with pytest.raises(aj.WorkerStartError, match="not prepared"):
@@ -313,6 +315,7 @@ def test_imap_goes_on_after_an_item_that_raised(pool: aj.Pool, chunksize: int) -
         next(results)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_raises_and_nothing_hangs(pool: aj.Pool) -> None:
     with pytest.raises(BrokenProcessPool):
         pool.apply_async(jobs.die).get(SOON)
@@ -456,6 +459,7 @@ def test_next_keeps_its_timeout(pool: aj.Pool) -> None:
         results.next(SOON)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["imap", "imap_unordered"])
 def test_an_endless_source_is_read_only_so_far_ahead(pool: aj.Pool, method: str) -> None:
     taken = itertools.count()
@@ -598,6 +602,7 @@ def test_what_is_pending_at_terminate_raises() -> None:
     pool.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["close", "terminate"])
 def test_work_that_is_handed_over_at_the_very_end_is_done_or_refused(end: str) -> None:
     for _ in range(10):
@@ -659,6 +664,7 @@ def test_an_unclosed_pool_does_not_hold_up_the_exit(launch: Any) -> None:
     assert "Traceback" not in program.output
 
 
+@pytest.mark.slow
 def test_functions_of_the_script_need_no_guard(launch: Any) -> None:
     program = launch("""
         FACTOR = 3
@@ -679,6 +685,7 @@ def test_functions_of_the_script_need_no_guard(launch: Any) -> None:
     assert program.output == "started\n[0, 3, 6, 9] [0, 3, 6] [2]\n14850\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["result.get()", "next(results)", "pool.join()", "pool.map(len, ['abc'])"])
 def test_f48_ctrl_c_ends_a_program_that_waits(launch: Any, where: str) -> None:
     program = launch(

@@ -59,6 +59,7 @@ class Watched:
 # --- as the built-in map ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 @given(
     columns=st.lists(st.lists(st.integers(-99, 99), max_size=30), min_size=1, max_size=3),
@@ -128,6 +129,7 @@ def test_errors_are_raised_in_their_turn_skipped_or_returned(
 # --- sources and look-ahead -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 @given(lookahead=st.integers(1, 12), wanted=st.integers(1, 30))
 def test_an_endless_source_is_advanced_in_the_caller_s_thread_and_no_further_than_the_look_ahead(

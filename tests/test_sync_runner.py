@@ -304,6 +304,7 @@ def test_as_completed_gives_each_job_once_and_gives_up_in_time(runner: SyncRunne
         runner.as_completed([1])  # type: ignore[list-item]
 
 
+@pytest.mark.slow
 def test_figures_are_there_while_it_is_open_and_after_it_was_closed(runner: SyncRunner) -> None:
     runner.run(jobs.echo, 1)
     assert runner.stats().succeeded == 1
