@@ -315,3 +315,11 @@ def test_a_map_in_the_loop_s_own_thread_is_refused(runner: SyncRunner) -> None:
             runner.map(jobs.square, [1]).collect()
 
     runner.run(inside)
+
+
+def test_a_map_keeps_its_runner_open_as_long_as_results_are_wanted() -> None:
+    def numbers() -> Iterator[int]:
+        return iter(SyncRunner(threads=2).map(jobs.square, range(20), lookahead=2))
+
+    with pytest.warns(ResourceWarning, match="was never closed"):
+        assert list(numbers()) == [n * n for n in range(20)]

@@ -7,7 +7,7 @@ advances the sources meanwhile, as the run wants more items.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -20,6 +20,7 @@ from asyncjobs.portal import Ask, Portal
 from asyncjobs.progressbar import progress_bar
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class SyncMap(Generic[R]):
@@ -57,24 +58,28 @@ class SyncMap(Generic[R]):
         if self._progress:
             return list(self)
 
-        async def collect(ask: Ask) -> list[R]:
-            self._source.elsewhere = ask
-            return await self._run.collect()
+        return self._converse(self._run.collect, "collect()")
 
-        return self._portal.converse(collect, "collect()")
+    def _converse(self, work: Callable[[], Awaitable[T]], what: str) -> T:
+        """Block until ``await work()`` has ended; the source is advanced here meanwhile."""
+
+        async def with_source(ask: Ask) -> T:
+            self._source.elsewhere = ask
+            try:
+                return await work()
+            finally:
+                self._source.elsewhere = None  # it would keep us alive, and the runner with us
+
+        return self._portal.converse(with_source, what)
 
     def _iterate(self) -> Generator[R, None, None]:
         self._portal.check("map()")
         self._portal.do(self._run.begin)
         batches = self._run.batches()
 
-        async def step(ask: Ask) -> list[R] | None:
-            self._source.elsewhere = ask
-            return await anext(batches, None)
-
         try:
             with progress_bar(self._progress, self._run.name, self._source.total) as bar:
-                while (batch := self._portal.converse(step, "next()")) is not None:
+                while (batch := self._converse(lambda: anext(batches, None), "next()")) is not None:
                     yield from batch
                     bar.update(len(batch))
         finally:

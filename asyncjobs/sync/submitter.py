@@ -124,4 +124,4 @@ class SyncSubmitter:
         source = Source(iterables)
         plan = self._plan(fn)
         run: MapRun[Any] = MapRun(self._doorway.intake, fn, plan, source, ordered, lookahead, on_error, progress=False)
-        return SyncMap(self._keeper, self._doorway.portal, run, source, progress)
+        return SyncMap(self, self._doorway.portal, run, source, progress)
