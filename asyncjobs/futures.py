@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from math import inf
+from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def resolve(future: Any, value: Any = None) -> None:
@@ -47,3 +52,27 @@ def slices(timeout: float | None) -> Iterator[float]:
     while (left := until - monotonic()) > longest:
         yield longest
     yield max(0.0, left)
+
+
+def take(queue: SimpleQueue[T], timeout: float | None) -> T:
+    """The next that is put into `queue`, within `timeout` seconds.
+
+    Raises:
+        Empty: nothing came.
+    """
+    for seconds in slices(timeout):
+        with suppress(Empty):
+            return queue.get(timeout=seconds)
+    raise Empty
+
+
+def wait_for_end(future: Future[Any], timeout: float | None) -> None:
+    """Block until `future` is done, at most `timeout` seconds.
+
+    Raises:
+        CancelledError: it was cancelled.
+    """
+    for seconds in slices(timeout):
+        with suppress(TimeoutError):
+            Future.exception(future, seconds)
+            return

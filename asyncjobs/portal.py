@@ -12,13 +12,12 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
-from asyncjobs.futures import fail, resolve, slices
+from asyncjobs.futures import fail, resolve, take
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -237,19 +236,13 @@ class _Exchange:
         """Do what is asked for; the last of it is to return, or to raise."""
         until = None if timeout is None else monotonic() + timeout
         while True:
-            asked = self._next(None if until is None else until - monotonic())
-            if asked is None:
-                raise TimeoutError(f"the runner's event loop has not answered within {timeout:g} s")
-            request, reply = asked
+            try:
+                request, reply = take(self._to_caller, None if until is None else until - monotonic())
+            except Empty:
+                raise TimeoutError(f"the runner's event loop has not answered within {timeout:g} s") from None
             if reply is None:
                 return request()
             self._answer(request, reply)
-
-    def _next(self, timeout: float | None) -> tuple[Callable[[], Any], asyncio.Future[Any] | None] | None:
-        for seconds in slices(timeout):
-            with suppress(Empty):
-                return self._to_caller.get(timeout=seconds)
-        return None
 
     def _answer(self, request: Callable[[], Any], reply: asyncio.Future[Any]) -> None:
         # Posted in vain if the loop has ended meanwhile: then the last word comes, or has come.

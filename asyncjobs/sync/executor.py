@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from math import inf
 from multiprocessing.context import BaseContext
@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from asyncjobs.errors import RunnerClosed, WouldDeadlock, WrongLoop
-from asyncjobs.futures import call_soon, slices
+from asyncjobs.futures import call_soon, wait_for_end
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.process import ProcessLane
@@ -99,10 +99,7 @@ class JobFuture(futures.Future[T]):
                 f"the future of {self.job.name!r} was waited for in the thread that has to bring its result; "
                 "in a done callback only look at futures that are done()"
             )
-        for seconds in slices(timeout):
-            with suppress(futures.TimeoutError):
-                super().exception(seconds)
-                return
+        wait_for_end(self, timeout)
 
     def _ended(self, job: Job[T]) -> None:
         if not self._end.acquire(blocking=False):

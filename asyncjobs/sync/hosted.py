@@ -26,13 +26,13 @@ from asyncjobs.state import JobState
 from asyncjobs.sync.doorway import Doorway
 from asyncjobs.sync.leaving import check_not_over, has_left, leave_at_exit
 
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
 STARTS_NOTHING_AT_THE_EXIT = ((3, 12, 0), (3, 12, 1))
 """Versions of CPython that start no threads and processes once the script has ended, and not only after their hooks
 (https://github.com/python/cpython/issues/113964)."""
 EXIT_GRACE = 0.5
 """Seconds that jobs get to stop after the drain of an exit."""
-logger: logging.Logger = logging.getLogger("asyncjobs")
-
 LAST_WAIT = 2.0
 """Seconds that a loop is waited for that has been told to end."""
 

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 from asyncjobs.errors import RunnerClosed
-from asyncjobs.futures import slices
+from asyncjobs.futures import take, wait_for_end
 from asyncjobs.job import Job
 from asyncjobs.mapping.run import MapRun
 from asyncjobs.portal import Portal
@@ -72,13 +72,7 @@ class AsyncResult(Generic[R]):
         """Block until it is ready, at most `timeout` seconds; less than 0 is 0."""
         if not self.ready():
             self._portal.check("get() or wait() of a result")
-            self._wait(timeout)
-
-    def _wait(self, timeout: float | None) -> None:
-        for seconds in slices(timeout):
-            with suppress(futures.TimeoutError):
-                self._future.exception(seconds)
-                return
+            wait_for_end(self._future, timeout)
 
     def ready(self) -> bool:
         """Whether the call has ended."""
@@ -223,7 +217,10 @@ class IMapIterator(Generic[R]):
 
     def _await_more(self, until: float | None) -> None:
         self._portal.check("next()")
-        arrived = self._arrived(None if until is None else until - monotonic())
+        try:
+            arrived = take(self._stream.arrived, None if until is None else until - monotonic())
+        except Empty:
+            raise PoolTimeoutError("no result within that time; the work goes on") from None
         if isinstance(arrived, list):
             self._values.extend(arrived)
             self._portal.post(self._stream.taken)
@@ -232,12 +229,6 @@ class IMapIterator(Generic[R]):
         if arrived is not None:
             raise safe_to_raise(arrived)
         raise StopIteration
-
-    def _arrived(self, timeout: float | None) -> list[Any] | BaseException | None:
-        for seconds in slices(timeout):
-            with suppress(Empty):
-                return self._stream.arrived.get(timeout=seconds)
-        raise PoolTimeoutError("no result within that time; the work goes on")
 
     def __del__(self) -> None:
         self._portal.post(self._stream.drop)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from asyncjobs.errors import RunnerClosed
+from asyncjobs.futures import take
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Lane
 from asyncjobs.options import OptionFields, check_seconds
@@ -159,7 +160,7 @@ class SyncRunner(SyncSubmitter):
         until = None if timeout is None else monotonic() + timeout
         for position in range(len(jobs)):
             try:
-                yield ended.get(timeout=None if until is None else max(0.0, until - monotonic()))
+                yield take(ended, None if until is None else until - monotonic())
             except Empty:
                 raise TimeoutError(
                     f"{len(jobs) - position} of {len(jobs)} jobs have not ended within {timeout:g} s; they go on"
