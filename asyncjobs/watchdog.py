@@ -2,7 +2,8 @@
 
 One sleeping thread; while nothing runs it is parked and costs nothing. It sees a coroutine
 that blocks (and shows its stack), and afterwards a call that kept the interpreter lock, as
-then it could not run itself.
+then it could not run itself. A machine that gives us no core is nobody's fault here: such time
+is in the statistics, and no warning.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Watchdog:
         self._suspects = suspects
         self._is_quiet = is_quiet
         self._loop_thread = threading.get_ident()
+        self._loop_thread_native = threading.get_native_id()
         self._lags = Histogram()
         self._answered = threading.Event()
         self._wanted = threading.Event()
@@ -91,37 +93,40 @@ class Watchdog:
 
     def _sleep(self) -> None:
         """Until the next look. What keeps us from waking up in time holds the loop up, too."""
-        began = monotonic()
+        stretch = self._stretch()
         self._wanted.wait(self._threshold)
-        slept = monotonic() - began
-        if slept > 2 * self._threshold and not self._closed:
-            self._lags.add(slept - self._threshold)
-            self._bark(slept)
+        if stretch.length() > 2 * self._threshold and not self._closed:
+            self._lags.add(stretch.length() - self._threshold)
+            self._bark(stretch)
 
     def _look(self) -> None:
         self._answered.clear()
-        asked = monotonic()
+        stretch = self._stretch()
         try:
             self._loop.call_soon_threadsafe(self._answered.set)
         except RuntimeError:  # the loop is closed: nothing is left to watch
             self._closed = True
             return
         answered = self._answered.wait(self._threshold)
-        waited = monotonic() - asked
+        while not answered and (left := self._threshold - stretch.usable()) > 0:
+            answered = self._answered.wait(left)
         if answered:  # before anybody can read of it
-            self._lags.add(waited)
+            self._lags.add(stretch.length())
         # Even with an answer: it may have come while we could not run ourselves.
-        if not self._closed and (not answered or waited > 2 * self._threshold):
-            self._bark(waited)
+        if not self._closed and (not answered or stretch.length() > 2 * self._threshold):
+            self._bark(stretch)
         # A loop that is closed before it comes to our question never answers.
         if not answered:
             while not self._answered.wait(1.0) and not self._loop.is_closed():
                 continue
-            self._lags.add(monotonic() - asked)
+            self._lags.add(stretch.length())
 
-    def _bark(self, waited: float) -> None:
-        suspects = self._suspects()
-        if suspects is None:
+    def _stretch(self) -> _Stretch:
+        return _Stretch((self._loop_thread_native, threading.get_native_id()))
+
+    def _bark(self, stretch: _Stretch) -> None:
+        waited, suspects = stretch.usable(), self._suspects()
+        if suspects is None or waited < self._threshold:
             return
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame, limit=12)) if frame is not None else "(no stack)\n"
@@ -134,3 +139,34 @@ class Watchdog:
         logger.warning(
             "the event loop has not answered for %.2f s%s; %s. It is here:\n%s", waited, held, suspects, stack
         )
+
+
+class _Stretch:
+    """A stretch of time from now on, for two threads of which neither may have had a core all the while."""
+
+    def __init__(self, threads: tuple[int, int]) -> None:
+        self._threads = threads
+        self._began = monotonic()
+        self._queued = [_queued_for_a_core(thread) for thread in threads]
+
+    def length(self) -> float:
+        """Seconds since it began."""
+        return monotonic() - self._began
+
+    def usable(self) -> float:
+        """The same without those in which the machine was too busy for the thread that it kept waiting longer."""
+        queued = (_queued_for_a_core(thread) for thread in self._threads)
+        return self.length() - max(now - then for now, then in zip(queued, self._queued, strict=True))
+
+
+def _queued_for_a_core(thread: int) -> float:
+    """Seconds that `thread` of this process was ready to run and did not; 0 where the system does not tell.
+
+    The second number of ``schedstat``, in nanoseconds:
+    https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat
+    """
+    try:
+        with open(f"/proc/self/task/{thread}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # not Linux, or a kernel built without it
+        return 0.0

@@ -2,6 +2,7 @@
 
 Fixture: `runner` (2 processes, 4 threads; what is left in it is cancelled).
 Markers: ``both_loops`` runs an async test on asyncio's own loop and on uvloop;
+``alone`` gives a test that bounds wall time the machine to itself; such tests come last.
 ``may_leak("reason")`` and ``may_complain("reason")`` switch one check off for a test.
 ``ASYNCJOBS_TEST_LOOP=uvloop`` runs every async test on uvloop.
 """
@@ -14,10 +15,11 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 
 import pytest
 from hypothesis import settings
+from machine import machine
 
 from asyncjobs import Runner
 from asyncjobs.testing.leaks import start_helpers, take_census, wait_for_no_leaks
@@ -27,8 +29,8 @@ try:
 except ImportError:  # not on Windows
     uvloop = None
 
-HANG = 50.0
-"""Seconds after which every thread's stack is printed; pytest-timeout ends the test at 60."""
+HANG = 110.0
+"""Seconds after which every thread's stack is printed; pytest-timeout ends the test at 120."""
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
@@ -48,8 +50,24 @@ settings.load_profile("asyncjobs")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_loops: run this async test on asyncio's own loop and on uvloop")
+    config.addinivalue_line("markers", "alone: this test bounds wall time, and no other runs beside it")
     config.addinivalue_line("markers", "may_leak(reason): this test leaves threads, processes or files behind")
     config.addinivalue_line("markers", "may_complain(reason): the loop may log errors in this test")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_is_alone)  # last, so that the processes of a run wait for each other once
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    # Outermost: the wait is not counted in the test's time limit.
+    with machine(alone=_is_alone(item)):
+        return (yield)
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 def pytest_collection_finish() -> None:

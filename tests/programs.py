@@ -73,7 +73,7 @@ class Program:
         with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
             return state == "S" and file.read().rpartition(")")[2].strip() == f"{state} {rest}"
 
-    def ends(self, within: float = 5.0) -> int:
+    def ends(self, within: float = 20.0) -> int:
         """Its exit code, negative for a signal; its workers are gone as well."""
         end = time.monotonic() + within
         while time.monotonic() < end and self._take(end):

@@ -481,7 +481,7 @@ async def test_a_time_limit_holds_for_each_item(runner: Runner, lane: str) -> No
         return n
 
     fn: Any = await_if_two if lane == "loop" else wait_if_two
-    on_lane = runner.options(lane=lane, timeout=1.0, grace=0.1)
+    on_lane = runner.options(lane=lane, timeout=3.0, grace=0.1)
     values: list[Any] = await on_lane.map(fn, range(5), on_error="return").collect()
     assert values[:2] + values[3:] == [0, 1, 3, 4]
     assert isinstance(values[2], aj.JobTimeout)

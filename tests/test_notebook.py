@@ -350,6 +350,7 @@ def _kill(kernel: Kernel) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("end", [_restart, _shut_down, _shut_down_while_a_cell_computes, _kill])
 def test_the_end_of_a_kernel_ends_its_workers(end: Callable[[Kernel], None], tmp_path: Path) -> None:
     with new_kernel(SETUP) as kernel:

@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import math
+import random
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -1567,3 +1568,11 @@ async def _look_in_callback(job: Job[Any]) -> None:
 
     job.add_done_callback(look)
     await looked.wait()
+
+
+async def test_a_failure_and_its_retry_draw_none_of_the_program_s_random_numbers(runner: Runner) -> None:
+    random.seed(1)
+    before = random.getstate()
+    with pytest.raises(ValueError, match="invalid literal"):
+        await runner.options(retries=aj.Retry(1, backoff=0.001, jitter=1.0)).run(int, "x")
+    assert random.getstate() == before

@@ -6,6 +6,8 @@ import asyncio
 import ctypes
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -17,6 +19,7 @@ from runner_jobs import held, still_works
 
 import asyncjobs as aj
 from asyncjobs import Runner
+from asyncjobs.bench import probes
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -190,3 +193,45 @@ def test_a_loop_that_is_closed_under_the_watchdog_ends_its_thread() -> None:
         runner._forgotten()
     del runner, thread
     gc.collect()
+
+
+STARVED = """
+import asyncio, logging, os, subprocess, sys, time
+import asyncjobs as aj
+
+logging.basicConfig(format="%(message)s")
+
+async def compute():
+    for _ in range(6):
+        until = time.thread_time() + 0.1
+        while time.thread_time() < until:
+            pass
+        await asyncio.sleep(0)
+
+async def main():
+    async with aj.Runner() as runner:
+        job = await runner.submit(compute)
+        os.sched_setaffinity(0, {core})
+        await job
+        print(runner.stats().loop_lag.max)
+
+core = min(os.sched_getaffinity(0))
+hog = f"import os; os.sched_setaffinity(0, {{{core}}})\\nwhile True: pass"
+hogs = [subprocess.Popen([sys.executable, "-c", hog]) for _ in range(5)]
+try:
+    aj.run(main())
+finally:
+    for process in hogs:
+        process.kill()
+        process.wait()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a thread waited for a core")
+def test_a_machine_that_has_no_core_for_the_loop_is_counted_and_not_warned_of() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED], capture_output=True, text=True, env=probes.source_environment(), check=True
+    )
+    assert float(done.stdout) > 0.3
+    assert done.stderr == ""

@@ -28,6 +28,7 @@ class Scale:
 
     sizes: Sequence[int]
     rounds: int
+    warm_up: int
     calls: int
     """One after the other in each round, for the largest arrays fewer."""
     burst: int
@@ -36,8 +37,8 @@ class Scale:
     """Jobs of 1 MiB while memory, descriptors and mappings are watched."""
 
 
-FULL = Scale((64 * 1024, MIB, 16 * MIB, DECIDES, 512 * MIB), rounds=5, calls=20, burst=200, soak=10_000)
-QUICK = Scale((64 * 1024, DECIDES), rounds=2, calls=4, burst=40, soak=300)
+FULL = Scale((64 * 1024, MIB, 16 * MIB, DECIDES, 512 * MIB), rounds=5, warm_up=4, calls=20, burst=200, soak=10_000)
+QUICK = Scale((64 * 1024, DECIDES), rounds=2, warm_up=1, calls=2, burst=40, soak=300)
 
 
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
@@ -60,7 +61,7 @@ async def _races(scale: Scale) -> list[Measurement]:
 
 
 def _clock(nbytes: int, scale: Scale) -> Clock:
-    return measure.idle_latency(scale.calls, 4) if nbytes <= DECIDES else measure.idle_latency(2, 1)
+    return measure.idle_latency(scale.calls, scale.warm_up) if nbytes <= DECIDES else measure.idle_latency(2, 1)
 
 
 def size_text(nbytes: int) -> str:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Executor
-from random import random
+from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
 _RUNNING, _STOPPING, _WAITING, _QUEUED = JobState.RUNNING, JobState.STOPPING, JobState.WAITING, JobState.QUEUED
 _START, _SUCCEED = Event.START, Event.SUCCEED
+
+_RANDOM = Random()
+"""For jitter. Our own: the program's may be seeded, and its numbers are not ours to draw."""
 
 
 class Limits(NamedTuple):
@@ -164,7 +167,7 @@ class Dispatcher:
         self._gate.release(call)
         if verdict.error is not None:
             try:
-                delay = next_attempt(call, verdict, random())
+                delay = next_attempt(call, verdict, _RANDOM.random())
             # The user's backoff function may raise anything, and the job has to end all the same.
             except BaseException as error:
                 delay, verdict = None, no_delay(call, verdict, error)

@@ -59,12 +59,12 @@ def wait_for_no_leaks(before: Census, within: float = 2.0) -> list[str]:
     leaks = leaks_since(before)
     if not leaks:
         return []
-    gc.collect()  # what only a cycle holds is not leaked, just not yet found
     deadline = time.monotonic() + within
     while leaks and time.monotonic() < deadline:
         # The folder of shared memory is the whole machine's. What is younger than this look
         # was made by others: we only wait.
         old = _memory()
+        gc.collect()  # what only a cycle holds, perhaps since a moment ago, is not leaked, just not yet found
         time.sleep(POLL)
         before = before._replace(memory=before.memory | _memory_of_strangers(before))
         now = take_census()
