@@ -441,6 +441,7 @@ def test_T17_a_frame_may_be_longer_than_four_gib() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_T17_large_frames_are_not_copied_from_piece_to_piece(runner: aj.Runner) -> None:
     async def seconds(nbytes: int) -> float:
         began = process_time()  # of our own: what others do beside us does not count
