@@ -28,6 +28,7 @@ _HOMES = {
     "LaneStalled": "errors",
     "LoopLane": "lanes.loop",
     "NotSendable": "errors",
+    "Plot": "plotting.plot",
     "Pool": "sync.pool",
     "ProcessLane": "lanes.process",
     "ProcessPoolExecutor": "sync.executor",
@@ -56,6 +57,7 @@ _HOMES = {
     "default_runner": "sync.background",
     "gather": "waiting",
     "job": "options",
+    "plot": "plotting.plot",
     "run": "main",
 }
 

@@ -17,6 +17,7 @@ from asyncjobs.bench import sync as bench_sync
 from asyncjobs.cli import doctor as judge
 from asyncjobs.cli import machine
 from asyncjobs.cli.demo import prepare, run_demo
+from asyncjobs.plotting.resume import resume
 
 app: typer.Typer = typer.Typer(
     help="Background jobs for Python: see it work, measure it, find out what is wrong.",
@@ -28,7 +29,9 @@ app: typer.Typer = typer.Typer(
 bench: typer.Typer = typer.Typer(
     help="Measure on this machine, beside the libraries that are installed.", no_args_is_help=True
 )
+plots: typer.Typer = typer.Typer(help="Background plots of programs that have ended.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+app.add_typer(plots, name="plot")
 
 JsonPath = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", dir_okay=False)]
 HtmlPath = Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.", dir_okay=False)]
@@ -81,6 +84,21 @@ def parzen_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick
 def sync_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
     """What scripts without await pay: handing over, waiting, the drop-in executors and Pool."""
     bench_sync.main(json_path, html_path, quick)
+
+
+@plots.command("resume")
+def resume_command(
+    folder: Annotated[Path, typer.Argument(help="A plot's spool, or a folder of such.", exists=True, file_okay=False)],
+) -> None:
+    """Send what plots of programs that have ended left unsent; exit code 1 if something is still left."""
+    outcomes = resume(folder)
+    for outcome in outcomes:
+        left = f"NOT SENT, {outcome.error}; kept in {outcome.folder}" if outcome.error else "complete"
+        typer.echo(f"{outcome.title} to {outcome.target}: {left}")
+    if not outcomes:
+        typer.echo(f"nothing is left to send below {folder}")
+    if any(outcome.error for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 @app.command()

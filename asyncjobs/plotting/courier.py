@@ -1,0 +1,134 @@
+"""Brings the newest edition of a plot to one sink, and does not give up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+
+from asyncjobs.plotting.edition import Edition
+from asyncjobs.plotting.sinks.base import Refused, Sink
+from asyncjobs.runner import Runner
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 60.0
+"""Seconds before a try is repeated: drawn from 0 to a bound that begins at the first and doubles up to this."""
+LONGEST_ASKED = 3600.0
+"""Seconds that a server may ask us to wait."""
+
+_RANDOM = Random()
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """What one courier has done."""
+
+    sent: int = 0
+    coalesced: int = 0
+    """Editions that a newer one overtook."""
+    retries: int = 0
+    last_error: str | None = None
+
+
+class Courier:
+    """Brings editions to `sink` in threads of `runner`: the newest one, one at a time. Lives on the loop.
+
+    `spent(seconds)` hears of the processor time that a try took, `delivered(courier, edition)` of its success.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        runner: Runner,
+        spent: Callable[[float], None],
+        delivered: Callable[[Courier, Edition], None],
+    ) -> None:
+        self.sink: Sink = sink
+        self.deliveries: Deliveries = Deliveries()
+        self._runner = runner.options(lane="thread", name=f"plot to {sink.target}")
+        self._on_spent = spent
+        self._on_delivered = delivered
+        self._next: Edition | None = None
+        self.arrived: int = 0
+        """The newest edition that has arrived."""
+        self._failures = 0
+        self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._change = asyncio.Event()
+
+    def offer(self, edition: Edition) -> None:
+        """Bring this one next, instead of any that has not gone yet."""
+        if self._next is not None:
+            self.deliveries.coalesced += 1
+        self._next = edition
+        self._news.set()
+
+    def hurry(self) -> None:
+        """Try again now, if it waits to try again."""
+        self._hurry.set()
+
+    async def arrival(self, number: int) -> None:
+        """Wait until this edition, or a later one, has arrived."""
+        while self.arrived < number:
+            self._change.clear()
+            await self._change.wait()
+
+    async def run(self) -> None:
+        """Bring whatever is offered, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            edition, self._next = self._next, None
+            if edition is not None:
+                await self._bring(edition)
+
+    async def _bring(self, edition: Edition) -> None:
+        try:
+            self._on_spent(await self._runner.run(_send, self.sink, edition))
+        except Exception as error:  # whatever a sink may raise, training goes on
+            await self._back_off(edition, error)
+            return
+        self._failures = 0
+        self.arrived = edition.number
+        self.deliveries.sent += 1
+        self._on_delivered(self, edition)
+        self._change.set()
+
+    async def _back_off(self, edition: Edition, error: Exception) -> None:
+        if self.deliveries.last_error is None:
+            logger.warning("a plot could not be sent to %s, and will be tried again: %s", self.sink.target, error)
+        self.deliveries.last_error = f"{type(error).__name__}: {error}"
+        self.deliveries.retries += 1
+        self._failures += 1
+        if self._next is None:
+            self._next = edition
+        self._hurry.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_delay(self._failures, error)):
+                await self._hurry.wait()
+        self._news.set()
+
+
+def _delay(failures: int, error: Exception) -> float:
+    """Seconds to wait after so many failures in a row: full jitter, and at least what the server asked for.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    if isinstance(error, Refused) and error.is_final:
+        return LONGEST_DELAY
+    drawn = _RANDOM.uniform(0.0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 20)))
+    asked = error.retry_after if isinstance(error, Refused) else None
+    return max(drawn, min(asked or 0.0, LONGEST_ASKED))
+
+
+def _send(sink: Sink, edition: Edition) -> float:
+    """Send, and return the processor time that this thread spent on it."""
+    began = time.thread_time()
+    sink.send(edition)
+    return time.thread_time() - began

@@ -1,0 +1,240 @@
+"""The writing side of a plot: what is handed over is in a mapped file when the call returns.
+
+From there it survives `kill -9`, and is read by a `Replay`, in this process or in a later one. Several threads and
+processes may write to one spool: each process has files of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from operator import length_hint
+from pathlib import Path
+from typing import Any
+
+from asyncjobs.plotting import layout
+
+FIRST = 64 * 1024
+LARGEST = 4 * 1024 * 1024
+"""Bytes of the first file of points and of the largest ones: each is twice as large as the one before."""
+MOST_LATE = 1000
+"""Rows that may wait for a GPU."""
+
+_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+"""All pages at once, where the system can: each page that `log` touched first would cost it 2 us."""
+
+
+class Segment:
+    """Rows of points in one mapped file.
+
+    Whoever draws a place from `rows`, which is one step of the interpreter, owns it: no lock is needed. ``pack(memory,
+    place, step, *values, place)`` writes a row; its last number makes it valid, and no place is 0.
+    """
+
+    __slots__ = ("capacity", "memory", "pack", "rows")
+
+    def __init__(self, memory: mmap.mmap, start: int, names: int) -> None:
+        row = layout.row(names)
+        self.memory = memory
+        self.pack: Callable[..., None] = row.pack_into
+        self.capacity: int = (len(memory) - start) // row.size
+        self.rows: Iterator[int] = iter(range(start, start + self.capacity * row.size, row.size))
+
+    def is_full(self, share: float = 1.0) -> bool:
+        """Whether that share of its rows is taken."""
+        return length_hint(self.rows) <= (1.0 - share) * self.capacity
+
+
+class Table:
+    """The points of one set of names, from one process."""
+
+    __slots__ = ("names", "next_nbytes", "segment", "spare")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.segment: Segment | None = None
+        self.spare: Segment | None = None
+        """Made ahead, so that whoever fills the segment need not wait for it."""
+        self.next_nbytes: int = FIRST
+
+
+class Frame:
+    """The newest state of one trace or picture, from one process: one file with room for two."""
+
+    def __init__(self, memory: mmap.mmap, start: int, about: dict[str, Any]) -> None:
+        self.about = about
+        self._memory = memory
+        self._room = (len(memory) - start) // layout.SLOTS
+        self._data = [start + slot * self._room for slot in range(layout.SLOTS)]
+        self._heads = [start - (slot + 1) * layout.SLOT.size for slot in range(layout.SLOTS)]
+        self._slot = 0
+        self._serial = 0
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether a frame of so many bytes has room."""
+        return nbytes <= self._room
+
+    def put(self, x: Any, x_type: bytes, y: Any, y_type: bytes) -> None:
+        """Write a frame; the one before stays whole until this one is."""
+        slot = self._slot = 1 - self._slot
+        at, nx, ny = self._data[slot], memoryview(x).nbytes, memoryview(y).nbytes
+        layout.SLOT.pack_into(self._memory, self._heads[slot], 0, 0, 0, b"", b"")
+        self._memory[at : at + nx] = x
+        self._memory[at + nx : at + nx + ny] = y
+        # Numbers rise over all processes: the newest frame of a name is the one with the highest.
+        self._serial = max(self._serial + 1, time.time_ns())
+        layout.SLOT.pack_into(self._memory, self._heads[slot], 0, nx, ny, x_type, y_type)
+        layout.SERIAL.pack_into(self._memory, self._heads[slot], self._serial)
+
+
+class Journal:
+    """Writes into the folder of a spool."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Path = folder
+        self.segments: dict[tuple[str, ...], Segment] = {}
+        """Where to write the next row of a set of names."""
+        self._tables: dict[tuple[str, ...], Table] = {}
+        self._frames: dict[str, Frame] = {}
+        self._numbers = itertools.count()
+        # Reentrant, for a signal handler may log in the midst of a log.
+        self._lock = threading.RLock()
+        self._late: deque[tuple[float, dict[str, Any]]] = deque()
+        self._in_memory: dict[str, int] = {}
+        self.problem: OSError | None = None
+        """Why something is not on the disk: it is full, for example."""
+
+    # --- points -------------------------------------------------------------------------
+
+    def add(self, names: tuple[str, ...], step: float, values: tuple[float, ...]) -> None:
+        """Write one row; `names` may be new, and the segment may be full."""
+        while True:
+            segment = self._open_segment(names)
+            place = next(segment.rows, None)
+            if place is not None:
+                segment.pack(segment.memory, place, step, *values, place)
+                return
+
+    def add_late(self, step: float, values: dict[str, Any]) -> None:
+        """As `add`, for values that are not known yet; whoever has time writes them (`write_late`)."""
+        if len(self._late) >= MOST_LATE:
+            self.write_late()
+        self._late.append((step, values))
+
+    def write_late(self) -> None:
+        """Wait for the values that were not known yet, and write them."""
+        while self._late:
+            try:
+                step, values = self._late.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            self.add((*values,), step, tuple(map(float, values.values())))
+
+    def make_spares(self) -> None:
+        """Make the next files of the tables whose last is half full; for whoever has time."""
+        for table in tuple(self._tables.values()):
+            segment = table.segment
+            if table.spare is None and segment is not None and segment.is_full(0.5):
+                spare = self._new_segment(table)
+                with self._lock:
+                    table.spare = table.spare or spare
+
+    def _open_segment(self, names: tuple[str, ...]) -> Segment:
+        with self._lock:
+            table = self._tables.get(names) or Table(names)
+            if table.segment is None or table.segment.is_full():
+                table.segment, table.spare = table.spare or self._new_segment(table), None
+                self._tables[names] = table
+                self.segments[names] = table.segment
+            return table.segment
+
+    def _new_segment(self, table: Table) -> Segment:
+        about = {"names": table.names}
+        memory, start = self._map(layout.POINTS, about, table.next_nbytes, layout.POINTS_SUFFIX)
+        table.next_nbytes = min(2 * table.next_nbytes, LARGEST)
+        return Segment(memory, start, len(table.names))
+
+    # --- frames -------------------------------------------------------------------------
+
+    def put(self, name: str, about: dict[str, Any], x: Any, x_type: bytes, y: Any, y_type: bytes) -> None:
+        """Write the newest state of `name`; `x` and `y` are contiguous buffers."""
+        with self._lock:
+            frame = self._frames.get(name)
+            nbytes = memoryview(x).nbytes + memoryview(y).nbytes
+            if frame is None or not frame.fits(nbytes) or frame.about != about:
+                frame = self._frames[name] = self._new_frame(name, about, nbytes)
+            frame.put(x, x_type, y, y_type)
+
+    def _new_frame(self, name: str, about: dict[str, Any], nbytes: int) -> Frame:
+        room = -(-nbytes // layout.PAGE) * layout.PAGE
+        memory, start = self._map(
+            layout.FRAME, {"name": name, **about}, layout.SLOTS * room, layout.FRAME_SUFFIX, layout.SLOTS_NBYTES
+        )
+        return Frame(memory, start, about)
+
+    # --- files --------------------------------------------------------------------------
+
+    def _map(self, kind: bytes, about: dict[str, Any], nbytes: int, suffix: str, room: int = 0) -> tuple[Any, int]:
+        """A new file with `nbytes` for data, mapped; and where these begin."""
+        head = layout.head(kind, about, room)
+        nbytes += len(head)
+        descriptor = self._create(nbytes, suffix)
+        try:
+            memory = mmap.mmap(descriptor, nbytes, _FLAGS)
+        finally:
+            if self._in_memory.get(_path_of(descriptor)) != descriptor:
+                os.close(descriptor)
+        memory[: len(head)] = head
+        return memory, len(head)
+
+    def _create(self, nbytes: int, suffix: str) -> int:
+        path = self.folder / f"{os.getpid()}-{next(self._numbers):06}{suffix}"
+        try:
+            return _reserved(path, nbytes)
+        except OSError as error:  # the disk is full: a plot in memory is better than none
+            path.unlink(missing_ok=True)
+            if not hasattr(os, "memfd_create"):
+                raise
+            self.problem = error
+        descriptor = os.memfd_create("asyncjobs-plot")
+        os.ftruncate(descriptor, nbytes)
+        self._in_memory[_path_of(descriptor)] = descriptor
+        return descriptor
+
+    def in_memory(self) -> list[str]:
+        """Files that found no room on the disk, as paths that open in this process."""
+        return list(self._in_memory)
+
+    def forget(self, path: str) -> None:
+        """Give the memory of such a file back: all that is in it has been read."""
+        descriptor = self._in_memory.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Write no more. What is in the folder stays."""
+        for path in self.in_memory():
+            self.forget(path)
+
+
+def _path_of(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _reserved(path: Path, nbytes: int) -> int:
+    """Create the file with room on the disk: to touch a page for which there is none would end the process."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, nbytes)
+        else:  # macOS
+            os.write(descriptor, bytes(nbytes))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,174 @@
+"""`Pen`: the part of a plot that a training loop calls at every step. It writes, and waits for nobody."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asyncjobs.plotting import drawing
+from asyncjobs.plotting.arrays import column
+from asyncjobs.plotting.journal import Journal
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
+MODES = ("lines", "markers", "lines+markers")
+LANES = ("thread", "process")
+
+
+class Pen:
+    """Writes to one plot; from any thread, and after pickling from a process job of this machine."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+        # For `log`, which has no time to look twice.
+        self._segments = {} if journal is None else journal.segments
+        self._complaints: set[str] = set()
+        self._dropped = 0
+        self._is_over = False
+        _pens.add(self)
+
+    def log(self, step: float, /, **values: float) -> None:
+        """Append one point to each named curve, at the x value `step`.
+
+        Never waits and never raises: values that are no numbers are dropped with one warning. Takes some 1.5 us for
+        three floats; other kinds of numbers take a little longer. A value on a GPU is cloned there and read later.
+        """
+        try:
+            for value in values.values():
+                if type(value) is not float:
+                    raise TypeError
+            segment = self._segments[(*values,)]
+            place = next(segment.rows)
+            segment.pack(segment.memory, place, step, *values.values(), place)
+        # New names, a full segment, and whatever is no float.
+        except (KeyError, StopIteration, TypeError, OverflowError, struct.error):
+            self._log_anything(step, values)
+
+    def write(self, x: Any, y: Any = None, *, name: str = "data", mode: str = "lines") -> None:
+        """Replace the trace `name` by the points `x`, `y`: as they are now, and the newest wins.
+
+        Args:
+            x, y: numbers, of equal length: lists, arrays, series, tensors. With `x` alone they are the heights.
+            name: of the trace.
+            mode: "lines", "markers" or "lines+markers".
+
+        Raises:
+            TypeError: something in them is no number.
+            ValueError: their lengths differ, they have more than one dimension, or `mode` is none of the three.
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+        if y is None:
+            x, y = range(len(x)), x
+        xs, ys = column(x, "x"), column(y, "y")
+        if xs.length != ys.length:
+            raise ValueError(f"x has {xs.length:,} points and y has {ys.length:,}; they must be as many")
+        if self._journal is not None:
+            about = {"kind": "trace", "mode": mode}
+            self._journal.put(_checked_name(name), about, xs.buffer, xs.type, ys.buffer, ys.type)
+
+    def draw(self, make: Any, /, *args: Any, name: str | None = None, lane: str = "thread") -> None:
+        """Have ``make(*args)`` draw a picture in the background: a plotly figure, or a dictionary like one.
+
+        Function and arguments are copied now. The newest call for a `name`, by default the function's own, wins:
+        while one is drawn, only the last of those that came meanwhile is kept. A figure instead of a function is
+        shown as it is; to copy it takes a millisecond and more, which a function would take in the background.
+
+        Args:
+            lane: "thread", or "process" for what would keep the interpreter busy.
+
+        Raises:
+            TypeError: function or arguments cannot be copied.
+            ValueError: `lane` is neither.
+        """
+        if lane not in LANES:
+            raise ValueError(f"lane is {lane!r}; it must be {' or '.join(map(repr, LANES))}")
+        packed = drawing.pack(make, args)
+        name = name or getattr(make, "__name__", "figure")
+        if self._journal is not None:
+            self._journal.put(_checked_name(name), {"kind": "draw", "lane": lane}, packed, b"", b"", b"")
+
+    def __reduce__(self) -> tuple[Callable[..., Pen], tuple[str | None]]:
+        return _attached, (None if self._journal is None else str(self._journal.folder),)
+
+    def _log_anything(self, step: Any, values: dict[str, Any]) -> None:
+        journal = self._journal
+        if journal is None and self._is_over:
+            self._dropped += 1
+            self._complain(f"log({step!r:.40}) came after the plot was closed, and is lost")
+        if journal is None or not values:
+            return
+        try:
+            if any(map(_is_elsewhere, values.values())):
+                journal.add_late(_number("step", step), {name: _kept(name, value) for name, value in values.items()})
+            else:
+                journal.add((*values,), _number("step", step), tuple(_number(*pair) for pair in values.items()))
+        except Exception as error:  # whatever the values may do, training goes on
+            self._dropped += 1
+            self._complain(f"log({step!r:.40}) was dropped: {error}")
+
+    def _complain(self, text: str) -> None:
+        """Say it once; a loop would say much the same a million times."""
+        if not self._complaints:
+            self._complaints.add(text)
+            logger.warning("%s", text)
+
+    def _fall_silent(self) -> None:
+        """Do nothing from now on."""
+        self._journal, self._segments = None, {}
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{name}={value!r:.40} is text, and no number")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name}={value!r:.60} is no number that a float can hold: {error}") from None
+
+
+def _is_elsewhere(value: Any) -> bool:
+    """Whether it is in the memory of a GPU: to look at it would wait for all that was asked of the GPU before."""
+    return getattr(getattr(value, "device", None), "type", "cpu") not in ("cpu", "meta")
+
+
+def _kept(name: str, value: Any) -> Any:
+    return value.detach().clone() if _is_elsewhere(value) else _number(name, value)
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name is {name!r}; it must be text")
+    return name
+
+
+# --- other processes ----------------------------------------------------------------------
+
+_pens: weakref.WeakSet[Pen] = weakref.WeakSet()
+_attachments: dict[str, Pen] = {}
+
+
+def _attached(folder: str | None) -> Pen:
+    """In a process job: a pen of this process for the plot whose spool is there; one for all jobs."""
+    if folder is None or not os.path.isdir(folder):  # the plot has ended
+        return Pen(None)
+    pen = _attachments.get(folder)
+    if pen is None:
+        pen = _attachments[folder] = Pen(Journal(Path(folder)))
+    return pen
+
+
+def _begin_anew() -> None:
+    """In a forked child: the files are the parent's, and the rows in them are the parent's to draw."""
+    for pen in tuple(_pens):
+        pen._fall_silent()
+    _attachments.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,275 @@
+"""`plot`: what a training loop sees of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from asyncjobs.errors import RunnerClosed
+from asyncjobs.notebook import find_notebook
+from asyncjobs.options import check_count, check_seconds
+from asyncjobs.plotting.curve import FEWEST
+from asyncjobs.plotting.journal import Journal
+from asyncjobs.plotting.pen import Pen
+from asyncjobs.plotting.publisher import PlotStats, Publisher
+from asyncjobs.plotting.sinks.base import Sink
+from asyncjobs.plotting.sinks.web import shown
+from asyncjobs.plotting.spool import HIDDEN, About, Spool, create, home, new_id
+from asyncjobs.plotting.studio import studio
+from asyncjobs.plotting.targets import file_of, open_sink
+from asyncjobs.sync.leaving import has_left, leave_at_exit
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
+LINGER = 5.0
+"""Seconds that the end of a plot waits for its sinks."""
+LINGER_IN_NOTEBOOK = 2.0
+"""The same in a kernel, which is killed about then."""
+LEAST_EVERY = 0.5
+"""Seconds: two looks a second are the most that a training loop has to bear."""
+RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+"""Variables that tell a process of a distributed training its number."""
+
+
+def plot(
+    *targets: str | os.PathLike[str],
+    title: str | None = None,
+    every: float = 1.0,
+    max_points: int = 2000,
+    max_share: float = 0.02,
+    inline: bool = False,
+    linger: float | None = None,
+    ranks: Literal["first", "all"] = "first",
+    spool: str | os.PathLike[str] | None = None,
+) -> Plot:
+    """A plot that a loop feeds without waiting for it; leave it with `with`, or call `close`.
+
+    Args:
+        targets: where it is to be seen: files (``loss.html``, ``loss.json``), addresses (``https://…``, PUT, or POST
+            with ``?method=POST``), or schemes of other packages.
+        title: above the plot; by default the name of the first target.
+        every: seconds between two editions, at least 0.5; more if `max_share` asks for it.
+        max_points: shown of each curve; neighbours become their minimum and maximum.
+        max_share: of one core, that plotting may take. After t seconds of work it rests t / max_share.
+        inline: put plotly.js into HTML pages: 4.8 MB each, and they open without a network.
+        linger: seconds that the end waits for sinks; by default 5, in a notebook's kernel 2. What has not arrived
+            by then is kept, and sent by the next start or by ``asyncjobs plot resume``.
+        ranks: in a distributed training only the first process plots; "all" gives each its own files.
+        spool: folder for what has not been sent; by default beside the first file, or among the user's files.
+
+    Raises:
+        TypeError, ValueError: a target or an argument is none; names the value and what is allowed.
+        OSError: a file or the spool cannot be written.
+
+    Example::
+
+        with aj.plot("loss.html") as p:
+            for step in range(1000):
+                loss = train(step)
+                p.log(step, loss=loss)
+    """
+    if not targets:
+        raise ValueError("plot() needs a target, such as 'loss.html'")
+    _check(every, max_points, max_share, linger, ranks)
+    rank = _rank()
+    named = [_named(target, rank if ranks == "all" else 0) for target in targets]
+    about = About(new_id(), title or _title(named[0]), named, inline, max_points, time.time())
+    if rank > 0 and ranks == "first":
+        return Plot(about, None, [], every, max_share, 0.0)
+    sinks = [open_sink(target, inline=inline) for target in named]
+    if linger is None:
+        linger = LINGER if find_notebook() is None else LINGER_IN_NOTEBOOK
+    opened = create(Path(spool) if spool is not None else _root(named), about)
+    return Plot(about, opened, sinks, every, max_share, linger)
+
+
+def _check(every: float, max_points: int, max_share: float, linger: float | None, ranks: str) -> None:
+    check_seconds("every", every)
+    check_seconds("linger", linger, or_none=True)
+    check_count("max_points", max_points, FEWEST)
+    if every < LEAST_EVERY:
+        raise ValueError(f"every={every!r} is not allowed; allowed: {LEAST_EVERY} s and more")
+    if not (isinstance(max_share, int | float) and 0.0 < max_share <= 1.0):
+        raise ValueError(f"max_share={max_share!r} is not allowed; allowed: a number above 0, and at most 1")
+    if ranks not in ("first", "all"):
+        raise ValueError(f"ranks={ranks!r} is not allowed; allowed: 'first' and 'all'")
+
+
+def _rank() -> int:
+    """This process's number in a distributed training; 0 in any other."""
+    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0)
+
+
+def _named(target: str | os.PathLike[str], rank: int) -> str:
+    """The target as any process on this machine would find it."""
+    path = file_of(target)
+    if path is None:
+        return os.fspath(target)
+    path = path.expanduser().absolute()
+    return str(path.with_stem(f"{path.stem}.rank{rank}") if rank else path)
+
+
+def _title(target: str) -> str:
+    path = file_of(target)
+    return path.stem if path is not None else shown(target)
+
+
+def _root(targets: Sequence[str]) -> Path:
+    files = [path for path in map(file_of, targets) if path is not None]
+    return files[0].parent / HIDDEN if files else home()
+
+
+_open_plots: weakref.WeakSet[Plot] = weakref.WeakSet()
+
+
+def _close_those_of(targets: Sequence[str]) -> None:
+    """A cell that runs again opens its plot again: two would overwrite each other's files."""
+    for other in tuple(_open_plots):
+        if not other.closed and set(other.targets) & set(targets):
+            other.close()
+
+
+class Plot(Pen):
+    """What `plot` returns: `log`, `write` and `draw` hand over, the rest looks after what was handed over."""
+
+    def __init__(
+        self, about: About, spool: Spool | None, sinks: Sequence[Sink], every: float, max_share: float, linger: float
+    ) -> None:
+        super().__init__(None if spool is None else Journal(spool.folder))
+        self.exit_drain: float | None = linger
+        self.targets: tuple[str, ...] = tuple(about.targets)
+        self._linger = linger
+        self._title = about.title
+        self._began = time.monotonic()
+        self._closing = threading.RLock()
+        self._publisher: Publisher | None = None
+        self._is_complete = True
+        self._stats = PlotStats()
+        if spool is None or self._journal is None:
+            return
+        _close_those_of(self.targets)
+        self._spool = spool
+        self._sinks = sinks
+        self._studio = studio()
+        self._publisher = self._studio.portal.do(
+            Publisher, spool, self._journal, sinks, self._studio.runner, every, max_share
+        )
+        self._studio.start(self._publisher.run())
+        _open_plots.add(self)
+        leave_at_exit(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<Plot {self._title!r} to {', '.join(map(shown, self.targets))}, {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing: it was closed, or never plotted, as in other ranks than the first."""
+        return self._publisher is None
+
+    @property
+    def stats(self) -> PlotStats:
+        """What has become of what was handed over."""
+        publisher = self._publisher
+        if publisher is not None:
+            self._stats = publisher.stats(self._dropped, time.monotonic() - self._began)
+        return self._stats
+
+    # --- waiting ------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Block until all that was handed over has arrived everywhere; False: not within `timeout` seconds.
+
+        Raises:
+            WouldDeadlock: called in the thread of the plots' own loop.
+        """
+        check_seconds("timeout", timeout, or_none=True)
+        publisher = self._publisher
+        if publisher is None:
+            return self._is_complete
+        return self._studio.portal.call(publisher.flush, timeout)
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """As `flush`, for coroutines of any loop."""
+        check_seconds("timeout", timeout, or_none=True)
+        publisher = self._publisher
+        if publisher is None:
+            return self._is_complete
+        future = asyncio.run_coroutine_threadsafe(publisher.flush(timeout), self._studio.portal.loop)
+        return await asyncio.wrap_future(future)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Take no more, block until all has arrived everywhere, at most `timeout` seconds (None: `linger`).
+
+        What has not is kept, and a line on standard error says where. A second call does nothing.
+
+        Returns:
+            Whether all has arrived.
+
+        Raises:
+            WouldDeadlock: called in the thread of the plots' own loop.
+        """
+        check_seconds("timeout", timeout, or_none=True)
+        with self._closing:
+            if self._publisher is not None and not self._studio.portal.is_foreign:
+                self._close(self._publisher, self._linger if timeout is None else timeout)
+        return self._is_complete
+
+    async def aclose(self, timeout: float | None = None) -> bool:
+        """As `close`, for coroutines."""
+        return await asyncio.to_thread(self.close, timeout)
+
+    def _close(self, publisher: Publisher, timeout: float) -> None:
+        self._fall_silent()
+        self._is_over = True
+        try:
+            self._is_complete = self._studio.portal.call(publisher.finish, timeout)
+        except RunnerClosed:  # the exit has ended the loop
+            self._is_complete = False
+        self._stats = publisher.stats(self._dropped, time.monotonic() - self._began)
+        self._publisher = None
+        has_left(self)
+        for sink in self._sinks:
+            sink.close()
+        if self._is_complete:
+            self._spool.remove()
+        else:
+            self._spool.close()
+            sys.stderr.write(self._farewell() + "\n")
+
+    def _farewell(self) -> str:
+        missing = ", ".join(self._stats.missing)
+        why = f" ({self._stats.last_error})" if self._stats.last_error else ""
+        return (
+            f"asyncjobs: plot {self._title!r} is not complete at {missing}{why}; the rest is in {self._spool.folder}: "
+            f"the next start sends it, or `asyncjobs plot resume {self._spool.folder.parent}`"
+        )
+
+    def leave(self, drain: float | None) -> None:
+        """The interpreter exits, and nobody closed us: `close`, within `drain` seconds."""
+        self.close(drain)
+
+    def __enter__(self) -> Plot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Plot:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

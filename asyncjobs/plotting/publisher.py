@@ -1,0 +1,206 @@
+"""The loop's side of one plot: looks for news now and then, makes an edition of it, and gives it to the couriers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from asyncjobs.plotting.courier import Courier
+from asyncjobs.plotting.drawing import draw
+from asyncjobs.plotting.edition import Edition
+from asyncjobs.plotting.figures import compose
+from asyncjobs.plotting.journal import Journal
+from asyncjobs.plotting.replay import Frame, Replay
+from asyncjobs.plotting.sinks.base import Sink
+from asyncjobs.plotting.spool import Spool
+from asyncjobs.runner import Runner
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
+
+@dataclass(frozen=True, slots=True)
+class PlotStats:
+    """What has become of what was handed over."""
+
+    logged: int = 0
+    """Rows of points that were accepted and read."""
+    sent: int = 0
+    """Editions that arrived, over all sinks."""
+    coalesced: int = 0
+    """Editions that a newer one overtook before they were sent."""
+    retries: int = 0
+    last_error: str | None = None
+    """Of any sink."""
+    dropped: int = 0
+    """Calls of `log` with values that are no numbers, or after the end."""
+    cpu_share: float = 0.0
+    """Share of one core that plotting has taken since the start, drawing not counted."""
+    missing: tuple[str, ...] = ()
+    """Targets that do not have the newest edition."""
+
+
+class Publisher:
+    """Publishes what `journal` holds to `sinks`, at most once in `every` seconds.
+
+    It keeps to `max_share` of one core: after work that took t seconds of processor time it rests t / max_share.
+    """
+
+    def __init__(
+        self, spool: Spool, journal: Journal, sinks: Sequence[Sink], runner: Runner, every: float, max_share: float
+    ) -> None:
+        self._spool = spool
+        self._journal = journal
+        self._replay = Replay(spool.folder, spool.about.max_points)
+        self._runner = runner
+        self._every = every
+        self._max_share = max_share
+        self.couriers: list[Courier] = [Courier(sink, runner, self._spend, self._delivered) for sink in sinks]
+        self._drawings: dict[str, tuple[int, str]] = {}
+        """Serial number of what was drawn, and its JSON."""
+        self._drawing: dict[str, asyncio.Task[None]] = {}
+        self._drawn = asyncio.Event()
+        self._tried: dict[str, int] = {}
+        """Serial number of what was drawn last, or could not be."""
+        self._complaints: set[str] = set()
+        self._edition: Edition | None = None
+        self._is_stale = False
+        self._is_over, self._has_ended = asyncio.Event(), asyncio.Event()
+        self._unrested = 0.0
+        self.spent: float = 0.0
+        """Processor time in seconds that plotting has taken, drawing not counted."""
+
+    async def run(self) -> None:
+        """Until `finish`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                couriers = [tasks.create_task(courier.run()) for courier in self.couriers]
+                while not self._is_over.is_set():
+                    self._look_or_complain()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._rest()):
+                            await self._is_over.wait()
+                for task in [*couriers, *self._drawing.values()]:
+                    task.cancel()
+        finally:
+            self._replay.close()
+            self._has_ended.set()
+
+    async def finish(self, timeout: float) -> bool:
+        """`flush`, and end."""
+        try:
+            return await self.flush(timeout)
+        finally:
+            self._is_over.set()
+            await self._has_ended.wait()
+
+    async def flush(self, timeout: float | None) -> bool:
+        """Send what was accepted so far; False: some sink does not have it within `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                self._look()
+                while self._drawing:
+                    self._drawn.clear()
+                    await self._drawn.wait()
+                    self._look()
+                if self._edition is not None:
+                    for courier in self.couriers:
+                        courier.hurry()
+                    for courier in self.couriers:
+                        await courier.arrival(self._edition.number)
+        except TimeoutError:
+            return False
+        return True
+
+    def stats(self, dropped: int, seconds: float) -> PlotStats:
+        """What has become of everything in the `seconds` since the start; from any thread."""
+        done = [courier.deliveries for courier in self.couriers]
+        newest = 0 if self._edition is None else self._edition.number
+        return PlotStats(
+            logged=self._replay.rows,
+            sent=sum(one.sent for one in done),
+            coalesced=sum(one.coalesced for one in done),
+            retries=sum(one.retries for one in done),
+            last_error=next((one.last_error for one in done if one.last_error), None),
+            dropped=dropped,
+            cpu_share=self.spent / seconds if seconds > 0 else 0.0,
+            missing=tuple(courier.sink.target for courier in self.couriers if courier.arrived < newest),
+        )
+
+    # --- looking ------------------------------------------------------------------------
+
+    def _look_or_complain(self) -> None:
+        try:
+            self._look()
+        except OSError as error:  # somebody has taken the folder away
+            self._complain(f"the spool of plot {self._spool.about.title!r} cannot be read: {error}")
+
+    def _look(self) -> None:
+        """See what is new, and publish it."""
+        began = time.thread_time()
+        self._journal.write_late()
+        has_news = self._replay.refresh(self._journal.in_memory())
+        while self._replay.exhausted:
+            self._journal.forget(self._replay.exhausted.pop())
+        self._journal.make_spares()
+        if self._journal.problem is not None:
+            self._complain(f"the spool in {self._spool.folder} goes on in memory: {self._journal.problem}")
+        for name, frame in self._replay.frames.items():
+            if frame.about["kind"] == "draw" and name not in self._drawing and frame.serial > self._tried.get(name, 0):
+                self._tried[name] = frame.serial
+                self._drawing[name] = self._tasks.create_task(self._draw(name, frame))
+        if has_news or self._is_stale:
+            self._publish()
+        self._spend(time.thread_time() - began)
+
+    def _publish(self) -> None:
+        self._is_stale = False
+        about = self._spool.about
+        drawings = {name: text for name, (_, text) in self._drawings.items()}
+        figures = compose(self._replay, about.title, drawings)
+        if not figures:
+            return
+        number = 1 if self._edition is None else self._edition.number + 1
+        drawn = max((serial for serial, _ in self._drawings.values()), default=0)
+        self._edition = Edition(about.plot, about.title, number, (*self._replay.mark(), drawn), figures)
+        for courier in self.couriers:
+            courier.offer(self._edition)
+
+    async def _draw(self, name: str, frame: Frame) -> None:
+        lane = frame.about["lane"]
+        try:
+            text = await self._runner.options(lane=lane, name=f"draw {name}").run(draw, frame.x)
+        except Exception as error:  # the user's function may raise anything, and training goes on
+            self._complain(f"drawing {name!r} failed: {type(error).__name__}: {error}")
+        else:
+            self._drawings[name] = (frame.serial, text)
+            self._is_stale = True
+        finally:
+            del self._drawing[name]
+            self._drawn.set()
+
+    # --- what it costs, what came of it -------------------------------------------------
+
+    def _spend(self, seconds: float) -> None:
+        self.spent += seconds
+        self._unrested += seconds
+
+    def _rest(self) -> float:
+        rest, self._unrested = max(self._every, self._unrested / self._max_share), 0.0
+        return rest
+
+    def _delivered(self, courier: Courier, edition: Edition) -> None:
+        try:
+            self._spool.note_sent(self.couriers.index(courier), edition.mark)
+        except OSError as error:
+            self._complain(f"the spool in {self._spool.folder} cannot note what was sent: {error}")
+
+    def _complain(self, text: str) -> None:
+        """Say it once."""
+        if text not in self._complaints:
+            self._complaints.add(text)
+            logger.warning("%s", text)

@@ -1,0 +1,37 @@
+"""The one runner behind all plots of a process: its loop publishes them, its threads send, its worker draws."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from asyncjobs.runner import Runner
+from asyncjobs.sync.hosted import HostedRunner
+
+THREADS = 32
+"""Sinks that may be busy, or stuck, at the same time."""
+EXIT_DRAIN = 8.0
+"""Seconds; longer than any plot waits, for plots are to leave first."""
+
+_making = threading.RLock()
+_studio: HostedRunner | None = None
+
+
+def studio() -> HostedRunner:
+    """Made at first need, and anew in a forked child or after it was closed."""
+    global _studio
+    with _making:
+        if _studio is None or not _studio.is_usable:
+            runner = Runner(threads=THREADS, processes=1)
+            _studio = HostedRunner(runner, "plots", EXIT_DRAIN, is_silent=True)
+        return _studio
+
+
+def _begin_anew() -> None:
+    """In a forked child: whoever held the lock is not here."""
+    global _making, _studio
+    _making, _studio = threading.RLock(), None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)
