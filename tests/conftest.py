@@ -112,6 +112,15 @@ def _is_of_another_process(leak: str) -> bool:
     return "PYTEST_XDIST_WORKER" in os.environ and leak.startswith("shared memory /dev/shm/sem.mp-")
 
 
+@pytest.fixture(autouse=True)
+def _no_studio(_no_leaks: None) -> Iterator[None]:
+    """The loop that all plots of a process share ends with the test."""
+    yield
+    studio = sys.modules.get("asyncjobs.plotting.studio")
+    if studio is not None and studio._studio is not None:
+        studio._studio.close(0)
+
+
 class _Complaints(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

@@ -210,14 +210,19 @@ class Journal:
         """Files that found no room on the disk, as paths that open in this process."""
         return list(self._in_memory)
 
-    def forget(self, path: str) -> None:
-        """Give the memory of such a file back: all that is in it has been read."""
+    def forget(self, path: str) -> bool:
+        """Give the memory of such a file back, for all that is in it has been read; whether it was one."""
         descriptor = self._in_memory.pop(path, None)
         if descriptor is not None:
             os.close(descriptor)
+        return descriptor is not None
 
     def close(self) -> None:
         """Write no more. What is in the folder stays."""
+        # Not closed but let go: another thread may be in the midst of a row.
+        self.segments.clear()
+        self._tables.clear()
+        self._frames.clear()
         for path in self.in_memory():
             self.forget(path)
 

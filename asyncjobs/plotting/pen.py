@@ -126,6 +126,8 @@ class Pen:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, str | bytes):
         raise TypeError(f"{name}={value!r:.40} is text, and no number")
+    if hasattr(value, "detach"):  # a tensor that warns when it leaves its graph as a number
+        value = value.detach()
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:

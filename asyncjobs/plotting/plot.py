@@ -229,6 +229,7 @@ class Plot(Pen):
         return await asyncio.to_thread(self.close, timeout)
 
     def _close(self, publisher: Publisher, timeout: float) -> None:
+        journal = self._journal
         self._fall_silent()
         self._is_over = True
         try:
@@ -238,6 +239,8 @@ class Plot(Pen):
         self._stats = publisher.stats(self._dropped, time.monotonic() - self._began)
         self._publisher = None
         has_left(self)
+        if journal is not None:
+            journal.close()
         for sink in self._sinks:
             sink.close()
         if self._is_complete:

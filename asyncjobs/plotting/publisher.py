@@ -15,6 +15,7 @@ from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import compose
 from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.replay import Frame, Replay
+from asyncjobs.plotting.resume import resume
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
 from asyncjobs.runner import Runner
@@ -78,13 +79,14 @@ class Publisher:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                couriers = [tasks.create_task(courier.run()) for courier in self.couriers]
+                work = [tasks.create_task(courier.run()) for courier in self.couriers]
+                work.append(tasks.create_task(self._send_what_others_left()))
                 while not self._is_over.is_set():
                     self._look_or_complain()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(self._rest()):
                             await self._is_over.wait()
-                for task in [*couriers, *self._drawing.values()]:
+                for task in [*work, *self._drawing.values()]:
                     task.cancel()
         finally:
             self._replay.close()
@@ -145,7 +147,9 @@ class Publisher:
         self._journal.write_late()
         has_news = self._replay.refresh(self._journal.in_memory())
         while self._replay.exhausted:
-            self._journal.forget(self._replay.exhausted.pop())
+            path = self._replay.exhausted.pop()
+            if self._journal.forget(path):
+                self._replay.forget(path)
         self._journal.make_spares()
         if self._journal.problem is not None:
             self._complain(f"the spool in {self._spool.folder} goes on in memory: {self._journal.problem}")
@@ -182,6 +186,17 @@ class Publisher:
         finally:
             del self._drawing[name]
             self._drawn.set()
+
+    async def _send_what_others_left(self) -> None:
+        root, replaced = self._spool.folder.parent, tuple(self._spool.about.targets)
+        try:
+            outcomes = await self._runner.options(lane="thread", name=f"rest of {root}").run(resume, root, replaced)
+        except Exception as error:  # a spool may be damaged in any way, and training goes on
+            self._complain(f"plots in {root} could not be resumed: {type(error).__name__}: {error}")
+            return
+        for outcome in outcomes:
+            what = f"an earlier plot {outcome.title!r} could not be sent to {outcome.target} either: {outcome.error}"
+            self._complain(what if outcome.error else f"sent the rest of an earlier plot to {outcome.target}")
 
     # --- what it costs, what came of it -------------------------------------------------
 

@@ -46,7 +46,8 @@ class Replay:
         self._folder = folder
         self._max_points = max_points
         self._patience = 0.0 if is_settled else PATIENCE
-        self._files: dict[str, _Points | _Frames | None] = {}
+        self._files: dict[str, _Points | _Frames] = {}
+        self._done: set[str] = set()
 
     def refresh(self, beside: Iterable[str] = ()) -> bool:
         """Read what is new, in the folder and in the files `beside` it; whether there was anything.
@@ -56,15 +57,18 @@ class Replay:
         """
         has_news = False
         for path in [*self._paths(), *beside]:
-            if path not in self._files:
-                self._files[path] = _open(path, self._patience)
-            file = self._files[path]
-            has_news |= self._read_points(file) if isinstance(file, _Points) else self._read_frame(file)
-            if isinstance(file, _Points) and file.is_exhausted:  # its memory counts as ours
-                file.close()
-                self._files[path] = None
-                self.exhausted.append(path)
+            if path in self._done:
+                continue
+            file = self._files.get(path) or _open(path, self._patience)
+            if file is None:  # somebody makes it just now, or was killed while he did
+                continue
+            self._files[path] = file
+            has_news |= self._read_points(path, file) if isinstance(file, _Points) else self._read_frame(file)
         return has_news
+
+    def forget(self, path: str) -> None:
+        """The file is gone, and its name may come to mean another."""
+        self._done.discard(path)
 
     def mark(self) -> list[int]:
         """What tells this state from an earlier one of the same spool."""
@@ -73,8 +77,7 @@ class Replay:
     def close(self) -> None:
         """Let the files go."""
         for file in self._files.values():
-            if file is not None:
-                file.close()
+            file.close()
         self._files.clear()
 
     def _paths(self) -> list[str]:
@@ -82,17 +85,22 @@ class Replay:
         # By number: the files of one process in the order in which it made them.
         return sorted(entry.path for entry in os.scandir(self._folder) if entry.name.endswith(suffixes))
 
-    def _read_points(self, file: _Points) -> bool:
+    def _read_points(self, path: str, file: _Points) -> bool:
         before = self.rows
         while columns := file.read():
             steps, *values = columns
             for name, column in zip(file.names, values, strict=True):
                 self.curves.setdefault(name, Curve(self._max_points)).extend(steps, column)
             self.rows += len(steps)
+        if file.is_exhausted:  # its memory counts as ours
+            file.close()
+            del self._files[path]
+            self._done.add(path)
+            self.exhausted.append(path)
         return self.rows > before
 
-    def _read_frame(self, file: _Frames | None) -> bool:
-        frame = None if file is None else file.read()
+    def _read_frame(self, file: _Frames) -> bool:
+        frame = file.read()
         if frame is None:
             return False
         name = frame.about["name"]
@@ -104,7 +112,7 @@ class Replay:
 
 
 def _open(path: str, patience: float) -> _Points | _Frames | None:
-    """None: it never became whole, or is gone."""
+    """None: it is not whole, or gone."""
     try:
         with open(path, "rb") as file:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import compose
 from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import Spool, orphans
 from asyncjobs.plotting.targets import open_sink
 
@@ -23,22 +25,24 @@ class Outcome(NamedTuple):
     """None: it has everything."""
 
 
-def resume(root: Path) -> list[Outcome]:
+def resume(root: Path, replaced: Collection[str] = ()) -> list[Outcome]:
     """Send the rest of every plot below `root` whose process is gone; blocks.
 
-    What has arrived everywhere is removed; what has not stays for the next time. Each target is tried once.
+    What has arrived everywhere is removed; what has not stays for the next time. Each target is tried once, but for
+    those that a newer plot has `replaced`.
     """
-    return [outcome for spool in orphans(root) for outcome in _send_rest(spool)]
+    return [outcome for spool in orphans(root) for outcome in _send_rest(spool, replaced)]
 
 
-def _send_rest(spool: Spool) -> list[Outcome]:
+def _send_rest(spool: Spool, replaced: Collection[str]) -> list[Outcome]:
+    wanted = [number for number, target in enumerate(spool.about.targets) if target not in replaced]
     try:
         edition = _last_edition(spool)
     except Exception as problem:  # a picture of the user's may not draw itself here
         error = f"{type(problem).__name__}: {problem}"
-        outcomes = [Outcome(spool.about.title, target, spool.folder, error) for target in spool.about.targets]
+        outcomes = [Outcome(spool.about.title, shown(spool.about.targets[n]), spool.folder, error) for n in wanted]
     else:
-        outcomes = [_send(spool, number, edition) for number in range(len(spool.about.targets))] if edition else []
+        outcomes = [_send(spool, number, edition) for number in wanted] if edition else []
     if all(outcome.error is None for outcome in outcomes):
         spool.remove()
     spool.close()
@@ -66,10 +70,9 @@ def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     if spool.sent(number) != list(edition.mark):
         try:
             sink = open_sink(target, inline=spool.about.inline)
-            target = sink.target
             sink.send(edition)
             sink.close()
             spool.note_sent(number, edition.mark)
         except Exception as problem:  # whatever a sink may raise, the others get theirs
             error = f"{type(problem).__name__}: {problem}"
-    return Outcome(spool.about.title, target, spool.folder, error)
+    return Outcome(spool.about.title, shown(target), spool.folder, error)

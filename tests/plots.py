@@ -1,0 +1,37 @@
+"""For tests of plots: what a page or a JSON file shows, as numbers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from array import array
+from pathlib import Path
+from typing import Any
+
+_TYPES = {"f8": "d", "f4": "f", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I"}
+
+
+def numbers(column: Any) -> list[float]:
+    """A column of a figure, which plotly writes as base64."""
+    if isinstance(column, list):
+        return column
+    return array(_TYPES[column["dtype"]], base64.b64decode(column["bdata"])).tolist()
+
+
+def traces(figure: Any) -> dict[str, tuple[list[float], list[float]]]:
+    """Name, x and y of each trace."""
+    figure = json.loads(figure) if isinstance(figure, str | bytes) else figure
+    return {trace["name"]: (numbers(trace["x"]), numbers(trace["y"])) for trace in figure["data"]}
+
+
+def figures_of(page: Path) -> list[Any]:
+    """The figures in an HTML page."""
+    found = re.search(r"^const figures = (\[.*\]);$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return list(json.loads(found.group(1)))
+
+
+def shown(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """What a plot's JSON file shows."""
+    return traces(path.read_text(encoding="utf-8"))

@@ -1,0 +1,259 @@
+"""Plots of programs that end badly: killed, interrupted, in a hurry, forked, without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plots import shown
+from programs import launching
+
+import asyncjobs as aj
+from asyncjobs.bench import probes
+
+PREAMBLE = """
+import os, signal, sys, time
+import asyncjobs as aj
+
+def say(text):
+    print(text, flush=True)
+
+"""
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    with launching(tmp_path, PREAMBLE) as start:
+        yield start
+
+
+def nobody() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}/loss.json"
+
+
+class Server:
+    """Takes every edition, and remembers it."""
+
+    def __init__(self) -> None:
+        received: list[tuple[str, bytes]] = []
+        self.received = received
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                received.append((self.headers["Idempotency-Key"], body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """It speaks to nobody."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}/loss.json"
+
+
+@contextlib.contextmanager
+def serving(port: int | None = None) -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server._server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server._server.shutdown()
+        server._server.server_close()
+        thread.join()
+
+
+def resume(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "asyncjobs", "plot", "resume", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, env=probes.source_environment(), check=False)
+
+
+# --- kill -9 ----------------------------------------------------------------------------
+
+KILLED = """
+p = aj.plot({targets}, every=60, spool={spool})
+for step in range(5000):
+    p.log(step, loss=1.0 / (step + 1))
+p.write([1.0, 2.0], [3.0, 4.0], name="fit")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_logged_survives_kill_9_and_is_sent_once(launch: Any, tmp_path: Path) -> None:
+    out, spool = tmp_path / "loss.json", tmp_path / "spool"
+    program = launch(KILLED.format(targets=repr(str(out)), spool=repr(str(spool))))
+    assert program.ends() == -signal.SIGKILL
+    done = resume(spool)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"loss to {out}: complete\n"
+    found = shown(out)
+    assert (found["loss"][0][-1], found["fit"]) == (4999.0, ([1.0, 2.0], [3.0, 4.0]))
+    assert not spool.exists()
+    spool.mkdir()
+    again = resume(spool)
+    assert (again.returncode, again.stdout) == (0, f"nothing is left to send below {spool}\n")
+
+
+@pytest.mark.slow
+def test_the_next_start_sends_the_rest_of_a_plot_to_where_it_has_not_arrived(launch: Any, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    with serving() as server:
+        targets = f"{str(tmp_path / 'old.json')!r}, {server.address!r}"
+        assert launch(KILLED.format(targets=targets, spool=repr(str(spool)))).ends() == -signal.SIGKILL
+        before = len(server.received)
+        with aj.plot(tmp_path / "new.json", spool=spool) as p:
+            p.log(0, y=1.0)
+            until = time.monotonic() + 20
+            while len(server.received) == before or not (tmp_path / "old.json").exists():
+                assert time.monotonic() < until
+        assert shown(tmp_path / "old.json")["loss"][0][-1] == 4999.0
+        assert len(server.received) == before + 1
+    assert shown(tmp_path / "new.json") == {"y": ([0.0], [1.0])}
+
+
+def test_the_rest_of_a_living_plot_is_left_alone(tmp_path: Path) -> None:
+    with aj.plot(tmp_path / "loss.json", spool=tmp_path / "spool", every=60) as p:
+        p.log(0, y=1.0)
+        done = resume(tmp_path / "spool")
+        assert done.stdout.startswith("nothing is left to send")
+        p.log(1, y=2.0)
+    assert shown(tmp_path / "loss.json")["y"][1] == [1.0, 2.0]
+
+
+# --- a network that is not there --------------------------------------------------------
+
+
+def test_a_dead_network_costs_a_line_at_the_end_and_the_rest_is_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    address, spool = nobody(), tmp_path / "spool"
+    with aj.plot(address, title="run 7", spool=spool, linger=0.3) as p:
+        for step in range(100):
+            p.log(step, loss=1.0)
+            p.flush(0)
+    assert not p.close()
+    assert p.stats.missing == (address,)
+    assert p.stats.retries >= 1
+    told = [record.message for record in caplog.records if "could not be sent" in record.message]
+    assert len(told) == 1
+    assert "Connection refused" in told[0]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"asyncjobs: plot 'run 7' is not complete at {address} (URLError: ")
+    assert f"asyncjobs plot resume {spool}" in line
+    failed = resume(spool)
+    assert (failed.returncode, "NOT SENT" in failed.stdout) == (1, True)
+
+
+@pytest.mark.slow
+def test_what_was_kept_for_a_server_arrives_once_when_it_is_back(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    with serving() as server:
+        address = server.address
+    with aj.plot(address, spool=spool, linger=0.0) as p:
+        p.log(0, loss=1.0)
+    (about,) = spool.glob("*/plot.json")
+    with serving() as server:
+        about.write_text(about.read_text().replace(address, server.address))  # it is back, at another port
+        assert resume(spool).returncode == 0
+        assert len(server.received) == 1
+        assert server.received[0][0].startswith(about.parent.name)
+
+
+# --- leaving ----------------------------------------------------------------------------
+
+OPEN = """
+p = aj.plot({out!r}, every=60)
+for step in range(1000):
+    p.log(step, loss=float(step))
+{end}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("raise LookupError('mine')", 1),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", -signal.SIGINT),
+    ],
+    ids=["end", "exit", "exception", "Ctrl-C"],
+)
+def test_a_plot_that_nobody_closed_is_complete_or_kept_when_the_program_ends(
+    launch: Any, tmp_path: Path, end: str, code: int
+) -> None:
+    out = tmp_path / "loss.json"
+    program = launch(OPEN.format(out=str(out), end=end))
+    assert program.ends() == code, program.output
+    if end.startswith("os.kill"):  # in a hurry: nothing is waited for
+        assert resume(tmp_path / ".asyncjobs-plots").returncode == 0
+    assert shown(out)["loss"][0][-1] == 999.0
+    assert not (tmp_path / ".asyncjobs-plots").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_an_exit_waits_five_seconds_for_a_server_that_does_not_answer(launch: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}/loss.json"
+        program = launch(
+            f"""
+            p = aj.plot({address!r}, spool={str(tmp_path / "spool")!r})
+            p.log(0, loss=1.0)
+            say("ready")
+            """
+        )
+        program.read_until("ready")
+        began = time.monotonic()
+        assert program.ends() == 0
+        assert 4.0 < time.monotonic() - began < 9.0
+    assert "is not complete at" in program.output
+    assert list((tmp_path / "spool").glob("*/*.points"))
+
+
+# --- forks ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.slow
+def test_a_forked_child_plots_nothing_and_ends(launch: Any, tmp_path: Path) -> None:
+    out = tmp_path / "loss.json"
+    program = launch(
+        f"""
+        p = aj.plot({str(out)!r}, every=60)
+        p.log(0, loss=1.0)
+        child = os.fork()
+        for step in range(1, 10):
+            p.log(step, loss=2.0, **({{"child": 3.0}} if not child else {{}}))
+            p.write([1], [2], name="of the child" if not child else "of the parent")
+        if not child:
+            p.close()
+            sys.exit(5)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+        p.close()
+        say("closed")
+        """
+    )
+    program.read_until("closed")
+    assert program.ends() == 0, program.output
+    found = shown(out)
+    assert sorted(found) == ["loss", "of the parent"]
+    assert found["loss"][0] == [float(n) for n in range(10)]

@@ -1,0 +1,473 @@
+"""`plot` as a training loop sees it: what is handed over is shown, nothing waits, nothing raises."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import pickle
+import threading
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from plots import figures_of, numbers, shown, traces
+
+import asyncjobs as aj
+from asyncjobs.plotting.page import plotly_js
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "loss.json"
+
+
+def spool_of(path: Path) -> Path:
+    return path.parent / ".asyncjobs-plots"
+
+
+# --- log --------------------------------------------------------------------------------
+
+
+def test_what_is_logged_is_shown_when_the_block_ends(out: Path) -> None:
+    with aj.plot(out) as p:
+        for step in range(100):
+            p.log(step, train=1.0 / (step + 1), val=2.0)
+    assert shown(out)["train"] == ([float(n) for n in range(100)], [1.0 / (n + 1) for n in range(100)])
+    assert shown(out)["val"][1] == [2.0] * 100
+    assert (p.stats.logged, p.stats.dropped, p.stats.missing, p.closed) == (100, 0, (), True)
+    assert not spool_of(out).exists(), "all has arrived, so nothing is kept"
+
+
+@pytest.mark.parametrize(
+    "value", [3, True, np.float32(3), np.array(3.0), np.int64(3)], ids=["int", "bool", "f4", "0-d", "i8"]
+)
+def test_every_kind_of_number_can_be_logged(out: Path, value: Any) -> None:
+    with aj.plot(out) as p:
+        p.log(np.int64(1), y=value)
+    assert shown(out)["y"] == ([1.0], [float(value)])
+
+
+def test_a_tensor_can_be_logged(out: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with aj.plot(out) as p:
+        loss = torch.tensor(2.5, requires_grad=True)
+        p.log(0, y=loss * 2)
+    assert shown(out)["y"] == ([0.0], [5.0])
+
+
+def test_not_a_number_and_infinity_are_shown_as_what_they_are(out: Path) -> None:
+    with aj.plot(out) as p:
+        for step, value in enumerate([1.0, math.nan, math.inf]):
+            p.log(step, y=value)
+    assert [*map(str, shown(out)["y"][1])] == ["1.0", "nan", "inf"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("0.5", "y='0.5' is text"), (None, "y=None"), ([1.0, 2.0], "y=[1.0, 2.0]"), (10**400, "y=1000"), (1j, "y=1j")],
+    ids=["text", "None", "list", "huge", "complex"],
+)
+def test_log_never_raises_and_says_once_what_it_dropped(
+    out: Path, value: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with aj.plot(out) as p:
+        for step in range(10):
+            p.log(step, y=value)
+        p.log("one", y=1.0)  # type: ignore[arg-type]
+        p.log(11, y=1.0)
+    assert shown(out)["y"] == ([11.0], [1.0])
+    assert p.stats.dropped == 11
+    (record,) = [record for record in caplog.records if "was dropped" in record.message]
+    assert words in record.message
+
+
+def test_log_after_the_end_is_dropped_with_one_warning(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with aj.plot(out) as p:
+        p.log(0, y=1.0)
+    for step in range(3):
+        p.log(step, y=1.0)
+    assert [record.levelname for record in caplog.records if "after the plot was closed" in record.message] == [
+        "WARNING"
+    ]
+
+
+def test_names_may_come_and_go(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.log(0, a=1.0)
+        p.log(1, a=2.0, b=3.0)
+        p.log(2, b=4.0)
+        p.log(3, step=5.0)  # also one that is called as the argument is
+        p.log(4)
+    assert shown(out) == {"a": ([0.0, 1.0], [1.0, 2.0]), "b": ([1.0, 2.0], [3.0, 4.0]), "step": ([3.0], [5.0])}
+
+
+def test_several_threads_may_log(out: Path) -> None:
+    with aj.plot(out) as p:
+        threads = [
+            threading.Thread(target=lambda k=k: [p.log(n, **{f"t{k}": 1.0 * n}) for n in range(2000)]) for k in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert p.stats.logged == 8000
+    assert {name: ys[-1] for name, (_, ys) in shown(out).items()} == {f"t{k}": 1999.0 for k in range(4)}
+
+
+def test_two_thousand_points_of_many_are_shown_among_them_the_peak_and_the_last(out: Path) -> None:
+    with aj.plot(out) as p:
+        for step in range(50_000):
+            p.log(step, y=math.sin(step / 999))
+            if step == 31_234:
+                p.log(step, y=7.0)
+    xs, ys = shown(out)["y"]
+    assert 1000 <= len(xs) <= 2000
+    assert (xs[-1], max(ys)) == (49_999.0, 7.0)
+
+
+# --- write ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        tuple,
+        np.array,
+        lambda v: np.array(v, "f4"),
+        lambda v: np.array(v, "i8"),
+        lambda v: array("d", v),
+        lambda v: np.repeat(np.array(v), 2)[::2],
+        lambda v: np.array(v[::-1])[::-1],
+    ],
+    ids=["list", "tuple", "f8", "f4", "i8", "array", "strided", "reversed"],
+)
+def test_every_kind_of_column_can_be_written(out: Path, make: Callable[[list[float]], Any]) -> None:
+    with aj.plot(out) as p:
+        p.write(make([1.0, 2.0, 3.0]), make([4.0, 5.0, 7.0]), name="fit")
+    assert shown(out) == {"fit": ([1.0, 2.0, 3.0], [4.0, 5.0, 7.0])}
+
+
+def test_series_and_tensors_can_be_written(out: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    with aj.plot(out) as p:
+        p.write(pandas.Series([1, 2]), pandas.Series([3.5, 4.5]), name="series")
+    assert shown(out)["series"] == ([1.0, 2.0], [3.5, 4.5])
+
+
+def test_heights_alone_stand_at_0_1_2(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.write([5.0, 6.0, 7.0])
+    assert shown(out) == {"data": ([0.0, 1.0, 2.0], [5.0, 6.0, 7.0])}
+
+
+def test_the_newest_trace_of_a_name_wins_and_later_changes_do_not_show(out: Path) -> None:
+    x = np.arange(1000.0)
+    with aj.plot(out) as p:
+        for scale in range(50):
+            y = x * scale
+            p.write(x, y, name="fit", mode="markers")
+            y += 1e6
+        x += 1e6
+    assert shown(out)["fit"] == ([float(n) for n in range(1000)], [49.0 * n for n in range(1000)])
+    assert json.loads(out.read_text())["data"][0]["mode"] == "markers"
+
+
+def test_a_trace_may_grow_and_change_its_look(out: Path) -> None:
+    with aj.plot(out) as p:
+        for size in (1, 10, 10_000, 0, 3):
+            p.write(list(range(size)), [1.0] * size, name="fit", mode="lines" if size else "markers")
+    assert shown(out)["fit"] == ([0.0, 1.0, 2.0], [1.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "words"),
+    [
+        ([1, 2], [1, 2, 3], ValueError, "x has 2 points and y has 3"),
+        ([1, "two"], [1, 2], TypeError, r"x\[1\] is 'two', and no number"),
+        ([1, 2], [1, None], TypeError, r"y\[1\] is None, and no number"),
+        ("text", [1], TypeError, "x must be numbers, not str 'text'"),
+        ([1], b"x", TypeError, "y must be numbers, not bytes"),
+        (5, [1], TypeError, "x must be numbers, not int '5'"),
+        (np.ones((2, 2)), [1], ValueError, r"x must have one dimension, not the shape \(2, 2\)"),
+        (np.array(["a"]), [1], TypeError, "x"),
+        (np.array([1 + 1j]), [1], TypeError, "x"),
+        ([[1, 2]], [1], TypeError, r"x\[0\] is \[1, 2\]"),
+    ],
+)
+def test_what_cannot_be_written_is_an_error_that_names_it(
+    out: Path, x: Any, y: Any, error: type[Exception], words: str
+) -> None:
+    with aj.plot(out) as p:
+        with pytest.raises(error, match=words):
+            p.write(x, y)
+        with pytest.raises(ValueError, match="mode is 'dots'; it must be one of 'lines'"):
+            p.write([1], [1], mode="dots")
+        with pytest.raises(TypeError, match="name is 3; it must be text"):
+            p.write([1], [1], name=3)  # type: ignore[arg-type]
+        p.write([1], [2])
+    assert shown(out) == {"data": ([1.0], [2.0])}
+
+
+# --- draw -------------------------------------------------------------------------------
+
+
+def bars(heights: list[float]) -> dict[str, Any]:
+    return {"data": [{"type": "bar", "name": "bars", "x": [1.0, 2.0], "y": heights}], "layout": {}}
+
+
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_a_drawn_picture_shows_its_arguments_as_they_were(out: Path, lane: str) -> None:
+    heights = [1.0, 2.0]
+    with aj.plot(out) as p:
+        p.draw(bars, heights, lane=lane)
+        heights[0] = 99.0
+        assert p.flush(60)
+    assert traces(out.with_name("loss.json").read_text()) == {"bars": ([1.0, 2.0], [1.0, 2.0])}
+
+
+def test_a_figure_of_plotly_s_and_a_function_that_makes_one(tmp_path: Path) -> None:
+    from plotly import graph_objects
+
+    def make(n: int) -> Any:
+        return graph_objects.Figure([graph_objects.Scatter(x=[0, 1], y=np.array([0.0, n]), name="made")])
+
+    with aj.plot(tmp_path / "loss.html") as p:
+        p.log(0, y=1.0)
+        p.draw(make, 3)
+        p.draw(make(4), name="as it is")
+        assert p.flush(60)
+    _, made, given = figures_of(tmp_path / "loss.html")
+    assert numbers(made["data"][0]["y"]) == [0.0, 3.0]
+    assert numbers(given["data"][0]["y"]) == [0.0, 4.0]
+
+
+def test_the_newest_drawing_of_a_name_wins(out: Path) -> None:
+    with aj.plot(out) as p:
+        for height in range(200):
+            p.draw(bars, [0.0, float(height)], name="bars")
+        assert p.flush(60)
+    assert shown(out) == {"bars": ([1.0, 2.0], [0.0, 199.0])}
+
+
+def test_a_drawing_that_fails_is_told_once_and_harms_no_other(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise LookupError("no data yet")
+
+    def answer() -> int:
+        return 42
+
+    with aj.plot(out) as p:
+        for _ in range(2):
+            p.draw(fail)
+            assert p.flush(60)
+        p.draw(answer)
+        p.log(0, y=1.0)
+    assert shown(out) == {"y": ([0.0], [1.0])}
+    told = [record.message for record in caplog.records if record.name == "asyncjobs" and "drawing" in record.message]
+    assert len(told) == 2
+    assert "drawing 'fail' failed: LookupError: no data yet" in told[0]
+    assert "draw wants a function that returns a plotly figure" in told[1]
+
+
+def test_what_cannot_be_drawn_is_an_error_at_the_call(out: Path) -> None:
+    with aj.plot(out) as p:
+        with pytest.raises(TypeError, match=r"draw\(bars, …\) needs a copy of the function and its arguments"):
+            p.draw(bars, threading.Lock())
+        with pytest.raises(ValueError, match="lane is 'gpu'; it must be 'thread' or 'process'"):
+            p.draw(bars, [1.0], lane="gpu")
+
+
+# --- pages ------------------------------------------------------------------------------
+
+
+def test_a_page_shows_logged_and_written_traces_apart(tmp_path: Path) -> None:
+    page = tmp_path / "deep" / "loss.html"
+    with aj.plot(page, title="a < b") as p:
+        p.log(0, y=1.0)
+        p.write([1.0], [2.0], name="</script><b>")
+    (figure,) = figures_of(page)
+    assert [trace.get("yaxis") for trace in figure["data"]] == [None, "y2"]
+    text = page.read_text()
+    assert "<title>a &lt; b</title>" in text
+    assert text.count("</script>") == 2
+    assert "showSendToCloud: false" in text
+    assert len(text) < 20_000
+
+
+def test_an_inline_page_brings_plotly_along(tmp_path: Path) -> None:
+    page = tmp_path / "loss.html"
+    with aj.plot(page, inline=True) as p:
+        p.log(0, y=1.0)
+    assert plotly_js() in page.read_text()
+    assert 'src="' not in page.read_text().replace(plotly_js(), "")
+
+
+def test_readers_never_see_half_a_page(out: Path) -> None:
+    is_over, seen = threading.Event(), 0
+
+    def read() -> None:
+        nonlocal seen
+        while not is_over.is_set():
+            if out.exists():
+                json.loads(out.read_text())
+                seen += 1
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with aj.plot(out) as p:
+            for step in range(20):
+                p.log(step, y=1.0)
+                assert p.flush(20)
+    finally:
+        is_over.set()
+        reader.join()
+    assert seen > 0
+    assert sorted(path.name for path in out.parent.iterdir()) == ["loss.json"]
+
+
+# --- waiting ----------------------------------------------------------------------------
+
+
+def test_flush_brings_everything_so_far(out: Path) -> None:
+    with aj.plot(out, every=60) as p:
+        assert p.flush(20), "nothing is to be sent"
+        for step in range(3):
+            p.log(step, y=float(step))
+            assert p.flush(20)
+            assert shown(out)["y"][1][-1] == step
+
+
+async def test_aflush_and_async_with(out: Path) -> None:
+    async with aj.plot(out, every=60) as p:
+        p.log(0, y=1.0)
+        assert await p.aflush(20)
+        assert shown(out)["y"] == ([0.0], [1.0])
+        p.log(1, y=2.0)
+    assert shown(out)["y"][1] == [1.0, 2.0]
+    assert await p.aflush()
+    assert p.flush()
+    await asyncio.sleep(0)
+
+
+def test_points_appear_by_themselves(out: Path) -> None:
+    with aj.plot(out, every=0.5) as p:
+        p.log(0, y=1.0)
+        until = threading.Event()
+        while not (out.exists() and "y" in shown(out)):
+            assert not until.wait(0.01)
+        assert p.stats.sent >= 1
+
+
+def test_closing_twice_and_a_plot_of_nothing_are_fine(out: Path) -> None:
+    with aj.plot(out) as p:
+        assert "'loss'" in repr(p)
+        assert "open" in repr(p)
+    assert p.close()
+    assert "closed" in repr(p)
+    assert not out.exists()
+    assert not spool_of(out).exists()
+
+
+def test_a_plot_that_is_opened_again_closes_the_one_before(out: Path) -> None:
+    first = aj.plot(out)
+    first.log(0, y=1.0)
+    with aj.plot(out) as second:
+        assert first.closed
+        second.log(0, z=1.0)
+    assert shown(out) == {"z": ([0.0], [1.0])}
+
+
+# --- bad input --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("targets", "options", "error", "words"),
+    [
+        ((), {}, ValueError, "plot.. needs a target"),
+        (("loss.doc",), {}, ValueError, r"loss\.doc' must end in \.html or .*, not '\.doc'"),
+        (
+            ("gopher://x/loss.html",),
+            {},
+            ValueError,
+            "no sink knows the scheme of 'gopher://x/loss.html'; known are .*https",
+        ),
+        ((3,), {}, TypeError, "a target must be text or a path, not 3"),
+        (("https:///loss.html",), {}, ValueError, "names no host"),
+        (("https://host/x?method=GET",), {}, ValueError, "method='GET'.*must be PUT or POST"),
+        (("a.html",), {"every": 0.1}, ValueError, "every=0.1 is not allowed; allowed: 0.5 s and more"),
+        (("a.html",), {"every": "1"}, ValueError, "every='1' is not allowed"),
+        (("a.html",), {"max_share": 0}, ValueError, "max_share=0 is not allowed"),
+        (("a.html",), {"max_points": 3}, ValueError, "max_points=3 is not allowed"),
+        (("a.html",), {"linger": -1}, ValueError, "linger=-1 is not allowed"),
+        (("a.html",), {"ranks": "some"}, ValueError, "ranks='some' is not allowed"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_names_it(
+    targets: Any, options: Any, error: type[Exception], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words):
+        aj.plot(*targets, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        aj.plot(tmp_path / "file" / "loss.html")
+    (tmp_path / "loss.html").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"loss\.html is a folder; name a file in it"):
+        aj.plot(tmp_path / "loss.html")
+
+
+# --- ranks and processes ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"])
+def test_other_ranks_do_nothing_unless_asked(out: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "3")
+    with aj.plot(out) as p:
+        p.log(0, y=1.0)
+        p.write([1], [1])
+        p.draw(bars, [1.0])
+        assert p.flush(1)
+    assert list(out.parent.iterdir()) == []
+    with aj.plot(out, ranks="all") as p:
+        p.log(0, y=1.0)
+    assert [path.name for path in out.parent.iterdir()] == ["loss.rank3.json"]
+    monkeypatch.setenv(name, "0")
+    with aj.plot(out, ranks="all") as p:
+        p.log(0, y=1.0)
+    assert out.exists()
+
+
+def log_far_away(p: aj.Plot, first: int) -> None:
+    for step in range(first, first + 100):
+        p.log(step, far=float(step))
+    p.write([1.0, 2.0], [3.0, 4.0], name=f"from {first}")
+
+
+def test_a_process_job_logs_to_the_same_plot(out: Path) -> None:
+    with aj.plot(out) as p, aj.SyncRunner(processes=2) as runner:
+        p.log(0, here=1.0)
+        jobs = [runner.options(lane="process").submit(log_far_away, p, first) for first in (0, 100, 200)]
+        for job in jobs:
+            job.result(60)
+    found = shown(out)
+    assert found["here"] == ([0.0], [1.0])
+    assert sorted(found["far"][1]) == [float(n) for n in range(300)]
+    assert found["from 200"] == ([1.0, 2.0], [3.0, 4.0])
+
+
+def test_a_pen_for_a_plot_that_has_ended_writes_nowhere(out: Path) -> None:
+    p = aj.plot(out)
+    packed = pickle.dumps(p)
+    p.close()
+    pickle.loads(packed).log(0, y=1.0)
+    assert not spool_of(out).exists()

@@ -1,0 +1,201 @@
+"""What is written is read, whole and once, by whoever opens the folder: the journal and its replay."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncjobs.bench import probes
+from asyncjobs.plotting.journal import Journal
+from asyncjobs.plotting.replay import PIECE, Replay
+
+TRACE = {"kind": "trace", "mode": "lines"}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Iterator[Replay]:
+    opened = Replay(tmp_path, 2000)
+    yield opened
+    opened.close()
+
+
+def columns(replay: Replay, name: str) -> tuple[list[float], list[float]]:
+    xs, ys = replay.curves[name].points()
+    return xs.tolist(), ys.tolist()
+
+
+def test_rows_come_back_in_order_and_once(journal: Journal, replay: Replay) -> None:
+    assert not replay.refresh()
+    journal.add(("train", "val"), 0.0, (3.0, 4.0))
+    journal.add(("train", "val"), 1.0, (1.0, 2.0))
+    journal.add(("val",), 2.0, (0.5,))
+    assert replay.refresh()
+    assert columns(replay, "train") == ([0.0, 1.0], [3.0, 1.0])
+    assert columns(replay, "val") == ([0.0, 1.0, 2.0], [4.0, 2.0, 0.5])
+    assert not replay.refresh()
+    assert replay.rows == 3
+
+
+@pytest.mark.parametrize("count", [1, PIECE - 1, PIECE, PIECE + 1, 50_000])
+@pytest.mark.parametrize("with_spares", [False, True])
+def test_segments_follow_each_other_without_a_gap(
+    journal: Journal, replay: Replay, count: int, with_spares: bool
+) -> None:
+    for step in range(count):
+        journal.add(("y",), step, (2.0 * step,))
+        if with_spares and step % 500 == 0:
+            journal.make_spares()
+    assert replay.refresh()
+    assert replay.rows == count
+    xs, ys = columns(replay, "y")
+    assert (xs[-1], ys[-1]) == (count - 1, 2.0 * (count - 1))
+    assert replay.curves["y"].count == count
+
+
+def test_several_threads_lose_nothing(journal: Journal, replay: Replay) -> None:
+    def write(first: int) -> None:
+        for step in range(first, first + 5000):
+            journal.add(("y",), step, (float(step),))
+
+    threads = [threading.Thread(target=write, args=(first,)) for first in (0, 5000, 10_000, 15_000)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        replay.refresh()
+    replay.refresh()
+    assert replay.rows == 20_000
+    assert max(columns(replay, "y")[1]) == 19_999
+
+
+def test_a_row_whose_writer_was_interrupted_holds_up_nobody_for_long(journal: Journal, tmp_path: Path) -> None:
+    journal.add(("y",), 0.0, (0.0,))
+    next(journal.segments[("y",)].rows)  # drawn, and never written
+    journal.add(("y",), 2.0, (2.0,))
+    live, settled = Replay(tmp_path, 2000), Replay(tmp_path, 2000, is_settled=True)
+    settled.refresh()
+    assert columns(settled, "y")[0] == [0.0, 2.0]
+    live.refresh()
+    assert columns(live, "y")[0] == [0.0]
+    for _ in itertools.takewhile(lambda _: live.rows < 2, itertools.count()):
+        live.refresh()
+    assert columns(live, "y")[0] == [0.0, 2.0]
+    live.close()
+    settled.close()
+
+
+def test_the_newest_frame_of_a_name_wins(journal: Journal, replay: Replay) -> None:
+    for size in (1, 5, 4000, 2):
+        x = array("d", range(size))
+        journal.put("fit", TRACE, x, b"f8", x, b"f8")
+    other = array("f", [1.5])
+    journal.put("other", TRACE, other, b"f4", other, b"f4")
+    assert replay.refresh()
+    assert array("d", replay.frames["fit"].y).tolist() == [0.0, 1.0]
+    assert (replay.frames["other"].x_type, array("f", replay.frames["other"].x).tolist()) == ("f4", [1.5])
+    assert not replay.refresh()
+
+
+def test_a_frame_that_changes_while_it_is_read_is_never_half_of_two(journal: Journal, replay: Replay) -> None:
+    is_over = threading.Event()
+
+    def write() -> None:
+        for value in itertools.count():
+            x = array("d", [value]) * 2000
+            journal.put("fit", TRACE, x, b"f8", x, b"f8")
+            if is_over.is_set():
+                return
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen = 0
+    while seen < 30:
+        if replay.refresh():
+            frame = replay.frames["fit"]
+            assert len(set(array("d", frame.x)) | set(array("d", frame.y))) == 1
+            seen += 1
+    is_over.set()
+    thread.join()
+
+
+WRITER = """
+import os, signal, sys
+from array import array
+from pathlib import Path
+from asyncjobs.plotting.journal import Journal
+
+journal = Journal(Path(sys.argv[1]))
+for step in range(20_000):
+    journal.add(("y",), step, (step * 0.5,))
+x = array("d", [1.0, 2.0])
+journal.put("fit", {"kind": "trace", "mode": "lines"}, x, b"f8", x, b"f8")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_all_that_was_written_survives_kill_9(tmp_path: Path, replay: Replay) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    done = subprocess.run(command, env=probes.source_environment(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert replay.refresh()
+    assert replay.rows == 20_000
+    assert columns(replay, "y")[1][-1] == 19_999 * 0.5
+    assert array("d", replay.frames["fit"].x).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("size", [0, 7, 4096])
+def test_a_file_that_never_became_whole_is_passed_over(
+    journal: Journal, replay: Replay, tmp_path: Path, size: int
+) -> None:
+    (tmp_path / "0-0.points").write_bytes(bytes(size))
+    journal.add(("y",), 0.0, (1.0,))
+    assert replay.refresh()
+    assert replay.rows == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_full_disk_the_journal_goes_on_in_memory_of_bounded_size(small_disk: Path) -> None:
+    journal, replay = Journal(small_disk), Replay(small_disk, 2000)
+    most = 0
+    for step in range(100_000):
+        journal.add(("y",), step, (float(step),))
+        if step % 5000 == 0:
+            replay.refresh(journal.in_memory())
+            most = max(most, len(journal.in_memory()))
+            while replay.exhausted:
+                path = replay.exhausted.pop()
+                assert journal.forget(path) is path.startswith("/proc/")
+                if path.startswith("/proc/"):
+                    replay.forget(path)
+    replay.refresh(journal.in_memory())
+    assert journal.problem is not None
+    assert replay.rows == 100_000
+    assert most <= 3
+    replay.close()
+    journal.close()
