@@ -77,12 +77,21 @@ def _colour(number: int) -> str:
 
 def _layout(title: str, has_curves: bool, both: bool) -> dict[str, Any]:
     layout: dict[str, Any] = {
-        "title": {"text": title, "x": 0, "xref": "paper", "xanchor": "left"},
+        "title": {
+            "text": title,
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 0.98,
+            "yanchor": "top",
+            "yref": "container",
+        },
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13},
-        "margin": {"l": 64, "r": 24, "t": 56, "b": 48},
+        "margin": {"l": 64, "r": 24, "t": 84, "b": 48},
         "hovermode": "x unified" if has_curves else "closest",
         "showlegend": True,
-        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
+        # At the left, for at the right the buttons come up.
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
         "xaxis": _axis("step" if has_curves else ""),
         "yaxis": _axis(""),
         # Zoom and hidden traces survive an update as long as this stays the same.

@@ -75,6 +75,7 @@ function themed(layout) {
   const ink = dark.matches ? "#dde4ea" : "#22303c", rule = dark.matches ? "#2c343b" : "#e8ecef";
   const look = {...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)"};
   look.font = {...layout.font, color: ink};
+  look.modebar = {bgcolor: "rgba(0,0,0,0)", color: dark.matches ? "#6b7883" : "#a5b0b8", activecolor: ink};
   look.hoverlabel = {bgcolor: dark.matches ? "#22303c" : "#fff", font: {color: ink}};
   for (const axis of Object.keys(layout).filter(key => /^[xy]axis/.test(key)).concat(["xaxis", "yaxis"]))
     look[axis] = {...layout[axis], gridcolor: rule, linecolor: rule};
