@@ -386,7 +386,7 @@ def test_worker_imports_nothing_heavy() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["arrays", "jobs", "parzen", "sync"])
+@pytest.mark.parametrize("name", ["arrays", "jobs", "parzen", "plotting", "sync"])
 def test_quick_benchmark_measures_every_goal_and_leaves_figures_and_page(name: str, tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"

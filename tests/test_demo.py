@@ -19,10 +19,10 @@ from rich.console import Console
 
 import asyncjobs
 from asyncjobs.bench import density
+from asyncjobs.bench.plotserver import PlotServer, upload
 from asyncjobs.cli.demo import descent, findings, gapminder, pictures, prepare, run_demo, server, windows
 from asyncjobs.cli.demo.descent import Problem, Run
 from asyncjobs.cli.demo.findings import Training
-from asyncjobs.cli.demo.server import PlotServer, upload
 from asyncjobs.cli.demo.windows import Timing
 
 

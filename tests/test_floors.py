@@ -52,15 +52,18 @@ OPTIONAL = frozenset(
         "distributed",
         "joblib",
         "loky",
+        "mlflow",
         "numpy",
         "pebble",
         "plotly",
         "ray",
         "rich",
+        "tensorboardX",
         "torch",
         "tqdm",
         "typer",
         "uvloop",
+        "wandb",
     }
 )
 # Parts of the standard library that not every system has.

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from asyncjobs.bench import probes
+from asyncjobs.plotting.arrays import column
 from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.replay import PIECE, Replay
 
@@ -102,9 +103,9 @@ def test_a_row_whose_writer_was_interrupted_holds_up_nobody_for_long(journal: Jo
 def test_the_newest_frame_of_a_name_wins(journal: Journal, replay: Replay) -> None:
     for size in (1, 5, 4000, 2):
         x = array("d", range(size))
-        journal.put("fit", TRACE, x, b"f8", x, b"f8")
+        journal.put("fit", TRACE, column(x, "x"), column(x, "y"))
     other = array("f", [1.5])
-    journal.put("other", TRACE, other, b"f4", other, b"f4")
+    journal.put("other", TRACE, column(other, "x"), column(other, "y"))
     assert replay.refresh()
     assert array("d", replay.frames["fit"].y).tolist() == [0.0, 1.0]
     assert (replay.frames["other"].x_type, array("f", replay.frames["other"].x).tolist()) == ("f4", [1.5])
@@ -117,7 +118,7 @@ def test_a_frame_that_changes_while_it_is_read_is_never_half_of_two(journal: Jou
     def write() -> None:
         for value in itertools.count():
             x = array("d", [value]) * 2000
-            journal.put("fit", TRACE, x, b"f8", x, b"f8")
+            journal.put("fit", TRACE, column(x, "x"), column(x, "y"))
             if is_over.is_set():
                 return
 
@@ -137,13 +138,14 @@ WRITER = """
 import os, signal, sys
 from array import array
 from pathlib import Path
+from asyncjobs.plotting.arrays import column
 from asyncjobs.plotting.journal import Journal
 
 journal = Journal(Path(sys.argv[1]))
 for step in range(20_000):
     journal.add(("y",), step, (step * 0.5,))
 x = array("d", [1.0, 2.0])
-journal.put("fit", {"kind": "trace", "mode": "lines"}, x, b"f8", x, b"f8")
+journal.put("fit", {"kind": "trace", "mode": "lines"}, column(x, "x"), column(x, "y"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -7,12 +7,15 @@ process must have nothing else in it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import sys
+import tempfile
 import time
 from array import array
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import asyncjobs as aj
@@ -84,10 +87,27 @@ async def idle(seconds: int) -> dict[str, float]:
     return {}
 
 
+async def plotted(count: int) -> dict[str, float]:
+    """Growth in bytes of this process while `count` rows of three scalars are plotted, and the points then shown."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "loss.json"
+        async with aj.plot(path) as plot:
+            plot.log(0, train=1.0, val=1.0, rate=1.0)
+            await plot.aflush()
+            before = memory.resident()
+            for step in range(1, count):
+                plot.log(step, train=1.0 / step, val=step % 97 * 1.0, rate=1e-3)
+            await plot.aflush()
+            grown = memory.peak() - before
+        shown = json.loads(path.read_text())["data"][0]["x"]["bdata"]
+    return {"grown": grown, "shown": len(base64.b64decode(shown)) / 8}
+
+
 _PROBES: dict[str, Callable[[int], Awaitable[dict[str, float]]]] = {
     "map-memory": map_memory,
     "queued": queued,
     "idle": idle,
+    "plotted": plotted,
 }
 
 

@@ -71,6 +71,11 @@ def map_memory(count: int) -> float:
     return _figures("map-memory", count)["grown"]
 
 
+def plotted(count: int) -> Mapping[str, float]:
+    """`grown` in bytes and the points that are `shown` of a curve after `count` rows of three scalars."""
+    return _figures("plotted", count)
+
+
 def queued(count: int) -> Mapping[str, float]:
     """`nbytes` of each of `count` queued jobs; submit's p99 in seconds, `shallow` (10^3 before it) and `deep`."""
     return _figures("queued", count)

@@ -13,6 +13,7 @@ import asyncjobs
 from asyncjobs.bench import arrays as bench_arrays
 from asyncjobs.bench import jobs as bench_jobs
 from asyncjobs.bench import parzen as bench_parzen
+from asyncjobs.bench import plotting as bench_plotting
 from asyncjobs.bench import sync as bench_sync
 from asyncjobs.cli import doctor as judge
 from asyncjobs.cli import machine
@@ -99,6 +100,12 @@ def resume_command(
         typer.echo(f"nothing is left to send below {folder}")
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@bench.command("plotting")
+def plotting_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
+    """What a training loop pays for its plots."""
+    bench_plotting.main(json_path, html_path, quick)
 
 
 @app.command()

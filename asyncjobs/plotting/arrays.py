@@ -15,7 +15,11 @@ class Column(NamedTuple):
 
     buffer: Any
     type: bytes
+    nbytes: int
     length: int
+
+
+NOTHING = Column(b"", b"", 0, 0)
 
 
 def column(values: Any, what: str) -> Column:
@@ -34,9 +38,9 @@ def column(values: Any, what: str) -> Column:
         raise ValueError(f"{what} must have one dimension, not the shape {found.shape}")
     type_ = _TYPES.get(found.format)
     if type_ is None or not found.contiguous:
-        doubles = array("d", found.tolist())
-        return Column(doubles, b"f8", len(doubles))
-    return Column(found, type_, len(found))
+        doubles = memoryview(array("d", found.tolist()))
+        return Column(doubles, b"f8", doubles.nbytes, len(doubles))
+    return Column(found, type_, found.nbytes, len(found))
 
 
 def _view(values: Any) -> memoryview | None:
@@ -45,10 +49,13 @@ def _view(values: Any) -> memoryview | None:
         view = memoryview(values)
     except (TypeError, ValueError):  # dates of numpy have no buffer that anybody may read
         return None
-    return view if view.format.lstrip("@=<") in _NUMBERS and not isinstance(values, bytes | bytearray) else None
+    if view.format not in _NUMBERS or isinstance(values, bytes | bytearray):
+        return None
+    return view
 
 
-_NUMBERS = frozenset("dfbBhHiIlLqQe?")
+_NUMBERS = frozenset([*_TYPES, *"lLqQ?e"])
+"""Formats that `tolist` understands, among them those of `_TYPES`."""
 
 
 def _plain(values: Any, what: str) -> Any:

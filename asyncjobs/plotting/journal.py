@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncjobs.plotting import layout
+from asyncjobs.plotting.arrays import Column
 
 FIRST = 64 * 1024
 LARGEST = 4 * 1024 * 1024
@@ -79,16 +80,17 @@ class Frame:
         """Whether a frame of so many bytes has room."""
         return nbytes <= self._room
 
-    def put(self, x: Any, x_type: bytes, y: Any, y_type: bytes) -> None:
+    def put(self, x: Column, y: Column) -> None:
         """Write a frame; the one before stays whole until this one is."""
         slot = self._slot = 1 - self._slot
-        at, nx, ny = self._data[slot], memoryview(x).nbytes, memoryview(y).nbytes
+        start = self._data[slot]
+        middle = start + x.nbytes
         layout.SLOT.pack_into(self._memory, self._heads[slot], 0, 0, 0, b"", b"")
-        self._memory[at : at + nx] = x
-        self._memory[at + nx : at + nx + ny] = y
+        self._memory[start:middle] = x.buffer
+        self._memory[middle : middle + y.nbytes] = y.buffer
         # Numbers rise over all processes: the newest frame of a name is the one with the highest.
         self._serial = max(self._serial + 1, time.time_ns())
-        layout.SLOT.pack_into(self._memory, self._heads[slot], 0, nx, ny, x_type, y_type)
+        layout.SLOT.pack_into(self._memory, self._heads[slot], 0, x.nbytes, y.nbytes, x.type, y.type)
         layout.SERIAL.pack_into(self._memory, self._heads[slot], self._serial)
 
 
@@ -161,14 +163,14 @@ class Journal:
 
     # --- frames -------------------------------------------------------------------------
 
-    def put(self, name: str, about: dict[str, Any], x: Any, x_type: bytes, y: Any, y_type: bytes) -> None:
-        """Write the newest state of `name`; `x` and `y` are contiguous buffers."""
+    def put(self, name: str, about: dict[str, Any], x: Column, y: Column) -> None:
+        """Write the newest state of `name`."""
         with self._lock:
             frame = self._frames.get(name)
-            nbytes = memoryview(x).nbytes + memoryview(y).nbytes
+            nbytes = x.nbytes + y.nbytes
             if frame is None or not frame.fits(nbytes) or frame.about != about:
                 frame = self._frames[name] = self._new_frame(name, about, nbytes)
-            frame.put(x, x_type, y, y_type)
+            frame.put(x, y)
 
     def _new_frame(self, name: str, about: dict[str, Any], nbytes: int) -> Frame:
         room = -(-nbytes // layout.PAGE) * layout.PAGE

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncjobs.plotting import drawing
-from asyncjobs.plotting.arrays import column
+from asyncjobs.plotting.arrays import NOTHING, Column, column
 from asyncjobs.plotting.journal import Journal
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -70,7 +70,7 @@ class Pen:
             raise ValueError(f"x has {xs.length:,} points and y has {ys.length:,}; they must be as many")
         if self._journal is not None:
             about = {"kind": "trace", "mode": mode}
-            self._journal.put(_checked_name(name), about, xs.buffer, xs.type, ys.buffer, ys.type)
+            self._journal.put(_checked_name(name), about, xs, ys)
 
     def draw(self, make: Any, /, *args: Any, name: str | None = None, lane: str = "thread") -> None:
         """Have ``make(*args)`` draw a picture in the background: a plotly figure, or a dictionary like one.
@@ -91,7 +91,8 @@ class Pen:
         packed = drawing.pack(make, args)
         name = name or getattr(make, "__name__", "figure")
         if self._journal is not None:
-            self._journal.put(_checked_name(name), {"kind": "draw", "lane": lane}, packed, b"", b"", b"")
+            call = Column(packed, b"", len(packed), len(packed))
+            self._journal.put(_checked_name(name), {"kind": "draw", "lane": lane}, call, NOTHING)
 
     def __reduce__(self) -> tuple[Callable[..., Pen], tuple[str | None]]:
         return _attached, (None if self._journal is None else str(self._journal.folder),)

@@ -15,9 +15,9 @@ from rich.text import Text
 
 import asyncjobs
 from asyncjobs.bench import density
+from asyncjobs.bench.plotserver import PlotServer
 from asyncjobs.cli.demo import descent, findings, gapminder, windows
 from asyncjobs.cli.demo.findings import Training
-from asyncjobs.cli.demo.server import PlotServer
 from asyncjobs.cli.demo.story import write_story
 from asyncjobs.cli.demo.windows import Outcome
 from asyncjobs.page import Table

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncjobs import Runner
+from asyncjobs.bench.plotserver import PlotServer, Uploaded, upload
 from asyncjobs.cli.demo.gapminder import Country, Standardised, log_income, standardise
-from asyncjobs.cli.demo.server import PlotServer, Uploaded, upload
 
 if TYPE_CHECKING:
     from numpy import float64

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from asyncjobs.bench import density
+from asyncjobs.bench.plotserver import ANSWER_SECONDS
 from asyncjobs.cli.demo.descent import Run
-from asyncjobs.cli.demo.server import ANSWER_SECONDS
 from asyncjobs.cli.demo.windows import Estimates, Timing
 from asyncjobs.page import Table
 from asyncjobs.report import seconds_text

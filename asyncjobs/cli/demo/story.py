@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asyncjobs import report
+from asyncjobs.bench.plotserver import ANSWER_SECONDS
 from asyncjobs.cli.demo import findings, pictures
 from asyncjobs.cli.demo.descent import EVERY, Problem
 from asyncjobs.cli.demo.findings import Training
-from asyncjobs.cli.demo.server import ANSWER_SECONDS
 from asyncjobs.cli.demo.windows import Outcome
 from asyncjobs.page import Code, Part, write_html
 from asyncjobs.processors import usable_processors

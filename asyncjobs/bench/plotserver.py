@@ -1,11 +1,13 @@
 """A plot server on the loopback interface that is slow to answer, and the call that uploads to it.
 
-It stands for the real one far away. It keeps what arrived, so that the demo can tell
-whether every picture did.
+It stands for the real one far away. It keeps what arrived, so that the demo can tell whether every picture did.
+``python -m asyncjobs.bench.plotserver SECONDS`` runs one that takes so long to answer, prints its port, and ends with
+its standard input: in a process of its own it costs the one that is measured nothing.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +39,7 @@ def _take_long() -> None:
 
 
 class PlotServer:
-    """Takes POST requests until its ``with`` block ends, each on a thread of its own.
+    """Takes POST and PUT requests until its ``with`` block ends, each on a thread of its own.
 
     `before_answer` is called on that thread when the request is there, and the answer waits for it.
     """
@@ -106,6 +108,9 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
+    def do_PUT(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.before_answer()
@@ -115,3 +120,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing: the terminal belongs to the demo."""
+
+
+def main(seconds: float) -> None:
+    """Serve until standard input ends."""
+    with PlotServer(lambda: time.sleep(seconds)) as server:
+        print(server.port, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
