@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from plots import figures_of, traces
 
 
 def asyncjobs(*args: str, before: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -109,5 +110,8 @@ def test_the_demo_runs_where_nothing_was_prepared_and_names_its_page(tmp_path: P
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "asyncjobs-demo" / "report.html").stat().st_size > 4_000_000
     assert "asyncjobs-demo/report.html" in ended.stdout.replace("\n", "")
+    (figure,) = figures_of(tmp_path / "asyncjobs-demo" / "loss.html")
+    found = traces(figure)
+    assert (len(found["loss"][0]), len(found["countries"][0])) == (200, 142)
     # Not empty: on a busy machine the watchdog may say that the loop was slow.
     assert "Traceback" not in ended.stderr

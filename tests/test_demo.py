@@ -18,9 +18,9 @@ from browser import needs_browser, open_in_browser
 from rich.console import Console
 
 import asyncjobs
-from asyncjobs.bench import density
+from asyncjobs.bench import density, plotserver
 from asyncjobs.bench.plotserver import PlotServer, upload
-from asyncjobs.cli.demo import descent, findings, gapminder, pictures, prepare, run_demo, server, windows
+from asyncjobs.cli.demo import descent, findings, gapminder, pictures, prepare, run_demo, windows
 from asyncjobs.cli.demo.descent import Problem, Run
 from asyncjobs.cli.demo.findings import Training
 from asyncjobs.cli.demo.windows import Timing
@@ -282,6 +282,6 @@ def test_the_demo_leaves_a_page_that_a_browser_shows_whole(tmp_path: Path) -> No
     assert "20 of 20" in text
     assert "same slope and intercept to the last bit" in text
     assert "Every estimate equals the serial one to the last bit" in text
-    assert server.ANSWER_SECONDS == 0.25
+    assert plotserver.ANSWER_SECONDS == 0.25
     # Six of the demo's own pictures and four of the runner's.
     assert open_in_browser(report, tmp_path) == (10, [])

@@ -44,16 +44,21 @@ def run_demo(report: Path, console: Console, *, workers: int | None = None, widt
     began = time.perf_counter()
     console.rule("[bold]1. Training that does not wait for its uploads")
     problem = descent.prepare(gapminder.read())
-    training = train(problem, console)
+    live = report.with_name("loss.html")
+    training = train(problem, live, console)
     console.rule("[bold]2. Densities on worker processes")
     outcome = estimate(workers or max(4, usable_processors()), widths, console)
     write_story(report, problem, training, outcome, widths)
     console.rule(f"[bold]done in {time.perf_counter() - began:.0f} s")
-    console.print(Text(f"Now open {report} in a browser: it shows what happened when."))
+    console.print(Text(f"Now open {report} in a browser: it shows what happened when. {live.name} beside it is"))
+    console.print(Text("the page that asyncjobs.plot kept up to date while the second training ran."))
 
 
-def train(problem: descent.Problem, console: Console) -> Training:
-    """The first half: the same training twice, with the uploads inline and in the thread lane."""
+def train(problem: descent.Problem, live: Path, console: Console) -> Training:
+    """The first half: the same training twice, with the uploads inline and in the thread lane.
+
+    The page `live` follows the second.
+    """
     console.print(
         f"Gradient descent: life expectancy on income, {len(problem.countries)} countries, {descent.STEPS} steps, a "
         f"plot uploaded after every {descent.EVERY}.",
@@ -64,7 +69,9 @@ def train(problem: descent.Problem, console: Console) -> Training:
     with PlotServer() as server, console.status("training, waiting for each upload") as status:
         blocking = descent.train_blocking(problem, server)
         status.update("training, uploads in the background")
-        background = asyncjobs.run(descent.train_in_background(problem, server))
+        with asyncjobs.plot(live, title="Gradient descent, plotted by asyncjobs.plot", inline=True) as plot:
+            plot.write(problem.income.values, problem.life.values, name="countries", mode="markers")
+            background = asyncjobs.run(descent.train_in_background(problem, server, live=plot))
         arrived = {run.name: len(server.arrived(f"/{run.name}/")) for run in (blocking, background)}
     training = Training(blocking, background, arrived)
     print_table(findings.training_table(training), console)

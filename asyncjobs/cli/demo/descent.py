@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncjobs import Runner
+from asyncjobs import Plot, Runner
 from asyncjobs.bench.plotserver import PlotServer, Uploaded, upload
 from asyncjobs.cli.demo.gapminder import Country, Standardised, log_income, standardise
 
@@ -110,17 +110,31 @@ def train_blocking(problem: Problem, server: PlotServer, steps: int = STEPS) -> 
     return _run("blocking", began, taken, ends, uploads)
 
 
-async def train_in_background(problem: Problem, server: PlotServer, steps: int = STEPS) -> Run:
-    """Train, and leave every upload to the thread lane; the runner's end waits for those still under way."""
+async def train_in_background(
+    problem: Problem, server: PlotServer, steps: int = STEPS, live: Plot | None = None
+) -> Run:
+    """Train, and leave every upload to the thread lane; the runner's end waits for those still under way.
+
+    Each step is also handed to the plot `live`, if there is one.
+    """
     began = time.perf_counter()
     taken, ends, jobs = [], [], []
     async with Runner() as runner:
         for step in descend(problem, steps):
             if step.number % EVERY == 0:
                 jobs.append(await runner.submit(upload, server.port, f"/background/{step.number}", plot(problem, step)))
+            if live is not None:
+                show(live, problem, step)
             taken.append(step)
             ends.append(time.perf_counter())
     return _run("background", began, taken, ends, [await job for job in jobs])
+
+
+def show(live: Plot, problem: Problem, step: Step) -> None:
+    """Hand the loss and the line over; microseconds, whatever becomes of the plot."""
+    x = problem.income.values
+    live.log(step.number, loss=step.loss)
+    live.write(x, step.slope * x + step.intercept, name="fit")
 
 
 def _run(name: str, began: float, steps: list[Step], ends: list[float], uploads: list[Uploaded]) -> Run:
