@@ -49,8 +49,10 @@ FLOORS: tuple[frozenset[str], ...] = (
 OPTIONAL = frozenset(
     {
         "aiomultiprocess",
+        "choreographer",
         "distributed",
         "joblib",
+        "kaleido",
         "loky",
         "numpy",
         "pebble",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,8 +68,8 @@ def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
         try:
             sink = open_sink(target, inline=spool.about.inline)
             target = sink.target
-            sink.send(edition)
-            sink.close()
+            with closing(sink):
+                sink.send(edition)
             spool.note_sent(number, edition.mark)
         except Exception as problem:  # whatever a sink may raise, the others get theirs
             error = f"{type(problem).__name__}: {problem}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.files import JsonFile, PageFile
+from asyncjobs.plotting.sinks.images import ImageFile
 from asyncjobs.plotting.sinks.web import WebAddress, shown
 
 ENTRY_POINTS = "asyncjobs.sinks"
@@ -18,6 +19,7 @@ ENTRY_POINTS = "asyncjobs.sinks"
 FILES: Mapping[str, Callable[[Path, bool], Sink]] = {
     ".html": lambda path, inline: PageFile(path, inline=inline),
     ".json": lambda path, _: JsonFile(path),
+    **dict.fromkeys((".png", ".svg", ".pdf"), lambda path, _: ImageFile(path)),
 }
 SCHEMES: Mapping[str, Callable[[str], Sink]] = {"http": WebAddress, "https": WebAddress}
 
@@ -30,7 +32,8 @@ def open_sink(target: str | os.PathLike[str], *, inline: bool = False) -> Sink:
     Raises:
         TypeError: it is neither text nor a path.
         ValueError: nobody knows its scheme or its suffix; names those that are known.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or what it needs is not on this machine.
+        ModuleNotFoundError: a package is missing; says how to install it.
     """
     path = file_of(target)
     if path is not None:
@@ -61,7 +64,7 @@ def file_of(target: str | os.PathLike[str]) -> Path | None:
 def _open_file(path: Path, inline: bool) -> Sink:
     opener = FILES.get(path.suffix.lower())
     if opener is None:
-        raise ValueError(f"{str(path)!r} must end in {' or '.join(FILES)}, not {path.suffix!r}")
+        raise ValueError(f"{str(path)!r} must end in one of {', '.join(FILES)}, not {path.suffix!r}")
     return opener(path, inline)
 
 

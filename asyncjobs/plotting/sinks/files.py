@@ -15,11 +15,11 @@ class PageFile:
 
     def __init__(self, path: Path, *, inline: bool) -> None:
         self.target: str = str(path)
-        self._path = _writable(path)
+        self._path = writable(path)
         self._inline = inline
 
     def send(self, edition: Edition) -> None:
-        _replace(self._path, page(edition.title, edition.figures, inline=self._inline))
+        replace(self._path, page(edition.title, edition.figures, inline=self._inline).encode())
 
     def close(self) -> None:
         """Nothing is open."""
@@ -33,11 +33,11 @@ class JsonFile:
 
     def __init__(self, path: Path) -> None:
         self.target: str = str(path)
-        self._path = _writable(path)
+        self._path = writable(path)
 
     def send(self, edition: Edition) -> None:
         for number, (name, figure) in enumerate(edition.figures.items()):
-            _replace(self._path if number == 0 else beside(self._path, name), figure)
+            replace(self._path if number == 0 else beside(self._path, name), figure.encode())
 
     def close(self) -> None:
         """Nothing is open."""
@@ -48,7 +48,7 @@ def beside(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}{path.suffix}")
 
 
-def _writable(path: Path) -> Path:
+def writable(path: Path) -> Path:
     """The absolute path; its folder is made.
 
     Raises:
@@ -63,10 +63,11 @@ def _writable(path: Path) -> Path:
     return path
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Write the file under another name, and give it its own when it is whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
