@@ -93,9 +93,9 @@ class Courier:
                 await self._bring(edition)
 
     async def _bring(self, edition: Edition) -> None:
-        try:
-            self._on_spent(await self._runner.run(_send, self.sink, edition))
-        except Exception as error:  # whatever a sink may raise, training goes on
+        spent, error = await self._runner.run(_send, self.sink, edition)
+        self._on_spent(spent)
+        if error is not None:
             await self._back_off(edition, error)
             return
         self._failures = 0
@@ -138,8 +138,14 @@ def _delay(failures: int, error: Exception) -> float:
     return max(drawn, min(asked or 0.0, LONGEST_ASKED))
 
 
-def _send(sink: Sink, edition: Edition) -> float:
-    """Send, and return the processor time that this thread spent on it."""
+def _send(sink: Sink, edition: Edition) -> tuple[float, Exception | None]:
+    """Send; the processor time in seconds that this thread spent on it, and what went wrong.
+
+    Nothing is raised: at the end of a plot nobody may be left to hear of it.
+    """
     began = time.thread_time()
-    sink.send(edition)
-    return time.thread_time() - began
+    try:
+        sink.send(edition)
+    except Exception as error:  # whatever a sink may raise, training goes on
+        return time.thread_time() - began, error
+    return time.thread_time() - began, None
