@@ -51,6 +51,7 @@ OPTIONAL = frozenset(
         "aiomultiprocess",
         "choreographer",
         "distributed",
+        "fsspec",
         "joblib",
         "kaleido",
         "loky",

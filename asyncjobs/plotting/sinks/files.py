@@ -1,54 +1,32 @@
-"""Files on this machine: a page that a browser opens, or plotly's JSON."""
+"""Files on this machine."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.page import page
+from asyncjobs.plotting.sinks.forms import Form
 
 
-class PageFile:
-    """An HTML page. Readers see the old one or the new one, never half of one."""
+class LocalFile:
+    """A file, and others beside it if its form asks for them. Readers see the old one or the new one, never half."""
 
-    def __init__(self, path: Path, *, inline: bool) -> None:
+    def __init__(self, path: Path, form: Form) -> None:
         self.target: str = str(path)
-        self._path = writable(path)
-        self._inline = inline
+        self.every: float = form.every
+        self._path = _writable(path)
+        self._form = form
 
     def send(self, edition: Edition) -> None:
-        replace(self._path, page(edition.title, edition.figures, inline=self._inline).encode())
+        for ending, content in self._form.contents(edition):
+            _replace(self._path.with_stem(self._path.stem + ending), content)
 
     def close(self) -> None:
-        """Nothing is open."""
+        self._form.close()
 
 
-class JsonFile:
-    """Plotly's JSON, which ``plotly.io.read_json`` reads: one file for each figure.
-
-    What was logged and written goes to the path itself, a drawn figure to ``loss-NAME.json`` beside it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.target: str = str(path)
-        self._path = writable(path)
-
-    def send(self, edition: Edition) -> None:
-        for number, (name, figure) in enumerate(edition.figures.items()):
-            replace(self._path if number == 0 else beside(self._path, name), figure.encode())
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def beside(path: Path, name: str) -> Path:
-    """``loss.png`` and the figure "my fit" make ``loss-my_fit.png``."""
-    return path.with_name(f"{path.stem}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}{path.suffix}")
-
-
-def writable(path: Path) -> Path:
+def _writable(path: Path) -> Path:
     """The absolute path; its folder is made.
 
     Raises:
@@ -63,8 +41,7 @@ def writable(path: Path) -> Path:
     return path
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write the file under another name, and give it its own when it is whole."""
+def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
