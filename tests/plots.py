@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +37,11 @@ def figures_of(page: Path) -> list[Any]:
 def shown(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """What a plot's JSON file shows."""
     return traces(path.read_text(encoding="utf-8"))
+
+
+def wait_until(is_so: Callable[[], object], what: str, within: float = 30.0) -> None:
+    """Block until `is_so`; look again and again, for what is waited for tells nobody."""
+    end = time.monotonic() + within
+    while not is_so():
+        assert time.monotonic() < end, f"not within {within:g} s: {what}"
+        time.sleep(0.02)

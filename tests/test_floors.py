@@ -49,8 +49,11 @@ FLOORS: tuple[frozenset[str], ...] = (
 OPTIONAL = frozenset(
     {
         "aiomultiprocess",
+        "choreographer",
         "distributed",
+        "fsspec",
         "joblib",
+        "kaleido",
         "loky",
         "mlflow",
         "numpy",

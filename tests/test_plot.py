@@ -390,7 +390,7 @@ def test_a_plot_that_is_opened_again_closes_the_one_before(out: Path) -> None:
     ("targets", "options", "error", "words"),
     [
         ((), {}, ValueError, "plot.. needs a target"),
-        (("loss.doc",), {}, ValueError, r"loss\.doc' must end in \.html or .*, not '\.doc'"),
+        (("loss.doc",), {}, ValueError, r"loss\.doc' must end in one of \.html, .*, not '\.doc'"),
         (
             ("gopher://x/loss.html",),
             {},

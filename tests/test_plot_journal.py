@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from asyncjobs.bench import probes
+from asyncjobs.plotting import layout
 from asyncjobs.plotting.arrays import column
 from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.replay import PIECE, Replay
@@ -168,6 +169,24 @@ def test_a_file_that_never_became_whole_is_passed_over(
     journal.add(("y",), 0.0, (1.0,))
     assert replay.refresh()
     assert replay.rows == 1
+
+
+def test_a_file_that_was_seen_before_it_was_whole_is_read_later(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add(("loss",), 0.0, (1.0,))
+    (path,) = tmp_path.glob("*.points")
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    replay = Replay(tmp_path, 100)
+    assert not replay.refresh()
+    # All but the first bytes, as its maker writes them.
+    path.write_bytes(bytes(len(layout.POINTS)) + whole[len(layout.POINTS) :])
+    assert not replay.refresh()
+    path.write_bytes(whole)
+    assert replay.refresh()
+    assert replay.rows == 1
+    replay.close()
+    journal.close()
 
 
 @pytest.fixture

@@ -57,6 +57,9 @@ class Courier:
         self._next: Edition | None = None
         self.arrived: int = 0
         """The newest edition that has arrived."""
+        self._wanted = 0
+        """The newest edition that somebody waits for."""
+        self._every: float = getattr(sink, "every", 0.0)
         self._failures = 0
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -69,8 +72,9 @@ class Courier:
         self._next = edition
         self._news.set()
 
-    def hurry(self) -> None:
-        """Try again now, if it waits to try again."""
+    def hurry(self, number: int) -> None:
+        """Bring this edition as soon as possible: do not wait before the next try, nor let the sink rest before."""
+        self._wanted = max(self._wanted, number)
         self._hurry.set()
 
     async def arrival(self, number: int) -> None:
@@ -89,9 +93,9 @@ class Courier:
                 await self._bring(edition)
 
     async def _bring(self, edition: Edition) -> None:
-        try:
-            self._on_spent(await self._runner.run(_send, self.sink, edition))
-        except Exception as error:  # whatever a sink may raise, training goes on
+        spent, error = await self._runner.run(_send, self.sink, edition)
+        self._on_spent(spent)
+        if error is not None:
             await self._back_off(edition, error)
             return
         self._failures = 0
@@ -99,20 +103,27 @@ class Courier:
         self.deliveries.sent += 1
         self._on_delivered(self, edition)
         self._change.set()
+        if self.arrived >= self._wanted:
+            await self._pause(self._every)
 
     async def _back_off(self, edition: Edition, error: Exception) -> None:
+        # As text: whoever keeps log records would keep the error, its frames, and all of the plot.
+        reason = f"{type(error).__name__}: {error}"
         if self.deliveries.last_error is None:
-            logger.warning("a plot could not be sent to %s, and will be tried again: %s", self.sink.target, error)
-        self.deliveries.last_error = f"{type(error).__name__}: {error}"
+            logger.warning("a plot could not be sent to %s, and will be tried again: %s", self.sink.target, reason)
+        self.deliveries.last_error = reason
         self.deliveries.retries += 1
         self._failures += 1
         if self._next is None:
             self._next = edition
+        await self._pause(_delay(self._failures, error))
+        self._news.set()
+
+    async def _pause(self, seconds: float) -> None:
         self._hurry.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_delay(self._failures, error)):
+            async with asyncio.timeout(seconds):
                 await self._hurry.wait()
-        self._news.set()
 
 
 def _delay(failures: int, error: Exception) -> float:
@@ -127,8 +138,14 @@ def _delay(failures: int, error: Exception) -> float:
     return max(drawn, min(asked or 0.0, LONGEST_ASKED))
 
 
-def _send(sink: Sink, edition: Edition) -> float:
-    """Send, and return the processor time that this thread spent on it."""
+def _send(sink: Sink, edition: Edition) -> tuple[float, Exception | None]:
+    """Send; the processor time in seconds that this thread spent on it, and what went wrong.
+
+    Nothing is raised: at the end of a plot nobody may be left to hear of it.
+    """
     began = time.thread_time()
-    sink.send(edition)
-    return time.thread_time() - began
+    try:
+        sink.send(edition)
+    except Exception as error:  # whatever a sink may raise, training goes on
+        return time.thread_time() - began, error
+    return time.thread_time() - began, None

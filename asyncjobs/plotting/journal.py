@@ -191,7 +191,9 @@ class Journal:
         finally:
             if self._in_memory.get(_path_of(descriptor)) != descriptor:
                 os.close(descriptor)
-        memory[: len(head)] = head
+        # Its first bytes last: they tell a reader that the rest is there.
+        memory[len(kind) : len(head)] = head[len(kind) :]
+        memory[: len(kind)] = kind
         return memory, len(head)
 
     def _create(self, nbytes: int, suffix: str) -> int:

@@ -34,6 +34,8 @@ LINGER = 5.0
 """Seconds that the end of a plot waits for its sinks."""
 LINGER_IN_NOTEBOOK = 2.0
 """The same in a kernel, which is killed about then."""
+LONGEST_CLOSE = 3.0
+"""Seconds that the end of a plot takes beside that: for what its sinks have open."""
 LEAST_EVERY = 0.5
 """Seconds: two looks a second are the most that a training loop has to bear."""
 RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -54,8 +56,8 @@ def plot(
     """A plot that a loop feeds without waiting for it; leave it with `with`, or call `close`.
 
     Args:
-        targets: where it is to be seen: files (``loss.html``, ``loss.json``), addresses (``https://…``, PUT, or POST
-            with ``?method=POST``), or schemes of other packages.
+        targets: where it is to be seen: files (``loss.html``, ``.json``, ``.png``, ``.svg``, ``.pdf``), addresses
+            (``https://…``, PUT, or POST with ``?method=POST``), or schemes of other packages.
         title: above the plot; by default the name of the first target.
         every: seconds between two editions, at least 0.5; more if `max_share` asks for it.
         max_points: shown of each curve; neighbours become their minimum and maximum.
@@ -68,7 +70,8 @@ def plot(
 
     Raises:
         TypeError, ValueError: a target or an argument is none; names the value and what is allowed.
-        OSError: a file or the spool cannot be written.
+        OSError: a file or the spool cannot be written, or there is no browser to make an image.
+        ModuleNotFoundError: a target needs a package that is missing; says how to install it.
 
     Example::
 
@@ -160,6 +163,8 @@ class Plot(Pen):
         self._spool = spool
         self._sinks = sinks
         self._studio = studio()
+        # At the exit, whoever drains for the shortest time leaves first: the plots, whose loop it is.
+        self._studio.exit_drain = max(self._studio.exit_drain or 0.0, linger + LONGEST_CLOSE)
         self._publisher = self._studio.portal.do(
             Publisher, spool, self._journal, sinks, self._studio.runner, every, max_share
         )

@@ -111,7 +111,7 @@ class Publisher:
                     self._look()
                 if self._edition is not None:
                     for courier in self.couriers:
-                        courier.hurry()
+                        courier.hurry(self._edition.number)
                     for courier in self.couriers:
                         await courier.arrival(self._edition.number)
         except TimeoutError:

@@ -112,7 +112,7 @@ class Replay:
 
 
 def _open(path: str, patience: float) -> _Points | _Frames | None:
-    """None: it is not whole, or gone."""
+    """None: it is not whole yet, never became so, or is gone."""
     try:
         with open(path, "rb") as file:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,8 +71,8 @@ def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     if spool.sent(number) != list(edition.mark):
         try:
             sink = open_sink(target, inline=spool.about.inline)
-            sink.send(edition)
-            sink.close()
+            with closing(sink):
+                sink.send(edition)
             spool.note_sent(number, edition.mark)
         except Exception as problem:  # whatever a sink may raise, the others get theirs
             error = f"{type(problem).__name__}: {problem}"

@@ -79,7 +79,8 @@ def create(root: Path, about: About) -> Spool:
         OSError: it cannot be made.
     """
     folder = root / about.plot
-    folder.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700)  # a target may hold a password
     unnamed = folder / "plot.tmp"
     unnamed.write_text(json.dumps(asdict(about)))
     lock = _locked(unnamed)

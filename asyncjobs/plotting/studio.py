@@ -11,7 +11,7 @@ from asyncjobs.sync.hosted import HostedRunner
 THREADS = 32
 """Sinks that may be busy, or stuck, at the same time."""
 EXIT_DRAIN = 8.0
-"""Seconds; longer than any plot waits, for plots are to leave first."""
+"""Seconds; longer than plots usually wait, for plots are to leave first."""
 
 _making = threading.RLock()
 _studio: HostedRunner | None = None

@@ -9,16 +9,14 @@ from importlib import metadata
 from pathlib import Path
 
 from asyncjobs.plotting.sinks.base import Sink
-from asyncjobs.plotting.sinks.files import JsonFile, PageFile
+from asyncjobs.plotting.sinks.files import LocalFile
+from asyncjobs.plotting.sinks.forms import form_of
+from asyncjobs.plotting.sinks.remote import open_remote
 from asyncjobs.plotting.sinks.web import WebAddress, shown
 
 ENTRY_POINTS = "asyncjobs.sinks"
 """Other packages name a function of the target here that makes a sink; the entry's name is the scheme."""
 
-FILES: Mapping[str, Callable[[Path, bool], Sink]] = {
-    ".html": lambda path, inline: PageFile(path, inline=inline),
-    ".json": lambda path, _: JsonFile(path),
-}
 SCHEMES: Mapping[str, Callable[[str], Sink]] = {"http": WebAddress, "https": WebAddress}
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters and more: C: is a drive
@@ -30,17 +28,22 @@ def open_sink(target: str | os.PathLike[str], *, inline: bool = False) -> Sink:
     Raises:
         TypeError: it is neither text nor a path.
         ValueError: nobody knows its scheme or its suffix; names those that are known.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or what it needs is not on this machine.
+        ModuleNotFoundError: a package is missing; says how to install it.
     """
     path = file_of(target)
     if path is not None:
-        return _open_file(path, inline)
+        return LocalFile(path, form_of(str(path), inline=inline))
     text = os.fspath(target)
     scheme = text.partition(":")[0].lower()
     opener = SCHEMES.get(scheme) or _from_others(scheme)
-    if opener is None:
-        raise ValueError(f"no sink knows the scheme of {shown(text)!r}; known are {', '.join(_known_schemes())}")
-    return opener(text)
+    sink = opener(text) if opener is not None else open_remote(text, inline=inline)
+    if sink is None:
+        raise ValueError(
+            f"no sink knows the scheme of {shown(text)!r}; known are {', '.join(_known_schemes())}, and those of "
+            "fsspec (s3://, gs://, sftp://, …) where it is installed: pip install 'asyncjobs-runner[remote]'"
+        )
+    return sink
 
 
 def file_of(target: str | os.PathLike[str]) -> Path | None:
@@ -56,13 +59,6 @@ def file_of(target: str | os.PathLike[str]) -> Path | None:
     if target.startswith("file://"):
         return Path(target.removeprefix("file://"))
     return None if _SCHEME.match(target) else Path(target)
-
-
-def _open_file(path: Path, inline: bool) -> Sink:
-    opener = FILES.get(path.suffix.lower())
-    if opener is None:
-        raise ValueError(f"{str(path)!r} must end in {' or '.join(FILES)}, not {path.suffix!r}")
-    return opener(path, inline)
 
 
 def _from_others(scheme: str) -> Callable[[str], Sink] | None:

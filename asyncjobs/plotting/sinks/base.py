@@ -11,7 +11,8 @@ from asyncjobs.plotting.edition import Edition
 class Sink(Protocol):
     """One place that editions of a plot are sent to.
 
-    Its methods run in a thread, one call at a time. A sink gets the newest edition, not every one.
+    Its methods run in a thread, one call at a time. A sink gets the newest edition, not every one. One with a number
+    `every` is given none for so many seconds after each, unless the plot waits for it, as at its end.
     """
 
     target: str

@@ -1,51 +1,29 @@
-"""Files on this machine: a page that a browser opens, or plotly's JSON."""
+"""Files on this machine."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.page import page
+from asyncjobs.plotting.sinks.forms import Form
 
 
-class PageFile:
-    """An HTML page. Readers see the old one or the new one, never half of one."""
+class LocalFile:
+    """A file, and others beside it if its form asks for them. Readers see the old one or the new one, never half."""
 
-    def __init__(self, path: Path, *, inline: bool) -> None:
+    def __init__(self, path: Path, form: Form) -> None:
         self.target: str = str(path)
+        self.every: float = form.every
         self._path = _writable(path)
-        self._inline = inline
+        self._form = form
 
     def send(self, edition: Edition) -> None:
-        _replace(self._path, page(edition.title, edition.figures, inline=self._inline))
+        for ending, content in self._form.contents(edition):
+            _replace(self._path.with_stem(self._path.stem + ending), content)
 
     def close(self) -> None:
-        """Nothing is open."""
-
-
-class JsonFile:
-    """Plotly's JSON, which ``plotly.io.read_json`` reads: one file for each figure.
-
-    What was logged and written goes to the path itself, a drawn figure to ``loss-NAME.json`` beside it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.target: str = str(path)
-        self._path = _writable(path)
-
-    def send(self, edition: Edition) -> None:
-        for number, (name, figure) in enumerate(edition.figures.items()):
-            _replace(self._path if number == 0 else beside(self._path, name), figure)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def beside(path: Path, name: str) -> Path:
-    """``loss.png`` and the figure "my fit" make ``loss-my_fit.png``."""
-    return path.with_name(f"{path.stem}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}{path.suffix}")
+        self._form.close()
 
 
 def _writable(path: Path) -> Path:
@@ -63,10 +41,10 @@ def _writable(path: Path) -> Path:
     return path
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import time
 import urllib.error
@@ -24,26 +25,24 @@ class WebAddress:
 
     The JSON is ``{"plot": id, "title": text, "number": n, "figures": {name: figure}}``. ``?method=POST`` in the address
     posts instead of putting, and is not sent. Each edition has an ``Idempotency-Key`` of its own, which is the same at
-    every try.
+    every try. User and password in the address become an ``Authorization`` header.
     """
 
     def __init__(self, address: str) -> None:
         parts = urllib.parse.urlsplit(address)
-        query = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
-        methods = [value.upper() for name, value in query if name == "method"] or ["PUT"]
-        if methods[-1] not in ("PUT", "POST"):
-            raise ValueError(f"method={methods[-1]!r} in {shown(address)}: it must be PUT or POST")
-        if not parts.hostname:
-            raise ValueError(f"{shown(address)} names no host")
-        self._method = methods[-1]
-        rest = urllib.parse.urlencode([pair for pair in query if pair[0] != "method"]) if len(query) else parts.query
-        self._address = urllib.parse.urlunsplit(parts._replace(query=rest))
+        self._method = _method(address)
+        _check_host(address)
+        # Byte for byte as it came: it may be signed.
+        query = "&".join(part for part in parts.query.split("&") if not part.startswith("method="))
+        place = parts.netloc.rpartition("@")[2]
+        self._address = urllib.parse.urlunsplit(parts._replace(netloc=place, query=query))
+        self._headers = _credentials(parts)
         self._is_page = parts.path.endswith(".html")
         self.target: str = shown(address)
 
     def send(self, edition: Edition) -> None:
         body, kind = self._body(edition)
-        headers = {"Content-Type": kind, "Idempotency-Key": edition.key}
+        headers = {"Content-Type": kind, "Idempotency-Key": edition.key, **self._headers}
         request = urllib.request.Request(self._address, body, headers, method=self._method)
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
@@ -63,6 +62,30 @@ class WebAddress:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _method(address: str) -> str:
+    given = urllib.parse.parse_qs(urllib.parse.urlsplit(address).query).get("method", ["PUT"])[-1].upper()
+    if given not in ("PUT", "POST"):
+        raise ValueError(f"method={given!r} in {shown(address)}: it must be PUT or POST")
+    return given
+
+
+def _check_host(address: str) -> None:
+    parts = urllib.parse.urlsplit(address)
+    if not parts.hostname:
+        raise ValueError(f"{shown(address)} names no host")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"{shown(address)}: {error}") from None
+
+
+def _credentials(parts: urllib.parse.SplitResult) -> dict[str, str]:
+    if parts.username is None:
+        return {}
+    pair = urllib.parse.unquote(parts.username) + ":" + urllib.parse.unquote(parts.password or "")
+    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode("ascii")}
 
 
 def shown(address: str) -> str:
