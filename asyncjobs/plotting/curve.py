@@ -43,8 +43,8 @@ class Curve:
     def points(self) -> tuple[array[float], array[float]]:
         """What is kept, in the order in which it came."""
         every = self._kept + self._open
-        # Of an open bucket the newest point may be neither extreme.
-        if self._open_count > len(self._open) and self._last != self._open[-1:]:
+        # Of its bucket, full or not, the newest point may be neither extreme.
+        if self.count > len(every) and self._last != every[-1:]:
             every += self._last
         return every.x, every.y
 

@@ -32,5 +32,6 @@ def draw(packed: bytes) -> str:
     if hasattr(figure, "to_json"):
         return str(figure.to_json())
     if isinstance(figure, dict) and "data" in figure:
-        return json.dumps(figure)
+        # JSON has no word for what is not a number.
+        return json.dumps(json.loads(json.dumps(figure), parse_constant=lambda _: None))
     raise TypeError(f"draw wants a function that returns a plotly figure, or a dict with 'data', not {figure!r:.80}")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from asyncjobs.page import FONT, escape
 
@@ -21,7 +22,16 @@ def plotly_js() -> str:
     Raises:
         ModuleNotFoundError: plotly is not installed.
     """
-    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    return bundle().read_text(encoding="utf-8")
+
+
+def bundle() -> Traversable:
+    """Where plotly's plotly.js is.
+
+    Raises:
+        ModuleNotFoundError: plotly is not installed.
+    """
+    return resources.files("plotly").joinpath("package_data", "plotly.min.js")
 
 
 @cache
@@ -69,9 +79,9 @@ figure {{ margin: 0 auto 24px; max-width: 1200px; min-height: 420px; }}
 </style>
 """
 
-DRAW = """
+LOOK = """
 const dark = matchMedia("(prefers-color-scheme: dark)");
-function themed(layout) {
+function themed(layout = {}) {
   const ink = dark.matches ? "#dde4ea" : "#22303c", rule = dark.matches ? "#2c343b" : "#e8ecef";
   const look = {...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)"};
   look.font = {...layout.font, color: ink};
@@ -84,9 +94,13 @@ function themed(layout) {
 const config = {
   displaylogo: false, responsive: true, showSendToCloud: false, modeBarButtonsToRemove: ["lasso2d", "select2d"],
 };
-function draw() {
+"""
+"""Script that fits a layout to the reader's colours; the live page uses it as well."""
+
+DRAW = f"""{LOOK}
+function draw() {{
   figures.forEach((figure, n) => Plotly.react("figure-" + n, figure.data, themed(figure.layout), config));
-}
+}}
 draw();
 dark.addEventListener("change", draw);
 """

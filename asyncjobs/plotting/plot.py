@@ -25,7 +25,7 @@ from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import HIDDEN, About, Spool, create, home, new_id
 from asyncjobs.plotting.studio import studio
-from asyncjobs.plotting.targets import file_of, open_sink
+from asyncjobs.plotting.targets import file_of, is_fleeting, open_sink
 from asyncjobs.sync.leaving import has_left, leave_at_exit
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -57,7 +57,8 @@ def plot(
 
     Args:
         targets: where it is to be seen: files (``loss.html``, ``.json``, ``.png``, ``.svg``, ``.pdf``), addresses
-            (``https://…``, PUT, or POST with ``?method=POST``), or schemes of other packages.
+            (``https://…``, PUT, or POST with ``?method=POST``), a page that shows it as it grows (``live:``), or
+            schemes of other packages.
         title: above the plot; by default the name of the first target.
         every: seconds between two editions, at least 0.5; more if `max_share` asks for it.
         max_points: shown of each curve; neighbours become their minimum and maximum.
@@ -122,6 +123,8 @@ def _named(target: str | os.PathLike[str], rank: int) -> str:
 
 
 def _title(target: str) -> str:
+    if is_fleeting(target):
+        return "plot"
     path = file_of(target)
     return path.stem if path is not None else shown(target)
 
@@ -136,8 +139,9 @@ _open_plots: weakref.WeakSet[Plot] = weakref.WeakSet()
 
 def _close_those_of(targets: Sequence[str]) -> None:
     """A cell that runs again opens its plot again: two would overwrite each other's files."""
+    places = {target for target in targets if not is_fleeting(target)}
     for other in tuple(_open_plots):
-        if not other.closed and set(other.targets) & set(targets):
+        if not other.closed and places & {*other.targets}:
             other.close()
 
 

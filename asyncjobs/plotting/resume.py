@@ -13,7 +13,7 @@ from asyncjobs.plotting.figures import compose
 from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import Spool, orphans
-from asyncjobs.plotting.targets import open_sink
+from asyncjobs.plotting.targets import is_fleeting, open_sink
 
 
 class Outcome(NamedTuple):
@@ -68,7 +68,7 @@ def _last_edition(spool: Spool) -> Edition | None:
 def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     target = spool.about.targets[number]
     error = None
-    if spool.sent(number) != list(edition.mark):
+    if spool.sent(number) != list(edition.mark) and not is_fleeting(target):
         try:
             sink = open_sink(target, inline=spool.about.inline)
             with closing(sink):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from asyncjobs.plotting.live.sink import LivePage
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.files import LocalFile
 from asyncjobs.plotting.sinks.forms import form_of
@@ -17,7 +18,9 @@ from asyncjobs.plotting.sinks.web import WebAddress, shown
 ENTRY_POINTS = "asyncjobs.sinks"
 """Other packages name a function of the target here that makes a sink; the entry's name is the scheme."""
 
-SCHEMES: Mapping[str, Callable[[str], Sink]] = {"http": WebAddress, "https": WebAddress}
+SCHEMES: Mapping[str, Callable[[str], Sink]] = {"http": WebAddress, "https": WebAddress, "live": LivePage}
+FLEETING = frozenset({"live"})
+"""Schemes of what is seen only while the program runs: several plots may go there, and nothing can be sent later."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters and more: C: is a drive
 
@@ -59,6 +62,11 @@ def file_of(target: str | os.PathLike[str]) -> Path | None:
     if target.startswith("file://"):
         return Path(target.removeprefix("file://"))
     return None if _SCHEME.match(target) else Path(target)
+
+
+def is_fleeting(target: str) -> bool:
+    """Whether the target is of such a scheme."""
+    return target.partition(":")[0].lower() in FLEETING
 
 
 def _from_others(scheme: str) -> Callable[[str], Sink] | None:
