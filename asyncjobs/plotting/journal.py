@@ -189,7 +189,9 @@ class Journal:
         finally:
             if self._in_memory.get(_path_of(descriptor)) != descriptor:
                 os.close(descriptor)
-        memory[: len(head)] = head
+        # What tells of the kind comes last: whoever reads it finds the rest.
+        memory[layout.KIND_NBYTES : len(head)] = head[layout.KIND_NBYTES :]
+        memory[: layout.KIND_NBYTES] = head[: layout.KIND_NBYTES]
         return memory, len(head)
 
     def _create(self, nbytes: int, suffix: str) -> int:

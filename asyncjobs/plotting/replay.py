@@ -57,7 +57,10 @@ class Replay:
         has_news = False
         for path in [*self._paths(), *beside]:
             if path not in self._files:
-                self._files[path] = _open(path, self._patience)
+                opened = _open(path, self._patience)
+                if opened is None:  # it may become whole until the next time
+                    continue
+                self._files[path] = opened
             file = self._files[path]
             has_news |= self._read_points(file) if isinstance(file, _Points) else self._read_frame(file)
             if isinstance(file, _Points) and file.is_exhausted:  # its memory counts as ours
@@ -104,7 +107,7 @@ class Replay:
 
 
 def _open(path: str, patience: float) -> _Points | _Frames | None:
-    """None: it never became whole, or is gone."""
+    """None: it is not whole, or gone."""
     try:
         with open(path, "rb") as file:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
