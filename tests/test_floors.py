@@ -49,6 +49,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 OPTIONAL = frozenset(
     {
         "aiomultiprocess",
+        "anywidget",
         "distributed",
         "joblib",
         "loky",
@@ -59,6 +60,7 @@ OPTIONAL = frozenset(
         "rich",
         "torch",
         "tqdm",
+        "traitlets",
         "typer",
         "uvloop",
     }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import compose
+from asyncjobs.plotting.notebook import CELL
 from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.sinks.base import Sink
+from asyncjobs.plotting.sinks.files import PageFile
 from asyncjobs.plotting.spool import Spool, orphans
 from asyncjobs.plotting.targets import open_sink
 
@@ -38,11 +42,16 @@ def _send_rest(spool: Spool) -> list[Outcome]:
         error = f"{type(problem).__name__}: {problem}"
         outcomes = [Outcome(spool.about.title, target, spool.folder, error) for target in spool.about.targets]
     else:
-        outcomes = [_send(spool, number, edition) for number in range(len(spool.about.targets))] if edition else []
+        outcomes = [_send(spool, number, edition) for number in _reachable(spool.about.targets)] if edition else []
     if all(outcome.error is None for outcome in outcomes):
         spool.remove()
     spool.close()
     return outcomes
+
+
+def _reachable(targets: Sequence[str]) -> list[int]:
+    """The numbers of those that can get the rest. A cell went with its kernel: it counts if there is nothing else."""
+    return [number for number, target in enumerate(targets) if target != CELL or len(targets) == 1]
 
 
 def _last_edition(spool: Spool) -> Edition | None:
@@ -63,9 +72,9 @@ def _last_edition(spool: Spool) -> Edition | None:
 def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     target = spool.about.targets[number]
     error = None
-    if spool.sent(number) != list(edition.mark):
+    if target == CELL or spool.sent(number) != list(edition.mark):
         try:
-            sink = open_sink(target, inline=spool.about.inline)
+            sink = _open(spool, target)
             target = sink.target
             sink.send(edition)
             sink.close()
@@ -73,3 +82,10 @@ def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
         except Exception as problem:  # whatever a sink may raise, the others get theirs
             error = f"{type(problem).__name__}: {problem}"
     return Outcome(spool.about.title, target, spool.folder, error)
+
+
+def _open(spool: Spool, target: str) -> Sink:
+    """Instead of a cell, which saw a live view at best, a page beside the spool."""
+    if target == CELL:
+        return PageFile(spool.folder.parent / f"{spool.about.plot}.html", inline=spool.about.inline)
+    return open_sink(target, inline=spool.about.inline)

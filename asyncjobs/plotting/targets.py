@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from asyncjobs.plotting.notebook import open_cell
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.files import JsonFile, PageFile
 from asyncjobs.plotting.sinks.web import WebAddress, shown
@@ -19,7 +20,7 @@ FILES: Mapping[str, Callable[[Path, bool], Sink]] = {
     ".html": lambda path, inline: PageFile(path, inline=inline),
     ".json": lambda path, _: JsonFile(path),
 }
-SCHEMES: Mapping[str, Callable[[str], Sink]] = {"http": WebAddress, "https": WebAddress}
+SCHEMES: Mapping[str, Callable[[str], Sink]] = {"http": WebAddress, "https": WebAddress, "jupyter": open_cell}
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters and more: C: is a drive
 
