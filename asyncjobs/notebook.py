@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakMethod
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -31,6 +31,14 @@ class Cell:
         self.header: object = header
         self.streams: dict[str, Any] = {"stdout": sys.stdout, "stderr": sys.stderr}
         self.context: Context = copy_context()
+
+
+class Run(NamedTuple):
+    """One execution of a cell."""
+
+    cell: str
+    """What the front end calls it; its code, if it does not say."""
+    request: str
 
 
 class Notebook:
@@ -69,6 +77,22 @@ class Notebook:
             return partial(cell.context.copy().run, _write, target, text)
         cell.context.copy().run(target.write, text)
         return target.flush  # type: ignore[no-any-return]
+
+    @property
+    def has_displays(self) -> bool:
+        """Whether a cell can show more than text."""
+        return self._shell is not None
+
+    def run(self) -> Run | None:
+        """The execution that the caller belongs to; None: the kernel does not tell."""
+        parent = self._shell.kernel.get_parent("shell") if self.has_displays else {}
+        cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code")
+        return Run(cell, parent["header"]["msg_id"]) if cell else None
+
+    def show(self, data: dict[str, Any], display_id: str, cell: Cell, *, update: bool = False) -> None:
+        """Show the MIME bundle `data` in its cell, or instead of what has that id already; from any thread."""
+        publish = partial(self._shell.display_pub.publish, data=data, transient={"display_id": display_id})
+        cell.context.copy().run(publish, update=update)
 
     def on_shutdown(self, method: Callable[[], object]) -> Callable[[], object]:
         """Call the bound `method`, in any thread, when the kernel begins to shut down; the answer takes that back.

@@ -34,15 +34,23 @@ class Kernel:
 
     # --- cells --------------------------------------------------------------------------
 
-    def begin(self, code: str) -> str:
-        """Have a cell executed, and do not wait; its message id."""
-        return str(self._client.execute(code))
+    def begin(self, code: str, cell_id: str | None = None) -> str:
+        """Have a cell executed, and do not wait; its message id. Front ends say which cell it is, by `cell_id`."""
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+        metadata = {} if cell_id is None else {"cellId": cell_id}
+        request = self._client.session.msg("execute_request", content, metadata=metadata)
+        self._client.shell_channel.send(request)
+        return str(request["header"]["msg_id"])
 
     def run(self, code: str) -> str:
         """Execute a cell that must not fail; its message id."""
         cell = self.end(self.begin(code))
-        assert self.error(cell) is None, "\n".join(self._of(cell, "error")[0]["content"]["traceback"])
+        assert self.error(cell) is None, "\n".join(self.of(cell, "error")[0]["content"]["traceback"])
         return cell
+
+    def is_busy(self, cell: str) -> bool:
+        """Whether the kernel has not said yet that the cell has ended."""
+        return cell not in self._idle
 
     def end(self, cell: str) -> str:
         """Wait until the kernel has said that the cell has ended, with all that came before."""
@@ -60,7 +68,8 @@ class Kernel:
 
     # --- what came ----------------------------------------------------------------------
 
-    def _of(self, cell: str, *kinds: str) -> list[Message]:
+    def of(self, cell: str, *kinds: str) -> list[Message]:
+        """All messages of these kinds that belong to the cell."""
         return [message for message in self._published[cell] if message["msg_type"] in kinds]
 
     @property
@@ -70,7 +79,7 @@ class Kernel:
 
     def text(self, cell: str, stream: str = "stdout") -> str:
         """What was printed into the cell."""
-        found = [message["content"] for message in self._of(cell, "stream")]
+        found = [message["content"] for message in self.of(cell, "stream")]
         return "".join(content["text"] for content in found if content["name"] == stream)
 
     def lines(self, cell: str, stream: str = "stdout") -> list[str]:
@@ -79,21 +88,21 @@ class Kernel:
 
     def value(self, cell: str) -> str | None:
         """What the last line of the cell gave."""
-        found = self._of(cell, "execute_result")
+        found = self.of(cell, "execute_result")
         return found[0]["content"]["data"]["text/plain"] if found else None
 
     def error(self, cell: str) -> str | None:
         """The name of the exception that the cell ended by."""
-        found = self._of(cell, "error")
+        found = self.of(cell, "error")
         return found[0]["content"]["ename"] if found else None
 
     def shown(self, cell: str) -> list[str]:
         """What was displayed in the cell, as text."""
-        return [message["content"]["data"].get("text/plain", "") for message in self._of(cell, "display_data")]
+        return [message["content"]["data"].get("text/plain", "") for message in self.of(cell, "display_data")]
 
     def widget_values(self, cell: str) -> list[Any]:
         """The values that widgets took, by messages that belong to the cell."""
-        states = [message["content"]["data"].get("state", {}) for message in self._of(cell, "comm_msg")]
+        states = [message["content"]["data"].get("state", {}) for message in self.of(cell, "comm_msg")]
         return [state["value"] for state in states if "value" in state]
 
     # --- life ---------------------------------------------------------------------------

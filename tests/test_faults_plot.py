@@ -207,7 +207,7 @@ def test_a_plot_that_nobody_closed_is_complete_or_kept_when_the_program_ends(
     if end.startswith("os.kill") and spool.exists():  # in a hurry: nothing is waited for
         assert resume(spool).returncode == 0
     assert shown(out)["loss"][0][-1] == 999.0
-    assert not spool.exists()
+    assert not spool.exists(), [*spool.rglob("*")]
 
 
 @pytest.mark.slow

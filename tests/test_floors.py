@@ -49,6 +49,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 OPTIONAL = frozenset(
     {
         "aiomultiprocess",
+        "anywidget",
         "choreographer",
         "distributed",
         "fsspec",
@@ -64,6 +65,7 @@ OPTIONAL = frozenset(
         "tensorboardX",
         "torch",
         "tqdm",
+        "traitlets",
         "typer",
         "uvloop",
         "wandb",

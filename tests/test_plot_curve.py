@@ -78,3 +78,13 @@ def test_a_million_points_take_little_time_and_no_more_room() -> None:
     xs, _ = curve.points()
     assert 1000 <= len(xs) <= 2000
     assert (xs[-1], curve.count) == (999_999.0, 1_000_000)
+
+
+@pytest.mark.parametrize("last", [0.5, 99.0, math.nan])
+@pytest.mark.parametrize("count", [20, 1000, 1024, 4096, 4097])
+def test_a_curve_that_loses_points_keeps_the_last_one(count: int, last: float) -> None:
+    curve = Curve(64)
+    curve.extend(range(count), [step % 7 - 3.0 for step in range(count - 1)] + [last])
+    xs, ys = curve.points()
+    assert (xs[-1], str(ys[-1])) == (count - 1, str(last))
+    assert len(xs) == len({*xs}) <= 64

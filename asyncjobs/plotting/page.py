@@ -35,15 +35,24 @@ def bundle() -> Traversable:
 
 
 @cache
-def _linked() -> str:
-    """A script element that loads the same plotly.js from its network, and no other: the hash is of ours."""
+def source() -> tuple[str, str] | None:
+    """Where the network has the same plotly.js, and the hash by which a browser knows it; None: not a release."""
     text = plotly_js()
     found = re.search(r"plotly\.js v(\S+)", text[:400])
     if found is None:
-        return _inlined()
+        return None
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    address = CDN.format(version=found.group(1))
-    return f'<script src="{address}" integrity="sha256-{digest}" crossorigin="anonymous"></script>'
+    return CDN.format(version=found.group(1)), f"sha256-{digest}"
+
+
+@cache
+def _linked() -> str:
+    """A script element that loads it from there."""
+    found = source()
+    if found is None:
+        return _inlined()
+    address, integrity = found
+    return f'<script src="{address}" integrity="{integrity}" crossorigin="anonymous"></script>'
 
 
 @cache

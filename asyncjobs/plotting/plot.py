@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Literal
 
 from asyncjobs.errors import RunnerClosed
-from asyncjobs.notebook import find_notebook
+from asyncjobs.notebook import Run, find_notebook
 from asyncjobs.options import check_count, check_seconds
 from asyncjobs.plotting.curve import FEWEST
 from asyncjobs.plotting.journal import Journal
+from asyncjobs.plotting.notebook import CELL, LINGER_IN_NOTEBOOK, KernelEnd, is_shown_in_cells
 from asyncjobs.plotting.pen import Pen
 from asyncjobs.plotting.publisher import PlotStats, Publisher
 from asyncjobs.plotting.sinks.base import Sink
@@ -32,8 +33,6 @@ logger: logging.Logger = logging.getLogger("asyncjobs")
 
 LINGER = 5.0
 """Seconds that the end of a plot waits for its sinks."""
-LINGER_IN_NOTEBOOK = 2.0
-"""The same in a kernel, which is killed about then."""
 LONGEST_CLOSE = 3.0
 """Seconds that the end of a plot takes beside that: for what its sinks have open."""
 LEAST_EVERY = 0.5
@@ -58,7 +57,8 @@ def plot(
     Args:
         targets: where it is to be seen: files (``loss.html``, ``.json``, ``.png``, ``.svg``, ``.pdf``), addresses
             (``https://…``, PUT, or POST with ``?method=POST``), a page that shows it as it grows (``live:``), or
-            schemes of other packages.
+            schemes of other packages. In a notebook also below the cell (``jupyter:``), by itself, and no other
+            target is needed there.
         title: above the plot; by default the name of the first target.
         every: seconds between two editions, at least 0.5; more if `max_share` asks for it.
         max_points: shown of each curve; neighbours become their minimum and maximum.
@@ -81,11 +81,13 @@ def plot(
                 loss = train(step)
                 p.log(step, loss=loss)
     """
-    if not targets:
-        raise ValueError("plot() needs a target, such as 'loss.html'")
     _check(every, max_points, max_share, linger, ranks)
     rank = _rank()
     named = [_named(target, rank if ranks == "all" else 0) for target in targets]
+    if CELL not in named and is_shown_in_cells():
+        named.append(CELL)
+    if not named:
+        raise ValueError("plot() needs a target, such as 'loss.html'")
     about = About(new_id(), title or _title(named[0]), named, inline, max_points, time.time())
     if rank > 0 and ranks == "first":
         return Plot(about, None, [], every, max_share, 0.0)
@@ -135,14 +137,20 @@ def _root(targets: Sequence[str]) -> Path:
 
 
 _open_plots: weakref.WeakSet[Plot] = weakref.WeakSet()
+_kernel_end = KernelEnd(_open_plots)
 
 
-def _close_those_of(targets: Sequence[str]) -> None:
-    """A cell that runs again opens its plot again: two would overwrite each other's files."""
-    places = {target for target in targets if not is_fleeting(target)}
+def _close_those_before(new: Plot) -> None:
+    """A cell that runs again opens its plots again: two would overwrite each other's files."""
+    places = {target for target in new.targets if not is_fleeting(target)}
     for other in tuple(_open_plots):
-        if not other.closed and places & {*other.targets}:
+        if not other.closed and (places & {*other.targets} or _is_again(other._run, new._run)):
             other.close()
+
+
+def _is_again(before: Run | None, now: Run | None) -> bool:
+    """Whether the same cell runs another time."""
+    return before is not None and now is not None and before.cell == now.cell and before.request != now.request
 
 
 class Plot(Pen):
@@ -163,7 +171,10 @@ class Plot(Pen):
         self._stats = PlotStats()
         if spool is None or self._journal is None:
             return
-        _close_those_of(self.targets)
+        notebook = find_notebook()
+        self._run = None if notebook is None else notebook.run()
+        _close_those_before(self)
+        _kernel_end.listen()
         self._spool = spool
         self._sinks = sinks
         self._studio = studio()
@@ -256,7 +267,7 @@ class Plot(Pen):
             self._spool.remove()
         else:
             self._spool.close()
-            sys.stderr.write(self._farewell() + "\n")
+            print(self._farewell(), file=sys.stderr, flush=True)  # a kernel may be killed before it does
 
     def _farewell(self) -> str:
         missing = ", ".join(self._stats.missing)

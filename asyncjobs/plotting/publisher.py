@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from asyncjobs.plotting.courier import Courier
 from asyncjobs.plotting.drawing import draw
@@ -18,6 +19,7 @@ from asyncjobs.plotting.replay import Frame, Replay
 from asyncjobs.plotting.resume import resume
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
+from asyncjobs.plotting.targets import is_fleeting
 from asyncjobs.runner import Runner
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -188,9 +190,10 @@ class Publisher:
             self._drawn.set()
 
     async def _send_what_others_left(self) -> None:
-        root, replaced = self._spool.folder.parent, tuple(self._spool.about.targets)
+        root, about = self._spool.folder.parent, self._spool.about
+        rest = partial(resume, root, replaced=[one for one in about.targets if not is_fleeting(one)], but=about.plot)
         try:
-            outcomes = await self._runner.options(lane="thread", name=f"rest of {root}").run(resume, root, replaced)
+            outcomes = await self._runner.options(lane="thread", name=f"rest of {root}").run(rest)
         except Exception as error:  # a spool may be damaged in any way, and training goes on
             self._complain(f"plots in {root} could not be resumed: {type(error).__name__}: {error}")
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,11 @@ from typing import NamedTuple
 from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import compose
+from asyncjobs.plotting.notebook import CELL
 from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.sinks.base import Sink
+from asyncjobs.plotting.sinks.files import LocalFile
+from asyncjobs.plotting.sinks.forms import Page
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import Spool, orphans
 from asyncjobs.plotting.targets import is_fleeting, open_sink
@@ -26,17 +30,17 @@ class Outcome(NamedTuple):
     """None: it has everything."""
 
 
-def resume(root: Path, replaced: Collection[str] = ()) -> list[Outcome]:
+def resume(root: Path, *, replaced: Collection[str] = (), but: str = "") -> list[Outcome]:
     """Send the rest of every plot below `root` whose process is gone; blocks.
 
-    What has arrived everywhere is removed; what has not stays for the next time. Each target is tried once, but for
-    those that a newer plot has `replaced`.
+    What has arrived everywhere is removed; what has not stays for the next time. Each target is tried once, except
+    for those that a newer plot has `replaced`: that one's id is `but`, and it is left alone.
     """
-    return [outcome for spool in orphans(root) for outcome in _send_rest(spool, replaced)]
+    return [outcome for spool in orphans(root, but) for outcome in _send_rest(spool, replaced)]
 
 
 def _send_rest(spool: Spool, replaced: Collection[str]) -> list[Outcome]:
-    wanted = [number for number, target in enumerate(spool.about.targets) if target not in replaced]
+    wanted = [number for number in _reachable(spool.about.targets) if spool.about.targets[number] not in replaced]
     try:
         edition = _last_edition(spool)
     except Exception as problem:  # a picture of the user's may not draw itself here
@@ -48,6 +52,11 @@ def _send_rest(spool: Spool, replaced: Collection[str]) -> list[Outcome]:
         spool.remove()
     spool.close()
     return outcomes
+
+
+def _reachable(targets: Sequence[str]) -> list[int]:
+    """The numbers of those that can get the rest. A cell went with its kernel: it counts if there is nothing else."""
+    return [n for n, target in enumerate(targets) if not is_fleeting(target) or [*targets] == [CELL]]
 
 
 def _last_edition(spool: Spool) -> Edition | None:
@@ -68,12 +77,20 @@ def _last_edition(spool: Spool) -> Edition | None:
 def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     target = spool.about.targets[number]
     error = None
-    if spool.sent(number) != list(edition.mark) and not is_fleeting(target):
+    if target == CELL or spool.sent(number) != list(edition.mark):
         try:
-            sink = open_sink(target, inline=spool.about.inline)
-            with closing(sink):
+            with closing(_open(spool, target)) as sink:
+                target = sink.target
                 sink.send(edition)
             spool.note_sent(number, edition.mark)
         except Exception as problem:  # whatever a sink may raise, the others get theirs
             error = f"{type(problem).__name__}: {problem}"
     return Outcome(spool.about.title, shown(target), spool.folder, error)
+
+
+def _open(spool: Spool, target: str) -> Sink:
+    """Instead of a cell, which saw a live view at best, a page beside the spool."""
+    if target == CELL:
+        path = spool.folder.parent / f"{spool.about.plot}.html"
+        return LocalFile(path, Page(inline=spool.about.inline))
+    return open_sink(target, inline=spool.about.inline)

@@ -89,10 +89,15 @@ def create(root: Path, about: About) -> Spool:
     return Spool(folder, about, -1 if lock is None else lock)
 
 
-def orphans(root: Path) -> Iterator[Spool]:
-    """The spools below `root`, or `root` itself, whose process is gone; each is ours until it is closed."""
+def orphans(root: Path, but: str = "") -> Iterator[Spool]:
+    """The spools below `root`, or `root` itself, whose process is gone; each is ours until it is closed.
+
+    The one of that id is left out: whoever asks has it open, or is about to close it.
+    """
     folders = [root] if (root / _ABOUT).exists() else sorted(path.parent for path in root.glob(f"*/{_ABOUT}"))
     for folder in folders:
+        if folder.name == but:
+            continue
         lock = _locked(folder / _ABOUT)
         if lock is None:
             continue

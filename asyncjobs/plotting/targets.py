@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from asyncjobs.plotting.live.sink import LivePage
+from asyncjobs.plotting.notebook import open_cell
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.files import LocalFile
 from asyncjobs.plotting.sinks.forms import form_of
@@ -18,8 +19,13 @@ from asyncjobs.plotting.sinks.web import WebAddress, shown
 ENTRY_POINTS = "asyncjobs.sinks"
 """Other packages name a function of the target here that makes a sink; the entry's name is the scheme."""
 
-SCHEMES: Mapping[str, Callable[[str], Sink]] = {"http": WebAddress, "https": WebAddress, "live": LivePage}
-FLEETING = frozenset({"live"})
+SCHEMES: Mapping[str, Callable[[str], Sink]] = {
+    "http": WebAddress,
+    "https": WebAddress,
+    "jupyter": open_cell,
+    "live": LivePage,
+}
+FLEETING = frozenset({"jupyter", "live"})
 """Schemes of what is seen only while the program runs: several plots may go there, and nothing can be sent later."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters and more: C: is a drive
