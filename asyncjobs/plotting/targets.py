@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -63,9 +64,15 @@ def file_of(target: str | os.PathLike[str]) -> Path | None:
 
 def _from_others(scheme: str) -> Callable[[str], Sink] | None:
     for entry in metadata.entry_points(group=ENTRY_POINTS, name=scheme):
-        opener: Callable[[str], Sink] = entry.load()
-        return opener
+        return partial(_opened, entry)
     return None
+
+
+def _opened(entry: metadata.EntryPoint, target: str) -> Sink:
+    sink = entry.load()(target)
+    if not isinstance(sink, Sink):
+        raise TypeError(f"{entry.value}, which {entry.name}: belongs to, made {sink!r:.60}, and no sink")
+    return sink
 
 
 def _known_schemes() -> list[str]:
