@@ -60,6 +60,7 @@ OPTIONAL = frozenset(
         "plotly",
         "ray",
         "rich",
+        "tensorboard",
         "torch",
         "tqdm",
         "typer",

@@ -46,7 +46,7 @@ class Replay:
         self._folder = folder
         self._max_points = max_points
         self._patience = 0.0 if is_settled else PATIENCE
-        self._files: dict[str, _Points | _Frames | None] = {}
+        self._files: dict[str, PointsFile | _Frames | None] = {}
 
     def refresh(self, beside: Iterable[str] = ()) -> bool:
         """Read what is new, in the folder and in the files `beside` it; whether there was anything.
@@ -55,15 +55,15 @@ class Replay:
             OSError: the folder cannot be read.
         """
         has_news = False
-        for path in [*self._paths(), *beside]:
+        for path in [*paths(self._folder), *beside]:
             if path not in self._files:
-                opened = _open(path, self._patience)
+                opened = open_file(path, self._patience)
                 if opened is None:  # perhaps it is being made: look again the next time
                     continue
                 self._files[path] = opened
             file = self._files[path]
-            has_news |= self._read_points(file) if isinstance(file, _Points) else self._read_frame(file)
-            if isinstance(file, _Points) and file.is_exhausted:  # its memory counts as ours
+            has_news |= self._read_points(file) if isinstance(file, PointsFile) else self._read_frame(file)
+            if isinstance(file, PointsFile) and file.is_exhausted:  # its memory counts as ours
                 file.close()
                 self._files[path] = None
                 self.exhausted.append(path)
@@ -80,12 +80,7 @@ class Replay:
                 file.close()
         self._files.clear()
 
-    def _paths(self) -> list[str]:
-        suffixes = (layout.POINTS_SUFFIX, layout.FRAME_SUFFIX)
-        # By number: the files of one process in the order in which it made them.
-        return sorted(entry.path for entry in os.scandir(self._folder) if entry.name.endswith(suffixes))
-
-    def _read_points(self, file: _Points) -> bool:
+    def _read_points(self, file: PointsFile) -> bool:
         before = self.rows
         while columns := file.read():
             steps, *values = columns
@@ -106,7 +101,16 @@ class Replay:
         return True
 
 
-def _open(path: str, patience: float) -> _Points | _Frames | None:
+def paths(folder: Path, suffixes: tuple[str, ...] = (layout.POINTS_SUFFIX, layout.FRAME_SUFFIX)) -> list[str]:
+    """The files of a spool: those of one process in the order in which it made them.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(suffixes))
+
+
+def open_file(path: str, patience: float) -> PointsFile | _Frames | None:
     """None: it is not whole yet, never became so, or is gone."""
     try:
         with open(path, "rb") as file:
@@ -117,10 +121,10 @@ def _open(path: str, patience: float) -> _Points | _Frames | None:
     if opened is None:
         memory.close()
         return None
-    return _Points(memory, opened, patience) if opened.kind == layout.POINTS else _Frames(memory, opened)
+    return PointsFile(memory, opened, patience) if opened.kind == layout.POINTS else _Frames(memory, opened)
 
 
-class _Points:
+class PointsFile:
     """One file of points."""
 
     def __init__(self, memory: mmap.mmap, opened: layout.Opened, patience: float) -> None:
@@ -128,7 +132,8 @@ class _Points:
         row = layout.row(len(self.names))
         self._width = row.size // 8
         self._rows = (len(memory) - opened.start) // row.size
-        self._next = 0
+        self.place: int = 0
+        """The row to be read next."""
         self._patience = patience
         self._gap: tuple[int, float] | None = None
         self._memory = memory
@@ -137,33 +142,34 @@ class _Points:
 
     @property
     def is_exhausted(self) -> bool:
-        return self._next >= self._rows
+        """Nothing more can come."""
+        return self.place >= self._rows
 
     def read(self) -> list[list[float]]:
         """The columns of some rows that are new, steps first; empty if there are none."""
         serials = self._serials()
         if serials and not serials[0] and self._is_left_out(serials):
-            self._next += 1
+            self.place += 1
             serials = self._serials()
         whole = serials.index(0.0) if 0.0 in serials else len(serials)
         if not whole:
             return []
-        first = self._next * self._width
-        self._next += whole
-        end = self._next * self._width
+        first = self.place * self._width
+        self.place += whole
+        end = self.place * self._width
         return [_floats(self._numbers[column + first : end : self._width]) for column in range(self._width - 1)]
 
     def _serials(self) -> list[float]:
-        end = min(self._next + PIECE, self._rows)
-        return _floats(self._numbers[(self._next + 1) * self._width - 1 : end * self._width : self._width])
+        end = min(self.place + PIECE, self._rows)
+        return _floats(self._numbers[(self.place + 1) * self._width - 1 : end * self._width : self._width])
 
     def _is_left_out(self, serials: list[float]) -> bool:
         """Whether nobody will write the next row: later ones are there, and its writer was interrupted."""
         if not any(serials):
             return False
         now = monotonic()
-        if self._gap is None or self._gap[0] != self._next:
-            self._gap = (self._next, now)
+        if self._gap is None or self._gap[0] != self.place:
+            self._gap = (self.place, now)
         return now - self._gap[1] >= self._patience
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import compose
 from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.rows import fed
 from asyncjobs.plotting.spool import Spool, orphans
 from asyncjobs.plotting.targets import open_sink
 
@@ -66,7 +67,7 @@ def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     error = None
     if spool.sent(number) != list(edition.mark):
         try:
-            sink = open_sink(target, inline=spool.about.inline)
+            sink = fed(open_sink(target, inline=spool.about.inline), spool, number, is_settled=True)
             target = sink.target
             with closing(sink):
                 sink.send(edition)
