@@ -85,7 +85,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             server.requests.append(request)
             self._reply(server.answer(request))
 
-        do_GET = do_PUT = do_POST = do_PATCH = handle_one  # noqa: N815  # http.server's names
+        do_GET = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815  # http.server's names
 
         def _reply(self, answer: Answer) -> None:
             if answer is STALL:

@@ -62,6 +62,7 @@ OPTIONAL = frozenset(
         "plotly",
         "ray",
         "rich",
+        "tensorboard",
         "tensorboardX",
         "torch",
         "tqdm",

@@ -22,11 +22,12 @@ from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.notebook import CELL, LINGER_IN_NOTEBOOK, KernelEnd, is_shown_in_cells
 from asyncjobs.plotting.pen import Pen
 from asyncjobs.plotting.publisher import PlotStats, Publisher
+from asyncjobs.plotting.rows import fed
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import HIDDEN, About, Spool, create, home, new_id
 from asyncjobs.plotting.studio import studio
-from asyncjobs.plotting.targets import file_of, is_fleeting, open_sink
+from asyncjobs.plotting.targets import absolute, file_of, is_fleeting, open_sink
 from asyncjobs.sync.leaving import has_left, leave_at_exit
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -95,7 +96,7 @@ def plot(
     if linger is None:
         linger = LINGER if find_notebook() is None else LINGER_IN_NOTEBOOK
     opened = create(Path(spool) if spool is not None else _root(named), about)
-    return Plot(about, opened, sinks, every, max_share, linger)
+    return Plot(about, opened, [fed(sink, opened, n) for n, sink in enumerate(sinks)], every, max_share, linger)
 
 
 def _check(every: float, max_points: int, max_share: float, linger: float | None, ranks: str) -> None:
@@ -119,7 +120,7 @@ def _named(target: str | os.PathLike[str], rank: int) -> str:
     """The target as any process on this machine would find it."""
     path = file_of(target)
     if path is None:
-        return os.fspath(target)
+        return absolute(os.fspath(target))
     path = path.expanduser().absolute()
     return str(path.with_stem(f"{path.stem}.rank{rank}") if rank else path)
 

@@ -17,6 +17,7 @@ from asyncjobs.plotting.figures import compose
 from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.replay import Frame, Replay
 from asyncjobs.plotting.resume import resume
+from asyncjobs.plotting.rows import FromSpool
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
 from asyncjobs.plotting.targets import is_fleeting
@@ -190,8 +191,8 @@ class Publisher:
             self._drawn.set()
 
     async def _send_what_others_left(self) -> None:
-        root, about = self._spool.folder.parent, self._spool.about
-        rest = partial(resume, root, replaced=[one for one in about.targets if not is_fleeting(one)], but=about.plot)
+        root = self._spool.folder.parent
+        rest = partial(resume, root, replaced=self._replaced(), but=self._spool.about.plot)
         try:
             outcomes = await self._runner.options(lane="thread", name=f"rest of {root}").run(rest)
         except Exception as error:  # a spool may be damaged in any way, and training goes on
@@ -200,6 +201,11 @@ class Publisher:
         for outcome in outcomes:
             what = f"an earlier plot {outcome.title!r} could not be sent to {outcome.target} either: {outcome.error}"
             self._complain(what if outcome.error else f"sent the rest of an earlier plot to {outcome.target}")
+
+    def _replaced(self) -> list[str]:
+        """Targets at which an earlier plot would be overwritten at once; who wants every point wants its points too."""
+        places = zip(self._spool.about.targets, self.couriers, strict=True)
+        return [one for one, courier in places if not (is_fleeting(one) or isinstance(courier.sink, FromSpool))]
 
     # --- what it costs, what came of it -------------------------------------------------
 

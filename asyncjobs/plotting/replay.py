@@ -46,7 +46,7 @@ class Replay:
         self._folder = folder
         self._max_points = max_points
         self._patience = 0.0 if is_settled else PATIENCE
-        self._files: dict[str, _Points | _Frames] = {}
+        self._files: dict[str, PointsFile | _Frames] = {}
         self._done: set[str] = set()
 
     def refresh(self, beside: Iterable[str] = ()) -> bool:
@@ -56,14 +56,14 @@ class Replay:
             OSError: the folder cannot be read.
         """
         has_news = False
-        for path in [*self._paths(), *beside]:
+        for path in [*paths(self._folder), *beside]:
             if path in self._done:
                 continue
-            file = self._files.get(path) or _open(path, self._patience)
-            if file is None:  # somebody makes it just now, or was killed while he did
+            file = self._files.get(path) or open_file(path, self._patience)
+            if file is None:  # perhaps it is being made: look again the next time
                 continue
             self._files[path] = file
-            has_news |= self._read_points(path, file) if isinstance(file, _Points) else self._read_frame(file)
+            has_news |= self._read_points(path, file) if isinstance(file, PointsFile) else self._read_frame(file)
         return has_news
 
     def forget(self, path: str) -> None:
@@ -80,12 +80,7 @@ class Replay:
             file.close()
         self._files.clear()
 
-    def _paths(self) -> list[str]:
-        suffixes = (layout.POINTS_SUFFIX, layout.FRAME_SUFFIX)
-        # By number: the files of one process in the order in which it made them.
-        return sorted(entry.path for entry in os.scandir(self._folder) if entry.name.endswith(suffixes))
-
-    def _read_points(self, path: str, file: _Points) -> bool:
+    def _read_points(self, path: str, file: PointsFile) -> bool:
         before = self.rows
         while columns := file.read():
             steps, *values = columns
@@ -111,7 +106,16 @@ class Replay:
         return True
 
 
-def _open(path: str, patience: float) -> _Points | _Frames | None:
+def paths(folder: Path, suffixes: tuple[str, ...] = (layout.POINTS_SUFFIX, layout.FRAME_SUFFIX)) -> list[str]:
+    """The files of a spool: those of one process in the order in which it made them.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(suffixes))
+
+
+def open_file(path: str, patience: float) -> PointsFile | _Frames | None:
     """None: it is not whole yet, never became so, or is gone."""
     try:
         with open(path, "rb") as file:
@@ -122,10 +126,10 @@ def _open(path: str, patience: float) -> _Points | _Frames | None:
     if opened is None:
         memory.close()
         return None
-    return _Points(memory, opened, patience) if opened.kind == layout.POINTS else _Frames(memory, opened)
+    return PointsFile(memory, opened, patience) if opened.kind == layout.POINTS else _Frames(memory, opened)
 
 
-class _Points:
+class PointsFile:
     """One file of points."""
 
     def __init__(self, memory: mmap.mmap, opened: layout.Opened, patience: float) -> None:
@@ -133,7 +137,8 @@ class _Points:
         row = layout.row(len(self.names))
         self._width = row.size // 8
         self._rows = (len(memory) - opened.start) // row.size
-        self._next = 0
+        self.place: int = 0
+        """The row to be read next."""
         self._patience = patience
         self._gap: tuple[int, float] | None = None
         self._memory = memory
@@ -142,33 +147,34 @@ class _Points:
 
     @property
     def is_exhausted(self) -> bool:
-        return self._next >= self._rows
+        """Nothing more can come."""
+        return self.place >= self._rows
 
     def read(self) -> list[list[float]]:
         """The columns of some rows that are new, steps first; empty if there are none."""
         serials = self._serials()
         if serials and not serials[0] and self._is_left_out(serials):
-            self._next += 1
+            self.place += 1
             serials = self._serials()
         whole = serials.index(0.0) if 0.0 in serials else len(serials)
         if not whole:
             return []
-        first = self._next * self._width
-        self._next += whole
-        end = self._next * self._width
+        first = self.place * self._width
+        self.place += whole
+        end = self.place * self._width
         return [_floats(self._numbers[column + first : end : self._width]) for column in range(self._width - 1)]
 
     def _serials(self) -> list[float]:
-        end = min(self._next + PIECE, self._rows)
-        return _floats(self._numbers[(self._next + 1) * self._width - 1 : end * self._width : self._width])
+        end = min(self.place + PIECE, self._rows)
+        return _floats(self._numbers[(self.place + 1) * self._width - 1 : end * self._width : self._width])
 
     def _is_left_out(self, serials: list[float]) -> bool:
         """Whether nobody will write the next row: later ones are there, and its writer was interrupted."""
         if not any(serials):
             return False
         now = monotonic()
-        if self._gap is None or self._gap[0] != self._next:
-            self._gap = (self._next, now)
+        if self._gap is None or self._gap[0] != self.place:
+            self._gap = (self.place, now)
         return now - self._gap[1] >= self._patience
 
     def close(self) -> None:

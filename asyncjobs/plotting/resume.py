@@ -12,6 +12,7 @@ from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import compose
 from asyncjobs.plotting.notebook import CELL
 from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.rows import RowSink, fed
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.files import LocalFile
 from asyncjobs.plotting.sinks.forms import Page
@@ -79,7 +80,7 @@ def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     error = None
     if target == CELL or spool.sent(number) != list(edition.mark):
         try:
-            with closing(_open(spool, target)) as sink:
+            with closing(fed(_open(spool, target), spool, number, is_settled=True)) as sink:
                 target = sink.target
                 sink.send(edition)
             spool.note_sent(number, edition.mark)
@@ -88,7 +89,7 @@ def _send(spool: Spool, number: int, edition: Edition) -> Outcome:
     return Outcome(spool.about.title, shown(target), spool.folder, error)
 
 
-def _open(spool: Spool, target: str) -> Sink:
+def _open(spool: Spool, target: str) -> Sink | RowSink:
     """Instead of a cell, which saw a live view at best, a page beside the spool."""
     if target == CELL:
         path = spool.folder.parent / f"{spool.about.plot}.html"

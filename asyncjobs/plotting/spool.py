@@ -8,9 +8,10 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 fcntl: ModuleType | None
 try:
@@ -36,6 +37,16 @@ class About:
     created_at: float
 
 
+@dataclass(slots=True)
+class Taken:
+    """How far a target that wants every row has come."""
+
+    rows: int = 0
+    """How many it has."""
+    places: dict[str, int] = field(default_factory=dict)
+    """By the name of each file of points: the row to be read next."""
+
+
 class Spool:
     """The folder of one plot. While a process has it open, no other takes it for an orphan."""
 
@@ -46,17 +57,31 @@ class Spool:
 
     def note_sent(self, target: int, mark: Sequence[int]) -> None:
         """The target of that number has the state of `mark`."""
-        temporary = self.folder / f"sent-{target}.tmp"
-        temporary.write_text(json.dumps(list(mark)))
-        os.replace(temporary, self.folder / f"sent-{target}.json")
+        self._note(f"sent-{target}", list(mark))
 
     def sent(self, target: int) -> list[int] | None:
         """The mark of what the target of that number has; None: nothing."""
+        marks: list[int] | None = self._noted(f"sent-{target}")
+        return marks
+
+    def note_taken(self, target: int, taken: Taken) -> None:
+        """The target of that number has these rows."""
+        self._note(f"taken-{target}", asdict(taken))
+
+    def taken(self, target: int) -> Taken:
+        """The rows that the target of that number has."""
+        return Taken(**(self._noted(f"taken-{target}") or {}))
+
+    def _note(self, name: str, value: Any) -> None:
+        temporary = self.folder / f"{name}.tmp"
+        temporary.write_text(json.dumps(value))
+        os.replace(temporary, self.folder / f"{name}.json")
+
+    def _noted(self, name: str) -> Any:
         try:
-            marks: list[int] = json.loads((self.folder / f"sent-{target}.json").read_text())
+            return json.loads((self.folder / f"{name}.json").read_text())
         except (OSError, ValueError):
             return None
-        return marks
 
     def close(self) -> None:
         """Leave it to whoever comes; a second call does nothing."""

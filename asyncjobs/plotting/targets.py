@@ -5,33 +5,39 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from asyncjobs.plotting.live.sink import LivePage
 from asyncjobs.plotting.notebook import open_cell
+from asyncjobs.plotting.rows import RowSink
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.files import LocalFile
 from asyncjobs.plotting.sinks.forms import form_of
 from asyncjobs.plotting.sinks.remote import open_remote
+from asyncjobs.plotting.sinks.tensorboard import TensorBoard
 from asyncjobs.plotting.sinks.web import WebAddress, shown
 
 ENTRY_POINTS = "asyncjobs.sinks"
 """Other packages name a function of the target here that makes a sink; the entry's name is the scheme."""
 
-SCHEMES: Mapping[str, Callable[[str], Sink]] = {
+SCHEMES: Mapping[str, Callable[[str], Sink | RowSink]] = {
     "http": WebAddress,
     "https": WebAddress,
     "jupyter": open_cell,
     "live": LivePage,
+    "tensorboard": TensorBoard,
 }
 FLEETING = frozenset({"jupyter", "live"})
 """Schemes of what is seen only while the program runs: several plots may go there, and nothing can be sent later."""
+FOLDERS = ("tensorboard:",)
+"""Schemes that a folder on this machine follows."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters and more: C: is a drive
 
 
-def open_sink(target: str | os.PathLike[str], *, inline: bool = False) -> Sink:
+def open_sink(target: str | os.PathLike[str], *, inline: bool = False) -> Sink | RowSink:
     """The sink of a target.
 
     Raises:
@@ -75,11 +81,25 @@ def is_fleeting(target: str) -> bool:
     return target.partition(":")[0].lower() in FLEETING
 
 
-def _from_others(scheme: str) -> Callable[[str], Sink] | None:
+def absolute(address: str) -> str:
+    """The address as any process on this machine would understand it."""
+    scheme, separator, rest = address.partition(":")
+    if rest and scheme + separator in FOLDERS:
+        return scheme + separator + str(Path(rest).expanduser().absolute())
+    return address
+
+
+def _from_others(scheme: str) -> Callable[[str], Sink | RowSink] | None:
     for entry in metadata.entry_points(group=ENTRY_POINTS, name=scheme):
-        opener: Callable[[str], Sink] = entry.load()
-        return opener
+        return partial(_opened, entry)
     return None
+
+
+def _opened(entry: metadata.EntryPoint, target: str) -> Sink | RowSink:
+    sink = entry.load()(target)
+    if not isinstance(sink, Sink | RowSink):
+        raise TypeError(f"{entry.value}, which {entry.name}: belongs to, made {sink!r:.60}, and no sink")
+    return sink
 
 
 def _known_schemes() -> list[str]:

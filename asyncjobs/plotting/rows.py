@@ -1,0 +1,118 @@
+"""The exact points of a plot, each once, for sinks that want those and no figures.
+
+They are read from the files of the spool, in batches, and what a sink has taken is noted beside them: nothing is held
+in memory, and a later process goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from asyncjobs.plotting import layout
+from asyncjobs.plotting.edition import Edition
+from asyncjobs.plotting.replay import PATIENCE, PointsFile, open_file, paths
+from asyncjobs.plotting.sinks.base import Sink
+from asyncjobs.plotting.spool import Spool
+
+LOOK = 0.02
+LONGEST = 2.0
+"""Seconds from one look for rows that are late to the next, and for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some thousand calls of `log` with the same names, at most, in their order."""
+
+    names: list[str]
+    steps: list[float]
+    columns: list[list[float]]
+    """Of each name its values."""
+
+
+@runtime_checkable
+class RowSink(Protocol):
+    """One place that every point of a plot goes to. Its methods run in a thread, one call at a time."""
+
+    target: str
+    """As in `Sink`."""
+
+    def add(self, rows: Rows) -> None:
+        """Block until all of them have arrived. They come once; after a process was killed perhaps the last again.
+
+        Raises:
+            Exception: none has, and they come again later; `Refused` says when.
+        """
+
+    def close(self) -> None:
+        """Let go of what is open; nothing is added later."""
+
+
+class FromSpool:
+    """A sink to which an edition is the news that there are more rows in `spool`; these go to `sink`.
+
+    `number` is the target's. Of a spool that `is_settled` nobody writes any more.
+    """
+
+    def __init__(self, sink: RowSink, spool: Spool, number: int, *, is_settled: bool = False) -> None:
+        self.target: str = sink.target
+        self._sink = sink
+        self._spool = spool
+        self._number = number
+        self._patience = 0.0 if is_settled else PATIENCE
+        self._taken = spool.taken(number)
+        self._files: dict[str, PointsFile] = {}
+
+    def send(self, edition: Edition) -> None:
+        wanted = edition.mark[0]
+        until = time.monotonic() + LONGEST
+        while self._taken.rows < wanted:
+            if self._take_some():
+                until = time.monotonic() + LONGEST
+            elif time.monotonic() > until:  # the disk was full, and they are in memory only
+                raise OSError(f"{wanted - self._taken.rows:,} rows are not in {self._spool.folder}")
+            else:
+                time.sleep(LOOK)
+
+    def close(self) -> None:
+        for path in tuple(self._files):
+            self._files.pop(path).close()
+        self._sink.close()
+
+    def _take_some(self) -> bool:
+        """Whether there was anything to take."""
+        before = self._taken.rows
+        for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,)):
+            file = self._files.get(path) or self._open(path)
+            if file is not None:
+                self._take(path, file)
+        return self._taken.rows > before
+
+    def _open(self, path: str) -> PointsFile | None:
+        file = open_file(path, self._patience)
+        if not isinstance(file, PointsFile):
+            return None
+        file.place = self._taken.places.get(os.path.basename(path), 0)
+        self._files[path] = file
+        return file
+
+    def _take(self, path: str, file: PointsFile) -> None:
+        try:
+            while columns := file.read():
+                steps, *values = columns
+                self._sink.add(Rows(file.names, steps, values))
+                self._taken.rows += len(steps)
+                self._taken.places[os.path.basename(path)] = file.place
+                self._spool.note_taken(self._number, self._taken)
+        except BaseException:  # the same again: from where the last good ones ended
+            self._files.pop(path).close()
+            raise
+        if file.is_exhausted:  # its memory counts as ours
+            self._files.pop(path).close()
+
+
+def fed(sink: Sink | RowSink, spool: Spool, number: int, *, is_settled: bool = False) -> Sink:
+    """The sink of the target of that number, which gets editions: one that wants rows has them fetched."""
+    return sink if isinstance(sink, Sink) else FromSpool(sink, spool, number, is_settled=is_settled)
