@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from live import BOUND, Reader, address_in, ask, changed, points, printed_address
-from plots import no_studio, wait_until
+from plots import no_studio
 from programs import Program, launching
 
 import asyncjobs as aj
@@ -31,8 +31,6 @@ from asyncjobs.plotting.live.sink import LivePage
 from asyncjobs.plotting.resume import resume
 
 __all__ = ["no_studio"]
-
-PREAMBLE = "import asyncjobs as aj\n"
 
 Capture = pytest.CaptureFixture[str]
 
@@ -45,7 +43,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_studio: None) -> N
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    with launching(tmp_path, PREAMBLE) as start:
+    with launching(tmp_path, f"import asyncjobs as aj, os, time\nos.chdir({str(tmp_path)!r})\n") as start:
         yield start
 
 
@@ -63,11 +61,12 @@ def column(values: list[float], kind: str = "f8") -> dict[str, str]:
     return {"dtype": kind, "bdata": base64.b64encode(array("d" if kind == "f8" else "f", values)).decode()}
 
 
-def edition(number: int, ys: list[float], plot: str = "p", **more: Any) -> Edition:
+def edition(number: int, ys: list[float]) -> Edition:
     """A plot with one curve."""
-    trace = {"type": "scatter", "name": "loss", "x": column([float(x) for x in range(len(ys))]), "y": column(ys), **more}
+    xs = [float(x) for x in range(len(ys))]
+    trace = {"type": "scatter", "name": "loss", "x": column(xs), "y": column(ys)}
     text = json.dumps({"data": [trace], "layout": {}})
-    return Edition(plot, "run", number, (number,), {"run": text})
+    return Edition("p", "run", number, (number,), {"run": text})
 
 
 # --- who gets in --------------------------------------------------------------------------
@@ -109,7 +108,9 @@ def test_other_names_and_methods_get_nothing(address: str) -> None:
     assert ask(address, method="POST")[0].status == 405
 
 
-@pytest.mark.parametrize("text", [b"\r\n\r\n", b"GET\r\n\r\n", b"\xff\xfe\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x" * 70_000])
+@pytest.mark.parametrize(
+    "text", [b"\r\n\r\n", b"GET\r\n\r\n", b"\xff\xfe\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x" * 70_000]
+)
 def test_what_is_no_request_is_cut_off_and_the_page_goes_on(address: str, text: bytes) -> None:
     parts = urlsplit(address)
     with socket.create_connection((parts.hostname, parts.port), timeout=BOUND) as one:
@@ -167,7 +168,6 @@ def test_the_address_is_printed_once_and_holds_for_all_plots(capsys: Capture) ->
         two.log(0, a=2.0)
         with Reader(address_in("\n".join(lines))) as reader:
             reader.wait_until(lambda it: it.last("one", "a") == 1.0 and it.last("two", "a") == 2.0)
-            assert [reader.whole[plot]["title"] for plot in reader.is_over] == ["two", "one"]
     assert len(lines) == 1
 
 
@@ -230,17 +230,18 @@ def test_a_reader_is_told_at_most_five_times_a_second(capsys: Capture) -> None:
         assert 2 <= reader.events <= (time.monotonic() - began) * 5 + 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_costs_no_memory_and_gets_the_newest_later(capsys: Capture) -> None:
     sink = LivePage("live:")
     with Reader(printed_address(capsys), buffer=4096) as reader:
         process = psutil.Process()
         sink.send(edition(1, [1.0] * 100_000))
         before = process.memory_info().rss
-        for number in range(2, 202):  # 2 MB each
+        for number in range(2, 62):  # more than 2 MB each
             sink.send(edition(number, [float(number)] * 100_000))
-        assert process.memory_info().rss - before < 100e6
-        reader.wait_until(lambda it: it.last("run", "loss") == 201.0)
-        assert reader.events < 50
+        assert process.memory_info().rss - before < 60e6
+        reader.wait_until(lambda it: it.last("run", "loss") == 61.0)
+        assert reader.events < 20
 
 
 def test_what_goes_into_the_page_is_one_line_whatever_a_drawing_holds(address: str) -> None:
@@ -300,12 +301,9 @@ def test_a_reader_that_is_stuck_holds_no_close_up(capsys: Capture) -> None:
 
 def test_a_program_ends_while_pages_are_open_and_they_have_its_last_point(launch: Callable[..., Program]) -> None:
     program = launch("""
-        import sys
         p = aj.plot("live:", title="run")
         p.log(0, loss=0.5)
         p.flush()
-        sys.stdin = open("/dev/null")
-        import time
         time.sleep(1.0)
         p.log(1, loss=0.25)
     """)
@@ -319,17 +317,15 @@ def test_a_program_ends_while_pages_are_open_and_they_have_its_last_point(launch
 
 def test_a_forked_child_does_not_keep_the_port(launch: Callable[..., Program]) -> None:
     program = launch("""
-        import os, time
         p = aj.plot("live:")
         if os.fork() == 0:
-            print("workers", os.getpid(), flush=True)
+            print("child", os.getpid(), "sleeps", flush=True)
             time.sleep(60)
             os._exit(0)
         time.sleep(60)
     """)
-    text = program.read_until("workers ")
-    wait_until(lambda: program._take(time.monotonic() + 1) and program.output.endswith("\n"), "the child's line")
-    child = int(program.output.rpartition("workers ")[2])
+    text = program.read_until("sleeps")
+    child = int(text.rpartition("child ")[2].split()[0])
     program.process.kill()
     program.process.wait()
     try:
@@ -342,15 +338,13 @@ def test_a_forked_child_does_not_keep_the_port(launch: Callable[..., Program]) -
 
 def test_resume_has_nothing_to_send_to_a_page_that_is_gone(tmp_path: Path, launch: Callable[..., Program]) -> None:
     program = launch("""
-        import os
         p = aj.plot("live:", "loss.json", spool="spool")
         p.log(0, loss=0.5)
-        print("logged", flush=True)
         os.kill(os.getpid(), 9)
-    """.replace('"loss.json"', repr(str(tmp_path / "loss.json"))).replace('"spool"', repr(str(tmp_path / "spool"))))
+    """)
     assert program.ends() == -9
-    outcomes = resume(tmp_path / "spool")
-    assert [(outcome.target, outcome.error) for outcome in outcomes][0] == ("live:", None)
+    page, _ = resume(tmp_path / "spool")
+    assert (page.target, page.error) == ("live:", None)
     assert json.loads((tmp_path / "loss.json").read_text())["data"]
     assert not (tmp_path / "spool").exists()
     assert [one for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN] == []
