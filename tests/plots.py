@@ -14,6 +14,11 @@ from asyncjobs.plotting import studio
 def no_studio() -> Iterator[None]:
     """The loop behind all plots of this process ends with the test."""
     yield
+    end_studio()
+
+
+def end_studio() -> None:
+    """As the exit of the interpreter does, but at once."""
     if studio._studio is not None:
         studio._studio.close(0)
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from live import BOUND, Reader, address_in, ask, changed, points, printed_address
-from plots import no_studio
+from plots import end_studio, no_studio
 from programs import Program, launching
 
 import asyncjobs as aj
@@ -282,12 +282,15 @@ def test_a_plot_that_ended_stays_and_says_so_until_newer_ones_have_taken_its_pla
 def test_close_waits_until_every_reader_has_the_last_point(capsys: Capture) -> None:
     p = aj.plot("live:", title="run", every=60.0)
     with Reader(printed_address(capsys)) as reader:
-        reader.next()
-        for step in range(100):
-            p.log(step, loss=float(step))
+        p.log(0, loss=0.0)
+        p.flush(BOUND)
+        reader.wait_until(lambda it: it.last("run", "loss") == 0.0)
+        # So soon after this message another one has to wait.
+        p.log(1, loss=1.0)
         assert p.close()
-        reader._socket.settimeout(0.5)  # what is not here already does not count
-        reader.wait_until(lambda it: it.last("run", "loss") == 99.0 and [*it.is_over.values()] == [True])
+        end_studio()  # what has not been sent by now never is
+        reader.wait_until(lambda it: it.last("run", "loss") == 1.0 and [*it.is_over.values()] == [True])
+        assert not reader.next()
 
 
 def test_a_reader_that_is_stuck_holds_no_close_up(capsys: Capture) -> None:

@@ -264,9 +264,13 @@ def test_the_page_says_when_the_program_is_gone_and_comes_back_with_it(
     first.process.kill()
     first.process.wait()
     page.wait_for_function(f"{STATE}.startsWith('No connection since')")
+    page.wait_for_function(f"{STATE}.includes('trying again')")
+    page.evaluate("for (let n = 0; n < 5; n++) lose()")  # some 20 s later
+    page.wait_for_function(f"{STATE}.includes('the program has ended')")
     assert page.evaluate(COUNT) == 20
     second = launch(text.replace("TITLE", "'second'").replace("COUNT", "30"))
     second.read_until("sent")
+    page.evaluate("connect()")  # at the latest it does after 10 s
     see(page, 30)
     assert page.locator("h2 span").all_inner_texts() == ["second"]
     assert page.evaluate(STATE) == "Live"

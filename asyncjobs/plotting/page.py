@@ -87,7 +87,7 @@ function themed(layout = {}) {
   look.font = {...layout.font, color: ink};
   look.hoverlabel = {bgcolor: dark.matches ? "#22303c" : "#fff", font: {color: ink}};
   for (const axis of Object.keys(layout).filter(key => /^[xy]axis/.test(key)).concat(["xaxis", "yaxis"]))
-    look[axis] = {...layout[axis], gridcolor: rule, linecolor: rule};
+    look[axis] = {...layout[axis], gridcolor: rule, linecolor: rule, zerolinecolor: rule};
   return look;
 }
 const config = {
