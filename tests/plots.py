@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from asyncjobs.plotting import studio
+
 _TYPES = {"f8": "d", "f4": "f", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I"}
 
 
@@ -37,6 +39,12 @@ def figures_of(page: Path) -> list[Any]:
 def shown(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """What a plot's JSON file shows."""
     return traces(path.read_text(encoding="utf-8"))
+
+
+def end_studio() -> None:
+    """As the exit of the interpreter does, but at once."""
+    if studio._studio is not None:
+        studio._studio.close(0)
 
 
 def wait_until(is_so: Callable[[], object], what: str, within: float = 30.0) -> None:

@@ -97,7 +97,7 @@ function themed(layout = {}) {
   look.modebar = {bgcolor: "rgba(0,0,0,0)", color: dark.matches ? "#6b7883" : "#a5b0b8", activecolor: ink};
   look.hoverlabel = {bgcolor: dark.matches ? "#22303c" : "#fff", font: {color: ink}};
   for (const axis of Object.keys(layout).filter(key => /^[xy]axis/.test(key)).concat(["xaxis", "yaxis"]))
-    look[axis] = {...layout[axis], gridcolor: rule, linecolor: rule};
+    look[axis] = {...layout[axis], gridcolor: rule, linecolor: rule, zerolinecolor: rule};
   return look;
 }
 const config = {

@@ -31,6 +31,7 @@ function listen() {
 function lose() {
   source.close();
   clearTimeout(watch);
+  clearTimeout(retry);
   lostAt ??= new Date();
   delay = Math.min(2 * (delay || 500), LONGEST_DELAY);
   retry = setTimeout(connect, delay);
@@ -61,12 +62,16 @@ function tell() {
   const all = [...plots.values()], isOver = all.length && all.every(plot => plot.isOver);
   let text = "Live", look = "live";
   if (lostAt && isOver) [text, look] = ["The program has ended. This is the last state", ""];
-  else if (lostAt) [text, look] = [`No connection since ${lostAt.toLocaleTimeString()}. The page waits for the program`, "lost"];
+  else if (lostAt) [text, look] = [`No connection since ${lostAt.toLocaleTimeString()}: ${guess()}`, "lost"];
   else if (isOver) [text, look] = ["All plots have ended", ""];
   else if (!all.length) [text, look] = ["Connected. No points yet", "live"];
   if (state.textContent !== text) state.textContent = text; // a screen reader says it once
   state.className = look;
   document.title = all.map(plot => plot.title).join(", ") || "Live plots";
+}
+
+function guess() {
+  return delay < LONGEST_DELAY ? "trying again" : "the program has ended, or cannot be reached. This is its last state";
 }
 
 // --- plots and their figures ------------------------------------------------------------
