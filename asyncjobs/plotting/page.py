@@ -80,7 +80,7 @@ figure {{ margin: 0 auto 24px; max-width: 1200px; min-height: 420px; }}
 
 DRAW = """
 const dark = matchMedia("(prefers-color-scheme: dark)");
-function themed(layout) {
+function themed(layout = {}) {
   const ink = dark.matches ? "#dde4ea" : "#22303c", rule = dark.matches ? "#2c343b" : "#e8ecef";
   const look = {...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)"};
   look.font = {...layout.font, color: ink};
