@@ -336,6 +336,14 @@ def test_a_still_figure_is_a_page_for_front_ends_that_do_not_know_plotly() -> No
     assert found[still.PLOTLY]["layout"]["xaxis"]["title"] == {"text": "step"}
 
 
+@slow
+@needs_browser
+def test_a_page_draws_a_figure_that_has_no_layout(tmp_path: Path) -> None:
+    path = tmp_path / "bars.html"
+    path.write_text(page.page("bars", {"bars": '{"data": [{"type": "bar", "y": [1]}]}'}, inline=True), encoding="utf-8")
+    assert open_in_browser(path, tmp_path).complaints == []
+
+
 # --- saved notebooks --------------------------------------------------------------------
 
 EXECUTE = """
@@ -372,7 +380,9 @@ def executed(source: Path, folder: Path) -> Any:
 def test_a_saved_notebook_holds_still_figures_below_1_mb(tmp_path: Path) -> None:
     source = tmp_path / "long.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LONG)]), source)
-    curves, picture = executed(source, tmp_path).cells[0].outputs
+    notebook = executed(source, tmp_path)
+    curves, picture = notebook.cells[0].outputs
+    assert len(json.dumps(notebook.metadata)) < 20_000  # the state of widgets is saved there
     figure = curves["data"][still.PLOTLY]
     assert [trace["name"] for trace in figure["data"]] == ["a", "b", "c", "line"]
     assert [points_of(figure, trace)[-1] for trace in range(4)] == [
@@ -482,3 +492,31 @@ def test_the_live_views_of_a_page_ask_for_one_plotly_js_and_say_if_there_is_none
     (found,) = said["FOUND"]
     assert found["before"] == 0
     assert [text.startswith(f"asyncjobs: {address} could not be loaded") for text in found["text"]] == [True, True]
+
+
+# --- the example ------------------------------------------------------------------------
+
+EXAMPLE = ROOT / "examples" / "live_notebook.ipynb"
+
+
+def test_the_example_is_valid_and_has_no_outputs() -> None:
+    notebook = nbformat.read(EXAMPLE, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)
+
+
+@slow
+def test_the_example_shows_what_it_promises(tmp_path: Path) -> None:
+    cells = {cell.id: cell for cell in executed(EXAMPLE, tmp_path).cells if cell.cell_type == "code"}
+    curves, *others = cells["train"].outputs
+    drawn = next(output for output in others if output.output_type == "display_data")
+    printed = "".join(output.get("text", "") for output in others)
+    figure = curves["data"][still.PLOTLY]
+    assert [trace["name"] for trace in figure["data"]] == ["train", "test"]
+    (first, last), count = (points_of(figure)[place] for place in (0, -1)), len(points_of(figure))
+    assert (first[0], last[0], count <= 2000) == (0.0, 5_000.0, True)
+    assert last[1] < first[1] < 0.7
+    assert [trace["name"] for trace in drawn["data"][still.PLOTLY]["data"]] == ["class 0", "class 1", "border"]
+    assert re.search(r"step 5000: [89]\d% of the test set is right", printed)
+    assert cells["stats"].outputs[0]["text"] == "5,001 rows, complete: True\n"

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from asyncjobs.notebook import Notebook, find_notebook
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.page import source
 from asyncjobs.plotting.still import LARGEST, bundle, frame
+from asyncjobs.sync.leaving import Leaver
 
 CELL = "jupyter:"
 """The target; a plot that is opened in a kernel has it by itself."""
@@ -130,33 +131,31 @@ def _widget_class() -> Any:
 # --- the end of the kernel ----------------------------------------------------------------
 
 
-class Closable(Protocol):
-    """An open plot."""
-
-    def close(self, timeout: float | None = None) -> bool: ...
-
-
 class KernelEnd:
-    """Closes all `plots` when the kernel shuts down or restarts, within the time that it leaves them.
+    """Has all `plots` leave when the kernel shuts down or restarts, within the time that it leaves them.
 
     The runner behind the plots hears of that end too, and takes no more then: listen before it is made.
     """
 
-    def __init__(self, plots: Iterable[Closable]) -> None:
+    def __init__(self, plots: Iterable[Leaver]) -> None:
         self._plots = plots
         self._is_listening = False
 
     def listen(self) -> None:
-        """In a kernel, close the plots at its end; a second call does nothing."""
+        """In a kernel, wait for its end; a second call does nothing."""
         notebook = find_notebook()
         if notebook is not None and not self._is_listening:
-            notebook.on_shutdown(self.close_all)
+            notebook.on_shutdown(self.leave_all)
             self._is_listening = True
 
-    def close_all(self) -> None:
-        """Block until all plots are closed, at the same time."""
-        closing = [threading.Thread(target=plot.close, args=(LAST_LINGER,)) for plot in tuple(self._plots)]
-        for thread in closing:
+    def leave_all(self) -> None:
+        """Block until all plots are closed; they close at the same time."""
+        leaving = [threading.Thread(target=plot.leave, args=(_last_drain(plot),)) for plot in tuple(self._plots)]
+        for thread in leaving:
             thread.start()
-        for thread in closing:
+        for thread in leaving:
             thread.join()
+
+
+def _last_drain(plot: Leaver) -> float:
+    return LAST_LINGER if plot.exit_drain is None else min(plot.exit_drain, LAST_LINGER)
