@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,35 +120,60 @@ def test_a_browser_that_is_stuck_does_not_keep_a_plot_from_closing(tmp_path: Pat
     assert browsers() == []
 
 
+class Slow:
+    """A sink that wants to rest for an hour, and may be held up in a send."""
+
+    target = "slow:"
+    every = 3600.0
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+        self.is_in, self.may_go = threading.Event(), threading.Event()
+        self.may_go.set()
+
+    def send(self, edition: Edition) -> None:
+        self.is_in.set()
+        assert self.may_go.wait(PATIENCE)
+        self.got.append(edition.number)
+
+    def close(self) -> None: ...
+
+
+EDITIONS = [Edition("plot", "title", number, (number,), {}) for number in range(1, 4)]
+
+
 async def test_a_sink_rests_after_each_edition_unless_somebody_waits(runner: Runner) -> None:
-    class Slow:
-        target = "slow:"
-        every = 3600.0
-
-        def __init__(self) -> None:
-            self.got: list[int] = []
-
-        def send(self, edition: Edition) -> None:
-            self.got.append(edition.number)
-
-        def close(self) -> None: ...
-
     sink = Slow()
     courier = Courier(sink, runner, lambda _: None, lambda *_: None)
-    editions = [Edition("plot", "title", number, (number,), {}) for number in range(1, 4)]
     running = asyncio.create_task(courier.run())
-    courier.offer(editions[0])
+    courier.offer(EDITIONS[0])
     await courier.arrival(1)
-    courier.offer(editions[1])
+    courier.offer(EDITIONS[1])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await courier.arrival(2)
-    courier.offer(editions[2])
+    courier.offer(EDITIONS[2])
     courier.hurry(3)
     async with asyncio.timeout(PATIENCE):
         await courier.arrival(3)
     running.cancel()
     assert sink.got == [1, 3]
+
+
+async def test_a_sink_does_not_rest_when_somebody_began_to_wait_during_a_send(runner: Runner) -> None:
+    sink = Slow()
+    sink.may_go.clear()
+    courier = Courier(sink, runner, lambda _: None, lambda *_: None)
+    running = asyncio.create_task(courier.run())
+    courier.offer(EDITIONS[0])
+    assert await asyncio.to_thread(sink.is_in.wait, PATIENCE)
+    courier.offer(EDITIONS[1])
+    courier.hurry(2)
+    sink.may_go.set()
+    async with asyncio.timeout(PATIENCE):
+        await courier.arrival(2)
+    running.cancel()
+    assert sink.got == [1, 2]
 
 
 # --- what is missing ------------------------------------------------------------------------

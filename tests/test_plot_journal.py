@@ -17,8 +17,8 @@ import pytest
 from asyncjobs.bench import probes
 from asyncjobs.plotting import layout
 from asyncjobs.plotting.arrays import column
-from asyncjobs.plotting.journal import Journal
-from asyncjobs.plotting.replay import PIECE, Replay
+from asyncjobs.plotting.journal import Journal, Segment
+from asyncjobs.plotting.replay import PIECE, PointsFile, Replay, in_turn, open_file, paths
 
 TRACE = {"kind": "trace", "mode": "lines"}
 
@@ -70,6 +70,30 @@ def test_segments_follow_each_other_without_a_gap(
     assert replay.curves["y"].count == count
 
 
+def test_files_that_are_made_ahead_are_read_in_the_order_in_which_they_are_filled(
+    journal: Journal, tmp_path: Path
+) -> None:
+    count, is_over = 120_000, threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            journal.make_spares()
+
+    ahead = threading.Thread(target=look)
+    ahead.start()
+    for step in range(count):
+        journal.add(("y",), step, (float(step),))
+    is_over.set()
+    ahead.join()
+    steps: list[float] = []
+    found = [(path, open_file(path, 0.0)) for path in paths(tmp_path)]
+    for _, file in in_turn([(path, file) for path, file in found if isinstance(file, PointsFile)]):
+        while columns := file.read():
+            steps += columns[0]
+        file.close()
+    assert steps == [float(step) for step in range(count)]
+
+
 def test_several_threads_lose_nothing(journal: Journal, replay: Replay) -> None:
     def write(first: int) -> None:
         for step in range(first, first + 5000):
@@ -99,6 +123,42 @@ def test_a_row_whose_writer_was_interrupted_holds_up_nobody_for_long(journal: Jo
     assert columns(live, "y")[0] == [0.0, 2.0]
     live.close()
     settled.close()
+
+
+def full(journal: Journal) -> tuple[Segment, int]:
+    """Fill a file of points but for its last row, which is drawn and not written; where it is."""
+    journal.add(("y",), 0.0, (0.0,))
+    segment = journal.segments[("y",)]
+    for step in range(1, segment.capacity - 1):
+        journal.add(("y",), step, (0.0,))
+    return segment, next(segment.rows)
+
+
+def test_a_new_file_waits_for_the_last_row_of_the_one_before(journal: Journal, tmp_path: Path) -> None:
+    replay = Replay(tmp_path, 5000)
+    segment, place = full(journal)
+    journal.add(("y",), 1e6, (2.0,))  # in the next file
+    replay.refresh()
+    assert columns(replay, "y")[0][-1] == segment.capacity - 2
+    segment.pack(segment.memory, place, segment.capacity - 1, 1.0, place)
+    replay.refresh()
+    xs, _ = columns(replay, "y")
+    assert xs == sorted(xs)
+    assert xs[-2:] == [segment.capacity - 1, 1e6]
+    replay.close()
+
+
+def test_a_last_row_whose_writer_was_interrupted_does_not_hold_up_the_next_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    segment, _ = full(journal)
+    journal.add(("y",), 1e6, (2.0,))
+    live, settled = Replay(tmp_path, 5000), Replay(tmp_path, 5000, is_settled=True)
+    for replay in (live, settled):
+        while replay.rows < segment.capacity:
+            replay.refresh()
+        assert columns(replay, "y")[0][-1] == 1e6
+        replay.close()
+    journal.close()
 
 
 def test_the_newest_frame_of_a_name_wins(journal: Journal, replay: Replay) -> None:

@@ -55,7 +55,11 @@ def test_a_file_system_that_cannot_be_reached_is_no_error_of_the_loop(capsys: py
     ("target", "kind", "said"),
     [
         ("memory://runs/loss.txt", ValueError, r"'runs/loss.txt' must end in one of .html, .json, .png.*not '.txt'"),
-        ("nowhere://runs/loss.html", ValueError, r"nowhere://.*http, https.*s3://.*asyncjobs-runner\[remote\]"),
+        (
+            "nowhere://runs/loss.html",
+            ValueError,
+            r"nowhere://.*http, https, .*tensorboard.*s3://.*asyncjobs-runner\[remote\]",
+        ),
         ("nowhere:runs", ValueError, r"no sink knows the scheme of 'nowhere:runs'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,38 @@ def test_rows_that_are_on_no_disk_are_said_to_be_missing(spool: Spool) -> None:
     with pytest.raises(OSError, match="3 rows are not in"):
         sink.send(edition(3))
     sink.close()
+
+
+def test_a_plot_closes_while_a_sink_still_takes_rows(spool: Spool) -> None:
+    class Stuck(Kept):
+        def add(self, rows: Rows) -> None:
+            is_in.set()
+            assert may_go.wait(PATIENCE)
+            super().add(rows)
+
+    is_in, may_go, problems = threading.Event(), threading.Event(), list[BaseException]()
+    journal = Journal(spool.folder)
+    for step in range(COUNT):
+        journal.add(("loss",), step, (1.0,))
+    stuck = Stuck()
+    sink = FromSpool(stuck, spool, 0)
+
+    def send() -> None:
+        try:
+            sink.send(edition(COUNT))
+        except BaseException as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    assert is_in.wait(PATIENCE)
+    sink.close()
+    assert stuck.steps == []
+    may_go.set()
+    thread.join(PATIENCE)
+    assert [type(problem) for problem in problems] == [aj.RunnerClosed]
+    assert spool.taken(0).rows == len(stuck.steps) < COUNT
+    journal.close()
 
 
 # --- TensorBoard ----------------------------------------------------------------------------

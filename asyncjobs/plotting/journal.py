@@ -105,7 +105,7 @@ class Journal:
         self._frames: dict[str, Frame] = {}
         self._numbers = itertools.count()
         # Reentrant, for a signal handler may log in the midst of a log.
-        self._lock = threading.RLock()
+        self._points, self._pictures = threading.RLock(), threading.RLock()
         self._late: deque[tuple[float, dict[str, Any]]] = deque()
         self._in_memory: dict[str, int] = {}
         self.problem: OSError | None = None
@@ -141,13 +141,13 @@ class Journal:
         """Make the next files of the tables whose last is half full; for whoever has time."""
         for table in tuple(self._tables.values()):
             segment = table.segment
-            if table.spare is None and segment is not None and segment.is_full(0.5):
-                spare = self._new_segment(table)
-                with self._lock:
-                    table.spare = table.spare or spare
+            # Made under the lock: the numbers of files are to rise in the order in which they are filled.
+            with self._points:
+                if table.spare is None and segment is not None and segment.is_full(0.5):
+                    table.spare = self._new_segment(table)
 
     def _open_segment(self, names: tuple[str, ...]) -> Segment:
-        with self._lock:
+        with self._points:
             table = self._tables.get(names) or Table(names)
             if table.segment is None or table.segment.is_full():
                 table.segment, table.spare = table.spare or self._new_segment(table), None
@@ -165,7 +165,7 @@ class Journal:
 
     def put(self, name: str, about: dict[str, Any], x: Column, y: Column) -> None:
         """Write the newest state of `name`."""
-        with self._lock:
+        with self._pictures:
             frame = self._frames.get(name)
             nbytes = x.nbytes + y.nbytes
             if frame is None or not frame.fits(nbytes) or frame.about != about:
@@ -191,9 +191,9 @@ class Journal:
         finally:
             if self._in_memory.get(_path_of(descriptor)) != descriptor:
                 os.close(descriptor)
-        # Its first bytes last: they tell a reader that the rest is there.
-        memory[len(kind) : len(head)] = head[len(kind) :]
-        memory[: len(kind)] = kind
+        # What tells of the kind comes last: whoever reads it finds the rest.
+        memory[layout.KIND_NBYTES : len(head)] = head[layout.KIND_NBYTES :]
+        memory[: layout.KIND_NBYTES] = head[: layout.KIND_NBYTES]
         return memory, len(head)
 
     def _create(self, nbytes: int, suffix: str) -> int:

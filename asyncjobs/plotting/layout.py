@@ -15,6 +15,7 @@ PAGE = 4096
 
 POINTS = b"ajpoint1"
 FRAME = b"ajframe1"
+KIND_NBYTES = 8
 POINTS_SUFFIX = ".points"
 FRAME_SUFFIX = ".frame"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -55,16 +55,11 @@ class Replay:
         Raises:
             OSError: the folder cannot be read.
         """
-        has_news = False
-        for path in [*paths(self._folder), *beside]:
-            if path in self._done:
-                continue
-            file = self._files.get(path) or open_file(path, self._patience)
-            if file is None:  # perhaps it is being made: look again the next time
-                continue
-            self._files[path] = file
-            has_news |= self._read_points(path, file) if isinstance(file, PointsFile) else self._read_frame(file)
-        return has_news
+        found = [(path, self._opened(path)) for path in [*paths(self._folder), *beside] if path not in self._done]
+        points = [(path, file) for path, file in found if isinstance(file, PointsFile)]
+        has_points = [self._read_points(path, file) for path, file in in_turn(points)]
+        has_frames = [self._read_frame(file) for _, file in found if isinstance(file, _Frames)]
+        return any(has_points) or any(has_frames)
 
     def forget(self, path: str) -> None:
         """The file is gone, and its name may come to mean another."""
@@ -79,6 +74,12 @@ class Replay:
         for file in self._files.values():
             file.close()
         self._files.clear()
+
+    def _opened(self, path: str) -> PointsFile | _Frames | None:
+        file = self._files.get(path) or open_file(path, self._patience)
+        if file is not None:  # or perhaps it is being made: look again the next time
+            self._files[path] = file
+        return file
 
     def _read_points(self, path: str, file: PointsFile) -> bool:
         before = self.rows
@@ -115,6 +116,29 @@ def paths(folder: Path, suffixes: tuple[str, ...] = (layout.POINTS_SUFFIX, layou
     return sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(suffixes))
 
 
+def in_turn(files: Iterable[tuple[str, PointsFile]]) -> Iterator[tuple[str, PointsFile]]:
+    """Of files in the order in which they were made those that may be read now.
+
+    A process goes on in a new file when one is full. Somebody may still be at the last rows of that one: until it
+    `is_exhausted` the new one has to wait.
+    """
+    waiting: dict[tuple[str, ...], PointsFile] = {}
+    for path, file in files:
+        table = (_writer(path), *file.names)
+        before = waiting.get(table)
+        if before is not None:
+            before.is_followed |= file.has_begun
+            continue
+        yield path, file
+        if not file.is_exhausted:
+            waiting[table] = file
+
+
+def _writer(path: str) -> str:
+    """The id of the process that wrote it, which begins the name; of what is in memory it can only be ours."""
+    return str(os.getpid()) if path.startswith("/proc/") else os.path.basename(path).partition("-")[0]
+
+
 def open_file(path: str, patience: float) -> PointsFile | _Frames | None:
     """None: it is not whole yet, never became so, or is gone."""
     try:
@@ -139,6 +163,8 @@ class PointsFile:
         self._rows = (len(memory) - opened.start) // row.size
         self.place: int = 0
         """The row to be read next."""
+        self.is_followed: bool = False
+        """Whether rows that come after all of these have been written."""
         self._patience = patience
         self._gap: tuple[int, float] | None = None
         self._memory = memory
@@ -150,11 +176,17 @@ class PointsFile:
         """Nothing more can come."""
         return self.place >= self._rows
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its first row is there."""
+        return self._numbers[self._width - 1] != 0.0
+
     def read(self) -> list[list[float]]:
         """The columns of some rows that are new, steps first; empty if there are none."""
         serials = self._serials()
         if serials and not serials[0] and self._is_left_out(serials):
-            self.place += 1
+            # Of a file that is followed by another nothing more comes.
+            self.place = self.place + 1 if any(serials) else self._rows
             serials = self._serials()
         whole = serials.index(0.0) if 0.0 in serials else len(serials)
         if not whole:
@@ -170,7 +202,7 @@ class PointsFile:
 
     def _is_left_out(self, serials: list[float]) -> bool:
         """Whether nobody will write the next row: later ones are there, and its writer was interrupted."""
-        if not any(serials):
+        if not (any(serials) or self.is_followed):
             return False
         now = monotonic()
         if self._gap is None or self._gap[0] != self.place:

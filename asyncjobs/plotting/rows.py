@@ -7,13 +7,15 @@ in memory, and a later process goes on from there.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from asyncjobs.errors import RunnerClosed
 from asyncjobs.plotting import layout
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.replay import PATIENCE, PointsFile, open_file, paths
+from asyncjobs.plotting.replay import PATIENCE, PointsFile, in_turn, open_file, paths
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
 
@@ -47,7 +49,7 @@ class RowSink(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of what is open; nothing is added later."""
+        """As in `Sink`."""
 
 
 class FromSpool:
@@ -64,11 +66,30 @@ class FromSpool:
         self._patience = 0.0 if is_settled else PATIENCE
         self._taken = spool.taken(number)
         self._files: dict[str, PointsFile] = {}
+        self._busy = threading.Lock()
+        self._is_over = False
 
     def send(self, edition: Edition) -> None:
-        wanted = edition.mark[0]
+        with self._busy:
+            try:
+                self._bring(edition.mark[0])
+            finally:
+                if self._is_over:
+                    self._let_go()
+
+    def close(self) -> None:
+        self._is_over = True
+        self._sink.close()
+        # A send that took too long may still run, and read them; then it lets go of them itself.
+        if self._busy.acquire(timeout=LOOK):
+            self._let_go()
+            self._busy.release()
+
+    def _bring(self, wanted: int) -> None:
         until = time.monotonic() + LONGEST
         while self._taken.rows < wanted:
+            if self._is_over:
+                raise RunnerClosed("the plot was closed meanwhile")
             if self._take_some():
                 until = time.monotonic() + LONGEST
             elif time.monotonic() > until:  # the disk was full, and they are in memory only
@@ -76,21 +97,22 @@ class FromSpool:
             else:
                 time.sleep(LOOK)
 
-    def close(self) -> None:
+    def _let_go(self) -> None:
         for path in tuple(self._files):
             self._files.pop(path).close()
-        self._sink.close()
 
     def _take_some(self) -> bool:
         """Whether there was anything to take."""
         before = self._taken.rows
-        for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,)):
-            file = self._files.get(path) or self._open(path)
-            if file is not None:
-                self._take(path, file)
+        found = [(path, self._opened(path)) for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,))]
+        for path, file in in_turn([(path, file) for path, file in found if file is not None]):
+            self._take(path, file)
         return self._taken.rows > before
 
-    def _open(self, path: str) -> PointsFile | None:
+    def _opened(self, path: str) -> PointsFile | None:
+        known = self._files.get(path)
+        if known is not None:
+            return known
         file = open_file(path, self._patience)
         if not isinstance(file, PointsFile):
             return None
@@ -100,7 +122,7 @@ class FromSpool:
 
     def _take(self, path: str, file: PointsFile) -> None:
         try:
-            while columns := file.read():
+            while not self._is_over and (columns := file.read()):
                 steps, *values = columns
                 self._sink.add(Rows(file.names, steps, values))
                 self._taken.rows += len(steps)

@@ -27,7 +27,7 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of what is open; nothing is sent later."""
+        """Let go of what is open; nothing is sent later. A call that has not ended in time may still run meanwhile."""
 
 
 class Refused(Exception):
