@@ -19,7 +19,7 @@ from asyncjobs.notebook import Notebook, find_notebook
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.page import source
 from asyncjobs.plotting.still import LARGEST, bundle, frame
-from asyncjobs.sync.leaving import Leaver
+from asyncjobs.sync.leaving import Leaver, leave_at_exit
 
 CELL = "jupyter:"
 """The target; a plot that is opened in a kernel has it by itself."""
@@ -138,7 +138,10 @@ class KernelEnd:
     """
 
     def __init__(self, plots: Iterable[Leaver]) -> None:
+        self.exit_drain: float | None = 0.0
+        """At the exit, we come before the plots."""
         self._plots = plots
+        self._leaving = threading.Lock()
         self._is_listening = False
 
     def listen(self) -> None:
@@ -146,15 +149,26 @@ class KernelEnd:
         notebook = find_notebook()
         if notebook is not None and not self._is_listening:
             notebook.on_shutdown(self.leave_all)
+            leave_at_exit(self)
             self._is_listening = True
 
     def leave_all(self) -> None:
         """Block until all plots are closed; they close at the same time."""
-        leaving = [threading.Thread(target=plot.leave, args=(_last_drain(plot),)) for plot in tuple(self._plots)]
-        for thread in leaving:
-            thread.start()
-        for thread in leaving:
-            thread.join()
+        with self._leaving:
+            leaving = [threading.Thread(target=plot.leave, args=(_last_drain(plot),)) for plot in tuple(self._plots)]
+            for thread in leaving:
+                thread.start()
+            for thread in leaving:
+                thread.join()
+
+    def leave(self, drain: float | None) -> None:
+        """The interpreter exits: let the plots leave first, if they do so in the thread that heard of the shutdown.
+
+        While a cell computes that is not the main thread. A restart interrupts the cell meanwhile, the main thread
+        comes to its end, and after an interrupt it would give nobody any time.
+        """
+        with self._leaving:
+            pass
 
 
 def _last_drain(plot: Leaver) -> float:
