@@ -40,7 +40,7 @@ class Segment:
 
     def __init__(self, memory: mmap.mmap, start: int, names: int) -> None:
         row = layout.row(names)
-        self.memory = memory
+        self.memory: mmap.mmap = memory
         self.pack: Callable[..., None] = row.pack_into
         self.capacity: int = (len(memory) - start) // row.size
         self.rows: Iterator[int] = iter(range(start, start + self.capacity * row.size, row.size))
@@ -56,7 +56,7 @@ class Table:
     __slots__ = ("names", "next_nbytes", "segment", "spare")
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+        self.names: tuple[str, ...] = names
         self.segment: Segment | None = None
         self.spare: Segment | None = None
         """Made ahead, so that whoever fills the segment need not wait for it."""
