@@ -228,6 +228,16 @@ def test_a_reader_is_told_at_most_five_times_a_second(capsys: Capture) -> None:
         assert 2 <= reader.events <= (time.monotonic() - began) * 5 + 2
 
 
+def test_a_reader_hears_from_time_to_time_that_there_is_nothing_new(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncjobs.plotting.live.site.BEAT", 0.1)
+    LivePage("live:")
+    with Reader(printed_address(capsys)) as reader:
+        assert all(reader.next() for _ in range(3))
+        assert reader.kinds == []
+
+
 @pytest.mark.slow
 def test_a_reader_that_does_not_read_costs_no_memory_and_gets_the_newest_later(capsys: Capture) -> None:
     sink = LivePage("live:")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -272,6 +274,28 @@ def test_the_page_says_when_the_program_is_gone_and_comes_back_with_it(
     see(page, 30)
     assert page.locator("h2 span").all_inner_texts() == ["second"]
     assert page.evaluate(STATE) == "Live"
+
+
+TENFOLD = "const slow = setTimeout; setTimeout = (fn, after) => slow(fn, after === 30000 ? 3000 : after);"
+"""A page that waits for the next sign of life a tenth of the time."""
+
+
+def test_a_program_that_says_nothing_any_more_counts_as_gone_until_it_speaks_again(
+    window: Window, launch: Callable[..., Program]
+) -> None:
+    program = launch("""
+        p = aj.plot("live:", title="run", every=0.5)
+        for step in range(1000):
+            p.log(step, loss=0.0)
+            time.sleep(0.1)
+    """)
+    window.context.add_init_script(TENFOLD)
+    page = window.open(address_in(program.read_until("/\n")))
+    page.wait_for_function(f"({COUNT}) > 1 && {STATE} === 'Live'")
+    os.kill(program.process.pid, signal.SIGSTOP)  # its connections stay as they are
+    page.wait_for_function(f"{STATE}.startsWith('No connection since')")
+    os.kill(program.process.pid, signal.SIGCONT)
+    page.wait_for_function(f"{STATE} === 'Live'")
 
 
 def test_a_change_that_is_missing_makes_the_page_ask_anew(window: Window, plot: aj.Plot, address: str) -> None:

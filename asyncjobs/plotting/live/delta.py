@@ -71,6 +71,8 @@ def _kept(old: Mapping[str, str], new: Mapping[str, str]) -> int:
 
 def _common(old: bytes, new: bytes) -> int:
     """How many bytes both begin with; looks at halves, as a comparison of slices costs next to nothing."""
+    if new.startswith(old):
+        return len(old)
     lengths = range(1, min(len(old), len(new)) + 1)
     return bisect_left(lengths, True, key=lambda length: old[:length] != new[:length])
 
