@@ -186,3 +186,27 @@ def test_chart_studio_says_what_it_needs(chart_studio: tuple[Studio, Server], mo
     monkeypatch.delenv("PLOTLY_API_KEY")
     with pytest.raises(ValueError, match="chart-studio:loss needs PLOTLY_API_KEY in the environment"):
         aj.plot("chart-studio:loss")
+
+
+STUBBORN = """
+class Stubborn:
+    def __init__(self, target):
+        self.target = target
+    def send(self, edition):
+        pass
+    def close(self):
+        raise LookupError("stuck")
+"""
+
+
+def test_a_sink_that_cannot_be_closed_harms_no_other(
+    packages: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(packages, "stubborn-sinks", {"stubborn": "stubborn_sink:Stubborn"})
+    (packages / "stubborn_sink.py").write_text(STUBBORN)
+    with aj.plot("stubborn:here", tmp_path / "loss.json", spool=tmp_path / "spool") as plot:
+        plot.log(1, loss=1.0)
+    assert plot.closed
+    assert not (tmp_path / "spool").exists()
+    (record,) = [record for record in caplog.records if "could not be closed" in record.message]
+    assert record.message == "the sink of stubborn:here could not be closed in order"

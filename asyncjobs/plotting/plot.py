@@ -154,6 +154,13 @@ def _is_again(before: Run | None, now: Run | None) -> bool:
     return before is not None and now is not None and before.cell == now.cell and before.request != now.request
 
 
+def _close_sink(sink: Sink) -> None:
+    try:
+        sink.close()
+    except Exception:  # whatever it may raise, the others are closed as well, and the spool is kept or removed
+        logger.exception("the sink of %s could not be closed in order", sink.target)
+
+
 class Plot(Pen):
     """What `plot` returns: `log`, `write` and `draw` hand over, the rest looks after what was handed over."""
 
@@ -263,7 +270,7 @@ class Plot(Pen):
         if journal is not None:
             journal.close()
         for sink in self._sinks:
-            sink.close()
+            _close_sink(sink)
         if self._is_complete:
             self._spool.remove()
         else:
