@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plots import figures_of, numbers, shown, traces
+from plots import figures_of, numbers, shown, traces, wait_until
 
 import asyncjobs as aj
 from asyncjobs.plotting.page import plotly_js
@@ -358,10 +358,8 @@ async def test_aflush_and_async_with(out: Path) -> None:
 def test_points_appear_by_themselves(out: Path) -> None:
     with aj.plot(out, every=0.5) as p:
         p.log(0, y=1.0)
-        until = threading.Event()
-        while not (out.exists() and "y" in shown(out)):
-            assert not until.wait(0.01)
-        assert p.stats.sent >= 1
+        wait_until(lambda: p.stats.sent, "the first edition is out")
+        assert shown(out)["y"] == ([0.0], [1.0])
 
 
 def test_closing_twice_and_a_plot_of_nothing_are_fine(out: Path) -> None:
