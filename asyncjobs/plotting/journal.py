@@ -189,7 +189,9 @@ class Journal:
         finally:
             if self._in_memory.get(_path_of(descriptor)) != descriptor:
                 os.close(descriptor)
-        memory[: len(head)] = head
+        # Whoever looks at it takes it for whole by its first bytes.
+        memory[len(kind) : len(head)] = head[len(kind) :]
+        memory[: len(kind)] = kind
         return memory, len(head)
 
     def _create(self, nbytes: int, suffix: str) -> int:

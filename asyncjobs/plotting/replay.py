@@ -56,9 +56,10 @@ class Replay:
         """
         has_news = False
         for path in [*self._paths(), *beside]:
-            if path not in self._files:
-                self._files[path] = _open(path, self._patience)
-            file = self._files[path]
+            file = self._files[path] if path in self._files else _open(path, self._patience)
+            if file is None:  # read to its end, or not whole: whoever makes it may be about to write its head
+                continue
+            self._files[path] = file
             has_news |= self._read_points(file) if isinstance(file, _Points) else self._read_frame(file)
             if isinstance(file, _Points) and file.is_exhausted:  # its memory counts as ours
                 file.close()
@@ -91,8 +92,8 @@ class Replay:
             self.rows += len(steps)
         return self.rows > before
 
-    def _read_frame(self, file: _Frames | None) -> bool:
-        frame = None if file is None else file.read()
+    def _read_frame(self, file: _Frames) -> bool:
+        frame = file.read()
         if frame is None:
             return False
         name = frame.about["name"]
@@ -104,7 +105,7 @@ class Replay:
 
 
 def _open(path: str, patience: float) -> _Points | _Frames | None:
-    """None: it never became whole, or is gone."""
+    """None: it is not whole, or is gone."""
     try:
         with open(path, "rb") as file:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
