@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plots import shown
+from plots import shown, wait_until
 from programs import launching
 
 import asyncjobs as aj
@@ -258,3 +259,21 @@ def test_a_forked_child_plots_nothing_and_ends(launch: Any, tmp_path: Path) -> N
     found = shown(out)
     assert sorted(found) == ["loss", "of the parent"]
     assert found["loss"][0] == [float(n) for n in range(10)]
+
+
+# --- a spool that somebody meddles with -------------------------------------------------
+
+
+def test_nonsense_in_the_spool_is_told_once_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with aj.plot(tmp_path / "loss.json", spool=tmp_path / "spool", every=0.5) as p:
+        p.log(0, y=1.0)
+        assert p.flush(20)
+        (folder,) = (tmp_path / "spool").iterdir()
+        bad = folder / "0-000000.points"
+        bad.write_bytes(struct.pack("<8sII", b"ajpoint1", 4096, 4).ljust(8192, b"?"))
+        p.log(1, y=2.0)
+        wait_until(lambda: [one for one in caplog.records if "cannot be read" in one.message], "it is told")
+        bad.unlink()
+        assert p.flush(20)
+    assert shown(tmp_path / "loss.json")["y"] == ([0.0, 1.0], [1.0, 2.0])
+    assert len([record for record in caplog.records if "cannot be read" in record.message]) == 1

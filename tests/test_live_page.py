@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 
+sync_api = pytest.importorskip("playwright.sync_api")
+
 # Its helper processes come and go as it likes.
 pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.may_leak("the browser's processes")]
 
@@ -32,12 +34,14 @@ Capture = pytest.CaptureFixture[str]
 COUNT = "document.querySelector('.drawing')?._fullData?.[0]?.y.length ?? 0"
 LAST = "document.querySelector('.drawing')._fullData[0].y.at(-1)"
 STATE = "document.getElementById('state').textContent"
+CONDITION = """({state: state.textContent, stream: source.readyState, isHidden: document.hidden, isDrawingSoon,
+    drawnAgo: performance.now() - drawnAt, plots: [...plots.values()].map(({title, n, isOver, figures}) =>
+        [title, n, isOver, [...figures.values()].map(one => one.data.map(trace => trace.y?.length))])})"""
 RANGE = "document.querySelector('.drawing')._fullLayout.xaxis.range"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         yield started
@@ -104,9 +108,18 @@ def log(plot: aj.Plot, *steps: int) -> None:
     assert plot.flush(BOUND)
 
 
+def wait(page: Page, condition: str) -> None:
+    """Until it holds; if it never does, say what the page is like instead."""
+    try:
+        # By the clock: a page that draws nothing new may get no frames.
+        page.wait_for_function(condition, polling=50)
+    except sync_api.TimeoutError as error:
+        raise AssertionError(f"never: {condition}\n{page.evaluate(CONDITION)}") from error
+
+
 def see(page: Page, count: int) -> None:
     """Wait until the first curve has so many points."""
-    page.wait_for_function(f"({COUNT}) === {count}")
+    wait(page, f"({COUNT}) === {count}")
 
 
 def zoom(page: Page) -> Any:
@@ -118,7 +131,7 @@ def zoom(page: Page) -> Any:
     page.mouse.down()
     page.mouse.move(area["x"] + area["width"] * 0.6, area["y"] + area["height"] * 0.5, steps=5)
     page.mouse.up()
-    page.wait_for_function(f"({RANGE})[0] > {before[0]} + 1")
+    wait(page, f"({RANGE})[0] > {before[0]} + 1")
     return page.evaluate(RANGE)
 
 
@@ -143,16 +156,16 @@ def test_points_arrive_while_the_loop_is_busy_and_the_last_one_is_right(
     last = "document.querySelector('.drawing')?._fullData?.[0]?.x.at(-1) ?? 0"
     seen = 0
     for _ in range(3):
-        page.wait_for_function(f"({last}) > {seen}")
+        wait(page, f"({last}) > {seen}")
         seen = page.evaluate(last)
     (tmp_path / "stop").touch()
     written = int(program.read_until("steps").rpartition("last ")[2].split()[0])
-    page.wait_for_function(f"({last}) === {written}")
+    wait(page, f"({last}) === {written}")
     assert page.evaluate(LAST) == -written
-    page.wait_for_function(f"{STATE} === 'All plots have ended'")
+    wait(page, f"{STATE} === 'All plots have ended'")
     (tmp_path / "go").touch()
     assert program.ends() == 0
-    page.wait_for_function(f"{STATE}.startsWith('The program has ended')")
+    wait(page, f"{STATE}.startsWith('The program has ended')")
     assert page.evaluate(last) == written
 
 
@@ -184,12 +197,12 @@ def test_changes_come_as_changes_and_are_drawn_as_the_whole_would_be(
         see(page, count)
     plot.write([0.0, 1.0], [2.0, 3.0], name="fit")  # other axes: the whole figure is new
     plot.flush(BOUND)
-    page.wait_for_function(f"{kept}._fullData.length === 2")
+    wait(page, f"{kept}._fullData.length === 2")
     assert page.evaluate(f"{kept}.isTheSame")
     shown = "JSON.parse(JSON.stringify([...document.querySelectorAll('.drawing')].map(one => [one.data, one.layout])))"
     grown = page.evaluate(shown)
     fresh = window.open(address)
-    fresh.wait_for_function(f"{kept}?._fullData?.length === 2")
+    wait(fresh, f"{kept}?._fullData?.length === 2")
     assert fresh.evaluate(shown) == grown
 
 
@@ -225,7 +238,7 @@ def test_a_zoom_survives_new_points_and_a_lost_connection(window: Window, plot: 
     log(plot, 120, 130)
     see(page, 130)
     assert page.evaluate(RANGE) == zoomed
-    page.wait_for_function(f"{STATE} === 'Live'")
+    wait(page, f"{STATE} === 'Live'")
 
 
 def test_a_zoom_into_a_drawing_survives_the_next_drawing(window: Window, plot: aj.Plot, address: str) -> None:
@@ -263,10 +276,10 @@ def test_the_page_says_when_the_program_is_gone_and_comes_back_with_it(
     see(page, 20)
     first.process.kill()
     first.process.wait()
-    page.wait_for_function(f"{STATE}.startsWith('No connection since')")
-    page.wait_for_function(f"{STATE}.includes('trying again')")
+    wait(page, f"{STATE}.startsWith('No connection since')")
+    wait(page, f"{STATE}.includes('trying again')")
     page.evaluate("for (let n = 0; n < 5; n++) lose()")  # some 20 s later
-    page.wait_for_function(f"{STATE}.includes('the program has ended')")
+    wait(page, f"{STATE}.includes('the program has ended')")
     assert page.evaluate(COUNT) == 20
     second = launch(text.replace("TITLE", "'second'").replace("COUNT", "30"))
     second.read_until("sent")
@@ -291,11 +304,11 @@ def test_a_program_that_says_nothing_any_more_counts_as_gone_until_it_speaks_aga
     """)
     window.context.add_init_script(TENFOLD)
     page = window.open(address_in(program.read_until("/\n")))
-    page.wait_for_function(f"({COUNT}) > 1 && {STATE} === 'Live'")
+    wait(page, f"({COUNT}) > 1 && {STATE} === 'Live'")
     os.kill(program.process.pid, signal.SIGSTOP)  # its connections stay as they are
-    page.wait_for_function(f"{STATE}.startsWith('No connection since')")
+    wait(page, f"{STATE}.startsWith('No connection since')")
     os.kill(program.process.pid, signal.SIGCONT)
-    page.wait_for_function(f"{STATE} === 'Live'")
+    wait(page, f"{STATE} === 'Live'")
 
 
 def test_a_change_that_is_missing_makes_the_page_ask_anew(window: Window, plot: aj.Plot, address: str) -> None:
@@ -313,9 +326,9 @@ def test_each_page_has_one_connection_for_all_plots(window: Window, plot: aj.Plo
         page = window.open(address)
         log(plot, 10)
         log(other, 10)
-        page.wait_for_function("document.querySelectorAll('.main-svg').length >= 2")
-        page.wait_for_function("document.querySelectorAll('section').length === 2")
-    page.wait_for_function("document.querySelectorAll('section.over').length === 1")
+        wait(page, "document.querySelectorAll('.main-svg').length >= 2")
+        wait(page, "document.querySelectorAll('section').length === 2")
+    wait(page, "document.querySelectorAll('section.over').length === 1")
     assert len([url for url in window.requests if url.endswith("/news")]) == 1
 
 
@@ -327,7 +340,7 @@ def test_no_request_leaves_the_machine_and_no_button_shares(window: Window, plot
     plot.write([0, 1], [2, 3], name="fit")
     plot.draw(lambda: {"data": [{"type": "scattergl", "x": [1, 2], "y": [3, 4]}]}, name="webgl")
     page = window.open(address)
-    page.wait_for_function("[...document.querySelectorAll('.drawing')].filter(one => one._fullData).length === 2")
+    wait(page, "[...document.querySelectorAll('.drawing')].filter(one => one._fullData).length === 2")
     assert window.complaints == []
     assert [url for url in window.requests if not url.startswith((address, "data:", "blob:"))] == []
     buttons = page.locator(".modebar-btn")
@@ -361,7 +374,7 @@ def test_titles_and_names_are_text_and_nothing_else(window: Window, capsys: Capt
         p.log(0, **{evil: 1.0})
         p.draw({"data": [{"type": "bar", "y": [1, 2]}]}, name=evil)
         p.flush(BOUND)
-        page.wait_for_function("document.querySelectorAll('.drawing .main-svg').length > 0")
+        wait(page, "document.querySelectorAll('.drawing .main-svg').length > 0")
         assert page.locator("h2 span").inner_text() == evil
         assert page.evaluate("window.hit") is None
         assert page.title() == evil
@@ -378,7 +391,7 @@ def test_the_page_follows_the_readers_colours(window: Window, plot: aj.Plot, add
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(f"[{ink}, {ground}]")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{ink} !== '{light[0]}'")
+    wait(page, f"{ink} !== '{light[0]}'")
     dark = page.evaluate(f"[{ink}, {ground}]")
     assert [brightness(one) > 128 for one in (*light, *dark)] == [False, True, True, False]
 

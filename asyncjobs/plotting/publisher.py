@@ -141,8 +141,10 @@ class Publisher:
     def _look_or_complain(self) -> None:
         try:
             self._look()
-        except OSError as error:  # somebody has taken the folder away
-            self._complain(f"the spool of plot {self._spool.about.title!r} cannot be read: {error}")
+        # Somebody has taken the folder away, or written nonsense into it: training goes on.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._complain(f"the spool of plot {self._spool.about.title!r} cannot be read: {reason}")
 
     def _look(self) -> None:
         """See what is new, and publish it."""
