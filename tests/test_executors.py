@@ -35,7 +35,7 @@ launch = test_faults_lifecycle.launch
 KINDS: dict[str, Any] = {"thread": aj.ThreadPoolExecutor, "process": aj.ProcessPoolExecutor}
 STANDARD = {"thread": futures.ThreadPoolExecutor, "process": futures.ProcessPoolExecutor}
 each_kind = pytest.mark.parametrize("kind", KINDS)
-SOON = 20.0
+SOON = 60.0
 """Seconds after which something that should come at once has failed."""
 
 

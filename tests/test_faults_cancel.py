@@ -130,6 +130,7 @@ async def test_f33_a_job_that_is_cancelled_in_a_workers_window_never_starts(tmp_
 # --- F34: while it runs -----------------------------------------------------------------
 
 
+@pytest.mark.alone
 @each_lane
 async def test_f34_a_running_job_that_listens_ends_at_once_when_it_is_cancelled(runner: Runner, lane: str) -> None:
     async with unharmed(runner):
@@ -156,6 +157,7 @@ async def test_f34_a_job_that_returns_a_value_within_the_grace_has_succeeded(run
         ended_once(job)
 
 
+@pytest.mark.alone
 async def test_f34_a_process_job_that_does_not_listen_is_interrupted_after_its_grace(runner: Runner) -> None:
     def sleeps() -> None:
         aj.current_job().progress(0)
@@ -177,6 +179,7 @@ async def test_f34_a_process_job_that_does_not_listen_is_interrupted_after_its_g
         ended_once(job)
 
 
+@pytest.mark.alone
 async def test_f34_a_process_job_that_swallows_the_interrupt_is_killed_a_second_later(runner: Runner) -> None:
     async with unharmed(runner, "loop", "thread"):
         neighbour, go = await held(runner, "process", "untouched")
@@ -194,6 +197,7 @@ async def test_f34_a_process_job_that_swallows_the_interrupt_is_killed_a_second_
     await still_works(runner, "process")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("lane", ["loop", "thread"])
 async def test_f34_a_job_that_cannot_be_stopped_is_abandoned_and_counted_until_it_ends(
     runner: Runner, lane: str
@@ -609,6 +613,7 @@ async def test_f43_a_closing_runner_does_not_wait_for_a_backoff(lane: str, tmp_p
     ended_once(job)
 
 
+@pytest.mark.alone
 async def test_f43_a_jump_of_the_wall_clock_does_not_touch_the_backoff(
     runner: Runner, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

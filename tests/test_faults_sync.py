@@ -311,6 +311,7 @@ def test_f47_ctrl_c_wherever_the_script_blocks_is_one_keyboard_interrupt(launch:
     assert program.output.count("CANCELLED") == 4, program.output
 
 
+@pytest.mark.alone
 def test_f47_a_second_ctrl_c_ends_at_once(launch: Any) -> None:
     program = launch(
         """
@@ -405,7 +406,7 @@ def test_f47_ctrl_c_while_a_runner_opens_leaves_nothing_behind(launch: Any) -> N
         del runner
         gc.collect()
         for thread in set(threading.enumerate()) - before:
-            if thread.ident is not None:  # an interrupt may have hit it before it was started
+            if thread.is_alive():  # an interrupt may have hit it before it was started
                 thread.join(5)
         left = list(set(threading.enumerate()) - before)
         say("hit" if hit else "missed", len(left) < 4, *left[4:])
@@ -518,6 +519,7 @@ ENDS = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_f49_a_forgotten_close_is_a_warning_a_bounded_drain_and_the_script_s_own_exit_code(

@@ -29,7 +29,7 @@ from asyncjobs.testing import Gate
 
 launch = test_faults_lifecycle.launch
 
-SOON = 20.0
+SOON = 60.0
 """Seconds after which something that should come at once has failed."""
 
 
