@@ -273,6 +273,7 @@ def test_nonsense_in_the_spool_is_told_once_and_ends_nothing(tmp_path: Path, cap
         bad.write_bytes(struct.pack("<8sII", b"ajpoint1", 4096, 4).ljust(8192, b"?"))
         p.log(1, y=2.0)
         wait_until(lambda: [one for one in caplog.records if "cannot be read" in one.message], "it is told")
+        assert not p.flush(20), "something is there that nobody can read"
         bad.unlink()
         assert p.flush(20)
     assert shown(tmp_path / "loss.json")["y"] == ([0.0, 1.0], [1.0, 2.0])

@@ -104,14 +104,15 @@ class Publisher:
             await self._has_ended.wait()
 
     async def flush(self, timeout: float | None) -> bool:
-        """Send what was accepted so far; False: some sink does not have it within `timeout` seconds."""
+        """Send what was accepted so far; False: some sink does not have it within `timeout` seconds, or it cannot be
+        read."""
         try:
             async with asyncio.timeout(timeout):
-                self._look()
+                is_read = self._look_or_complain()
                 while self._drawing:
                     self._drawn.clear()
                     await self._drawn.wait()
-                    self._look()
+                    is_read = self._look_or_complain()
                 if self._edition is not None:
                     for courier in self.couriers:
                         courier.hurry(self._edition.number)
@@ -119,7 +120,7 @@ class Publisher:
                         await courier.arrival(self._edition.number)
         except TimeoutError:
             return False
-        return True
+        return is_read
 
     def stats(self, dropped: int, seconds: float) -> PlotStats:
         """What has become of everything in the `seconds` since the start; from any thread."""
@@ -138,13 +139,16 @@ class Publisher:
 
     # --- looking ------------------------------------------------------------------------
 
-    def _look_or_complain(self) -> None:
+    def _look_or_complain(self) -> bool:
+        """Whether there was nothing to complain of."""
         try:
             self._look()
         # Somebody has taken the folder away, or written nonsense into it: training goes on.
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self._complain(f"the spool of plot {self._spool.about.title!r} cannot be read: {reason}")
+            return False
+        return True
 
     def _look(self) -> None:
         """See what is new, and publish it."""
