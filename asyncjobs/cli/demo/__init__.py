@@ -50,8 +50,8 @@ def run_demo(report: Path, console: Console, *, workers: int | None = None, widt
     outcome = estimate(workers or max(4, usable_processors()), widths, console)
     write_story(report, problem, training, outcome, widths)
     console.rule(f"[bold]done in {time.perf_counter() - began:.0f} s")
-    console.print(Text(f"Now open {report} in a browser: it shows what happened when. {live.name} beside it is"))
-    console.print(Text("the page that asyncjobs.plot kept up to date while the second training ran."))
+    after = f"{live.name} beside it is the page that asyncjobs.plot kept up to date while the second training ran."
+    console.print(Text(f"Now open {report} in a browser: it shows what happened when. {after}"))
 
 
 def train(problem: descent.Problem, live: Path, console: Console) -> Training:
