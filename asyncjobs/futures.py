@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -61,8 +60,10 @@ def take(queue: SimpleQueue[T], timeout: float | None) -> T:
         Empty: nothing came.
     """
     for seconds in slices(timeout):
-        with suppress(Empty):
+        try:
             return queue.get(timeout=seconds)
+        except Empty:  # a Ctrl-C that waited for the end of the slice is raised after this, with no context
+            continue
     raise Empty
 
 
@@ -73,6 +74,8 @@ def wait_for_end(future: Future[Any], timeout: float | None) -> None:
         CancelledError: it was cancelled.
     """
     for seconds in slices(timeout):
-        with suppress(TimeoutError):
+        try:
             Future.exception(future, seconds)
-            return
+        except TimeoutError:
+            continue
+        return
