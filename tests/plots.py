@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asyncjobs.plotting import studio
+from asyncjobs.plotting import figures, studio
 
 _TYPES = {"f8": "d", "f4": "f", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I"}
 
@@ -39,6 +39,17 @@ def figures_of(page: Path) -> list[Any]:
 def shown(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """What a plot's JSON file shows."""
     return traces(path.read_text(encoding="utf-8"))
+
+
+IS_WORKER = True
+"""A test sets it False in its own process."""
+
+
+def compose_without_memory(known: figures.Numbers) -> dict[str, str]:
+    """As `figures.compose`, which fails in a worker."""
+    if IS_WORKER:
+        raise MemoryError("the worker has none left")
+    return figures.compose(known)
 
 
 def end_studio() -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plots
 import pytest
 from plots import figures_of, numbers, shown, traces, wait_until
 
 import asyncjobs as aj
+from asyncjobs.plotting import publisher, studio
 from asyncjobs.plotting.page import plotly_js
 
 
@@ -282,6 +284,70 @@ def test_what_cannot_be_drawn_is_an_error_at_the_call(out: Path) -> None:
             p.draw(bars, [1.0], lane="gpu")
 
 
+# --- heavy figures ----------------------------------------------------------------------
+
+POINTS = publisher.HEAVY // 8
+"""Of a trace that is heavy: two columns of 8 bytes."""
+
+
+def made_elsewhere() -> int:
+    """Jobs that the plots' worker process has done."""
+    return studio.studio().runner.stats().lanes["process"].succeeded
+
+
+@pytest.mark.slow
+def test_a_heavy_figure_is_made_text_in_a_worker_process(out: Path) -> None:
+    before = made_elsewhere()
+    x = np.arange(POINTS, dtype=float)
+    with aj.plot(out) as p:
+        p.write(x[:1000], x[:1000], name="light")
+        assert p.flush(60)
+        assert made_elsewhere() == before
+        for factor in (2.0, 3.0):
+            p.write(x, factor * x, name="heavy")
+            p.log(int(factor), y=factor)
+            assert p.flush(60)
+            found = shown(out)
+            assert found["heavy"] == (x.tolist(), (factor * x).tolist())
+            assert found["y"][1][-1] == factor
+        assert made_elsewhere() == before + 2
+        types = {trace["name"]: trace["type"] for trace in json.loads(out.read_text())["data"]}
+        assert types == {"y": "scatter", "light": "scatter", "heavy": "scattergl"}, "a browser's processor draws few"
+
+
+@pytest.mark.slow
+def test_a_heavy_figure_is_made_here_if_no_worker_can(
+    out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plots, "IS_WORKER", False)
+    monkeypatch.setattr(publisher, "compose", plots.compose_without_memory)
+    x = np.arange(POINTS, dtype=float)
+    with aj.plot(out) as p:
+        p.write(x, x, name="heavy")
+    assert shown(out)["heavy"] == (x.tolist(), x.tolist())
+    assert "made in this process: MemoryError: the worker has none left" in caplog.text
+
+
+@pytest.mark.slow
+def test_flush_ends_while_another_thread_goes_on_writing_heavy_traces(out: Path) -> None:
+    x, is_over = np.arange(POINTS, dtype=float), threading.Event()
+    with aj.plot(out) as p:
+
+        def go_on() -> None:
+            while not is_over.wait(0.001):
+                p.write(x, x, name="other")
+
+        writer = threading.Thread(target=go_on)
+        writer.start()
+        try:
+            p.write(x, 2 * x, name="mine")
+            assert p.flush(60)
+            assert shown(out)["mine"][1][-1] == 2 * x[-1]
+        finally:
+            is_over.set()
+            writer.join()
+
+
 # --- pages ------------------------------------------------------------------------------
 
 
@@ -291,7 +357,7 @@ def test_a_page_shows_logged_and_written_traces_apart(tmp_path: Path) -> None:
         p.log(0, y=1.0)
         p.write([1.0], [2.0], name="</script><b>")
     (figure,) = figures_of(page)
-    assert [trace.get("yaxis") for trace in figure["data"]] == [None, "y2"]
+    assert [trace["yaxis"] for trace in figure["data"]] == ["y", "y2"]
     text = page.read_text()
     assert "<title>a &lt; b</title>" in text
     assert text.count("</script>") == 2

@@ -7,10 +7,9 @@ sides of plotly understand since 6.0 and which costs a hundredth of their digits
 from __future__ import annotations
 
 import json
-from array import array
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from asyncjobs.plotting.curve import Curve
 from asyncjobs.plotting.replay import Frame, Replay
@@ -18,24 +17,56 @@ from asyncjobs.plotting.replay import Frame, Replay
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fc9", "#8c6d4f")
 """Okabe and Ito's, which people who see colours differently can tell apart, and two more (https://jfly.uni-koeln.de/color/)."""
 
+MOST_IN_SVG = 5000
+"""Points."""
+
 GAP = 0.14
 """Share of the height between the two parts of a figure."""
 
 
-def compose(replay: Replay, title: str, drawings: Mapping[str, str]) -> dict[str, str]:
-    """Name and JSON of every figure: first what was logged and written, if anything was, then the `drawings`."""
-    traces = [frame for frame in replay.frames.values() if frame.about["kind"] == "trace"]
-    figures = {title: dumps(figure(replay.curves, traces, title))} if replay.curves or traces else {}
-    return {**figures, **drawings}
+class Line(NamedTuple):
+    """One curve or trace: two columns of numbers as bytes, and the types of these."""
+
+    name: str
+    mode: str
+    x: bytes
+    x_type: str
+    y: bytes
+    y_type: str
 
 
-def figure(curves: Mapping[str, Curve], frames: Iterable[Frame], title: str) -> dict[str, Any]:
-    """Logged curves over their steps, and written traces below them, each part only if there is any."""
-    traces = list(frames)
-    both = bool(curves and traces)
-    data = [_curve(name, one, _colour(n)) for n, (name, one) in enumerate(curves.items())]
-    data += [_trace(frame, _colour(len(curves) + n), "2" if both else "") for n, frame in enumerate(traces)]
-    return {"data": data, "layout": _layout(title, bool(curves), both)}
+class Numbers(NamedTuple):
+    """What was logged and written, before it is text. Any process can make the text."""
+
+    title: str
+    curves: tuple[Line, ...]
+    """Over their steps."""
+    traces: tuple[Line, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(line.x) + len(line.y) for line in self.curves + self.traces)
+
+
+def numbers(replay: Replay, title: str) -> Numbers:
+    """All that is known by now."""
+    curves = tuple(_curve(name, one) for name, one in replay.curves.items())
+    traces = tuple(_trace(frame) for frame in replay.frames.values() if frame.about["kind"] == "trace")
+    return Numbers(title, curves, traces)
+
+
+def compose(known: Numbers) -> dict[str, str]:
+    """Name and JSON of the figure with the curves and, below them, the traces; nothing if there are none."""
+    lines = known.curves + known.traces
+    if not lines:
+        return {}
+    both = bool(known.curves and known.traces)
+    axes = [""] * len(known.curves) + ["2" if both else ""] * len(known.traces)
+    data = [
+        _scatter(line, COLOURS[n % len(COLOURS)], axis) for n, (line, axis) in enumerate(zip(lines, axes, strict=True))
+    ]
+    layout = dumps(_layout(known.title, bool(known.curves), both))
+    return {known.title: f'{{"data":[{",".join(data)}],"layout":{layout}}}'}
 
 
 def dumps(figure: Mapping[str, Any]) -> str:
@@ -43,36 +74,34 @@ def dumps(figure: Mapping[str, Any]) -> str:
     return json.dumps(figure, separators=(",", ":"), allow_nan=False)
 
 
-def _curve(name: str, curve: Curve, colour: str) -> dict[str, Any]:
+def _curve(name: str, curve: Curve) -> Line:
     xs, ys = curve.points()
     # A single point has no line.
-    mode = "lines" if len(xs) > 1 else "markers"
-    return _line(name, mode, colour) | {"x": _numbers(xs, "f8"), "y": _numbers(ys, "f8")}
+    return Line(name, "lines" if len(xs) > 1 else "markers", xs.tobytes(), "f8", ys.tobytes(), "f8")
 
 
-def _trace(frame: Frame, colour: str, axis: str) -> dict[str, Any]:
-    line = _line(frame.about["name"], frame.about["mode"], colour)
-    line |= {"x": _numbers(frame.x, frame.x_type), "y": _numbers(frame.y, frame.y_type)}
-    return line | {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+def _trace(frame: Frame) -> Line:
+    return Line(frame.about["name"], frame.about["mode"], frame.x, frame.x_type, frame.y, frame.y_type)
 
 
-def _line(name: str, mode: str, colour: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "name": name,
-        "mode": mode,
+def _scatter(line: Line, colour: str, axis: str) -> str:
+    head = {
+        # A browser draws more than some thousand points only with its graphics processor.
+        "type": "scatter" if len(line.y) // int(line.y_type[1]) <= MOST_IN_SVG else "scattergl",
+        "name": line.name,
+        "mode": line.mode,
         "line": {"color": colour, "width": 2},
         "marker": {"color": colour, "size": 6},
         "hovertemplate": "%{y:.6g} at %{x:,}",
+        "xaxis": f"x{axis}",
+        "yaxis": f"y{axis}",
     }
+    # Base64 needs no look at every character, as other text in JSON does.
+    return f'{dumps(head)[:-1]},"x":{_numbers(line.x, line.x_type)},"y":{_numbers(line.y, line.y_type)}}}'
 
 
-def _numbers(values: array[float] | bytes, type_: str) -> dict[str, str]:
-    return {"dtype": type_, "bdata": b64encode(values).decode("ascii")}
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _numbers(values: bytes, type_: str) -> str:
+    return f'{{"dtype":"{type_}","bdata":"{b64encode(values).decode("ascii")}"}}'
 
 
 def _layout(title: str, has_curves: bool, both: bool) -> dict[str, Any]:

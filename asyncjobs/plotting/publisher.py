@@ -13,7 +13,7 @@ from functools import partial
 from asyncjobs.plotting.courier import Courier
 from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.figures import compose
+from asyncjobs.plotting.figures import Numbers, compose, numbers
 from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.replay import Frame, Replay
 from asyncjobs.plotting.resume import resume
@@ -24,6 +24,11 @@ from asyncjobs.plotting.targets import is_fleeting
 from asyncjobs.runner import Runner
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
+
+HEAVY = 1_000_000
+"""Bytes of numbers that are made text in a worker process: here that would hold the training up for milliseconds."""
+COMPOSING = ""
+"""Among names of pictures, which are never empty: the figure of what was logged and written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +68,19 @@ class Publisher:
         self._every = every
         self._max_share = max_share
         self.couriers: list[Courier] = [Courier(sink, runner, self._spend, self._delivered) for sink in sinks]
+        self._composed: tuple[list[int], dict[str, str]] = ([0, 0], {})
+        """What was logged and written as JSON, and what it shows: the replay's mark."""
         self._drawings: dict[str, tuple[int, str]] = {}
         """Serial number of what was drawn, and its JSON."""
         self._drawing: dict[str, asyncio.Task[None]] = {}
-        self._drawn = asyncio.Event()
         self._tried: dict[str, int] = {}
         """Serial number of what was drawn last, or could not be."""
         self._complaints: set[str] = set()
         self._edition: Edition | None = None
+        self._has_news = False
+        """Something was logged or written that no text shows yet."""
         self._is_stale = False
+        """There is text that no edition shows yet."""
         self._is_over, self._has_ended = asyncio.Event(), asyncio.Event()
         self._unrested = 0.0
         self.spent: float = 0.0
@@ -108,11 +117,13 @@ class Publisher:
         read."""
         try:
             async with asyncio.timeout(timeout):
-                is_read = self._look_or_complain()
-                while self._drawing:
-                    self._drawn.clear()
-                    await self._drawn.wait()
+                # What is being drawn now, then the newer ones that had to wait for it. Not until nothing is: others
+                # may go on writing.
+                for _ in range(2):
                     is_read = self._look_or_complain()
+                    if self._drawing:
+                        await asyncio.wait(self._drawing.values())
+                is_read = self._look_or_complain()
                 if self._edition is not None:
                     for courier in self.couriers:
                         courier.hurry(self._edition.number)
@@ -154,7 +165,7 @@ class Publisher:
         """See what is new, and publish it."""
         began = time.thread_time()
         self._journal.write_late()
-        has_news = self._replay.refresh(self._journal.in_memory())
+        self._has_news |= self._replay.refresh(self._journal.in_memory())
         while self._replay.exhausted:
             path = self._replay.exhausted.pop()
             if self._journal.forget(path):
@@ -166,20 +177,44 @@ class Publisher:
             if frame.about["kind"] == "draw" and name not in self._drawing and frame.serial > self._tried.get(name, 0):
                 self._tried[name] = frame.serial
                 self._drawing[name] = self._tasks.create_task(self._draw(name, frame))
-        if has_news or self._is_stale:
+        if self._has_news and COMPOSING not in self._drawing:
+            self._compose()
+        if self._is_stale:
             self._publish()
         self._spend(time.thread_time() - began)
+
+    def _compose(self) -> None:
+        self._has_news = False
+        mark, known = self._replay.mark(), numbers(self._replay, self._spool.about.title)
+        if known.nbytes > HEAVY:
+            self._drawing[COMPOSING] = self._tasks.create_task(self._compose_elsewhere(mark, known))
+        else:
+            self._composed = mark, compose(known)
+            self._is_stale = True
+
+    async def _compose_elsewhere(self, mark: list[int], known: Numbers) -> None:
+        try:
+            figures = await self._runner.options(lane="process", name=f"figure of {known.title}").run(compose, known)
+        except Exception as error:  # there may be no memory for a worker, or the exit may have begun
+            self._complain(
+                f"the figure of plot {known.title!r} is made in this process: {type(error).__name__}: {error}"
+            )
+            figures = compose(known)
+        finally:
+            del self._drawing[COMPOSING]
+        self._composed = mark, figures
+        self._is_stale = True
 
     def _publish(self) -> None:
         self._is_stale = False
         about = self._spool.about
-        drawings = {name: text for name, (_, text) in self._drawings.items()}
-        figures = compose(self._replay, about.title, drawings)
+        mark, figures = self._composed
+        figures = figures | {name: text for name, (_, text) in self._drawings.items()}
         if not figures:
             return
         number = 1 if self._edition is None else self._edition.number + 1
         drawn = max((serial for serial, _ in self._drawings.values()), default=0)
-        self._edition = Edition(about.plot, about.title, number, (*self._replay.mark(), drawn), figures)
+        self._edition = Edition(about.plot, about.title, number, (*mark, drawn), figures)
         for courier in self.couriers:
             courier.offer(self._edition)
 
@@ -194,7 +229,6 @@ class Publisher:
             self._is_stale = True
         finally:
             del self._drawing[name]
-            self._drawn.set()
 
     async def _send_what_others_left(self) -> None:
         root = self._spool.folder.parent

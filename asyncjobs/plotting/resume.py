@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.figures import compose
+from asyncjobs.plotting.figures import compose, numbers
 from asyncjobs.plotting.notebook import CELL
 from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.rows import RowSink, fed
@@ -68,7 +68,7 @@ def _last_edition(spool: Spool) -> Edition | None:
         replay.refresh()
         mark = replay.mark()
         calls = {name: frame for name, frame in replay.frames.items() if frame.about["kind"] == "draw"}
-        figures = compose(replay, about.title, {name: draw(frame.x) for name, frame in calls.items()})
+        figures = compose(numbers(replay, about.title)) | {name: draw(frame.x) for name, frame in calls.items()}
         drawn = max((frame.serial for frame in calls.values()), default=0)
         return Edition(about.plot, about.title, 1, (*mark, drawn), figures) if figures else None
     finally:
