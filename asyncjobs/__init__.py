@@ -29,6 +29,7 @@ _HOMES = {
     "LoopLane": "lanes.loop",
     "NotSendable": "errors",
     "Plot": "plotting.plot",
+    "PlotIncomplete": "errors",
     "Pool": "sync.pool",
     "ProcessLane": "lanes.process",
     "ProcessPoolExecutor": "sync.executor",

@@ -15,6 +15,7 @@
     ├── RunnerClosed              the runner takes no more jobs
     ├── WrongLoop                 called from another event loop or thread
     ├── LaneStalled               too many threads were abandoned
+    ├── PlotIncomplete            a plot has not arrived everywhere, and was opened with `on_error="raise"`
     ├── WouldDeadlock             a job waits for a job that only its own end could start
     └── QueueFull                 in `asyncjobs.jobqueue` (also an asyncio.QueueFull)
 
@@ -155,6 +156,10 @@ class LaneStalled(AsyncJobsError, RuntimeError):
 
 class WouldDeadlock(AsyncJobsError, RuntimeError):
     """What a job waits for can come only after the job itself has ended."""
+
+
+class PlotIncomplete(AsyncJobsError, RuntimeError):
+    """A plot that was opened with ``on_error="raise"`` has not arrived everywhere; what is missing is kept."""
 
 
 class JobStopped(BaseException):

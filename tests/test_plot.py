@@ -20,6 +20,7 @@ from plots import figures_of, numbers, shown, traces, wait_until
 import asyncjobs as aj
 from asyncjobs.plotting import publisher, studio
 from asyncjobs.plotting.page import plotly_js
+from asyncjobs.plotting.targets import for_rank
 
 
 @pytest.fixture
@@ -447,6 +448,44 @@ def test_a_plot_that_is_opened_again_closes_the_one_before(out: Path) -> None:
     assert shown(out) == {"z": ([0.0], [1.0])}
 
 
+NOBODY = "http://127.0.0.1:9/loss.html"
+"""The port of the discard service, which nobody runs."""
+
+
+def test_on_error_raise_tells_flush_and_close_and_nobody_else(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    p = aj.plot(out, NOBODY, on_error="raise", linger=0.5)
+    for step in range(100):
+        p.log(step, y=1.0)
+    with pytest.raises(
+        aj.PlotIncomplete, match=r"not complete at http://127\.0\.0\.1:9/loss\.html \(URLError: .*refused"
+    ):
+        p.flush()  # without a limit: at the first try that fails
+    with pytest.raises(aj.PlotIncomplete, match="asyncjobs plot resume"):
+        p.flush(0.1)
+    with pytest.raises(aj.PlotIncomplete, match="not complete at http"):
+        p.close()
+    assert not p.close(), "it was said"
+    assert shown(out)["y"][1] == [1.0] * 100
+    assert "asyncjobs: plot 'loss' is not complete at http://127.0.0.1:9/loss.html" in capsys.readouterr().err
+
+
+async def test_on_error_raise_in_async_code(out: Path) -> None:
+    p = aj.plot(out, NOBODY, on_error="raise", linger=0.5)
+    p.log(0, y=1.0)
+    with pytest.raises(aj.PlotIncomplete):
+        await p.aflush()
+    with pytest.raises(aj.PlotIncomplete, match="not complete at http"):
+        await p.__aexit__(None, None, None)
+
+
+def test_on_error_raise_hides_no_other_error_and_no_success(out: Path) -> None:
+    with pytest.raises(ZeroDivisionError), aj.plot(out, NOBODY, on_error="raise", linger=0.1) as p:
+        p.log(0, y=1.0 / len(p.targets[2:]))
+    with aj.plot(out.with_name("other.json"), on_error="raise", spool=out.parent / "other") as p:
+        p.log(0, y=1.0)
+        assert p.flush(20)
+
+
 # --- bad input --------------------------------------------------------------------------
 
 
@@ -469,7 +508,8 @@ def test_a_plot_that_is_opened_again_closes_the_one_before(out: Path) -> None:
         (("a.html",), {"max_share": 0}, ValueError, "max_share=0 is not allowed"),
         (("a.html",), {"max_points": 3}, ValueError, "max_points=3 is not allowed"),
         (("a.html",), {"linger": -1}, ValueError, "linger=-1 is not allowed"),
-        (("a.html",), {"ranks": "some"}, ValueError, "ranks='some' is not allowed"),
+        (("a.html",), {"ranks": "some"}, ValueError, "ranks='some' is not allowed; allowed: 'first' and 'all'"),
+        (("a.html",), {"on_error": "stop"}, ValueError, "on_error='stop' is not allowed; allowed: 'warn' and 'raise'"),
     ],
 )
 def test_a_wrong_argument_is_an_error_that_names_it(
@@ -509,6 +549,22 @@ def test_other_ranks_do_nothing_unless_asked(out: Path, name: str, monkeypatch: 
     with aj.plot(out, ranks="all") as p:
         p.log(0, y=1.0)
     assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/runs/a.b/loss.html", "/runs/a.b/loss.rank3.html"),
+        ("tensorboard:/runs/a.b", "tensorboard:/runs/a.b/rank3"),
+        ("s3://bucket/run/loss.html", "s3://bucket/run/loss.rank3.html"),
+        ("https://host/loss.html?key=1.2", "https://host/loss.rank3.html?key=1.2"),
+        ("https://host/plots?method=POST", "https://host/plots?method=POST"),
+        ("https://host/plots.json?method=POST", "https://host/plots.json?method=POST"),
+        ("live:", "live:"),
+    ],
+)
+def test_each_rank_has_a_place_of_its_own(target: str, expected: str) -> None:
+    assert for_rank(target, 3) == expected
 
 
 def log_far_away(p: aj.Plot, first: int) -> None:

@@ -77,11 +77,15 @@ class Courier:
         self._wanted = max(self._wanted, number)
         self._hurry.set()
 
-    async def arrival(self, number: int) -> None:
-        """Wait until this edition, or a later one, has arrived."""
+    async def arrival(self, number: int, gives_up: bool = False) -> bool:
+        """Wait until this edition, or a later one, has arrived; False: a try failed, and the caller `gives_up`."""
+        retries = self.deliveries.retries
         while self.arrived < number:
+            if gives_up and self.deliveries.retries > retries:
+                return False
             self._change.clear()
             await self._change.wait()
+        return True
 
     async def run(self) -> None:
         """Bring whatever is offered, until cancelled."""
@@ -114,6 +118,7 @@ class Courier:
         self.deliveries.last_error = reason
         self.deliveries.retries += 1
         self._failures += 1
+        self._change.set()
         if self._next is None:
             self._next = edition
         await self._pause(_delay(self._failures, error))

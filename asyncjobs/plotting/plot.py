@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from asyncjobs.errors import RunnerClosed
+from asyncjobs.errors import PlotIncomplete, RunnerClosed
 from asyncjobs.notebook import Run, find_notebook
 from asyncjobs.options import check_count, check_seconds
 from asyncjobs.plotting.curve import FEWEST
@@ -27,7 +27,7 @@ from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import HIDDEN, About, Spool, create, home, new_id
 from asyncjobs.plotting.studio import studio
-from asyncjobs.plotting.targets import absolute, file_of, is_fleeting, open_sink
+from asyncjobs.plotting.targets import absolute, file_of, for_rank, is_fleeting, open_sink
 from asyncjobs.sync.leaving import has_left, leave_at_exit
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -51,6 +51,7 @@ def plot(
     inline: bool = False,
     linger: float | None = None,
     ranks: Literal["first", "all"] = "first",
+    on_error: Literal["warn", "raise"] = "warn",
     spool: str | os.PathLike[str] | None = None,
 ) -> Plot:
     """A plot that a loop feeds without waiting for it; leave it with `with`, or call `close`.
@@ -67,7 +68,9 @@ def plot(
         inline: put plotly.js into HTML pages: 4.8 MB each, and they open without a network.
         linger: seconds that the end waits for sinks; by default 5, in a notebook's kernel 2. What has not arrived
             by then is kept, and sent by the next start or by ``asyncjobs plot resume``.
-        ranks: in a distributed training only the first process plots; "all" gives each its own files.
+        on_error: a sink that fails is told of once, and tried again. With "raise" `flush` and `close` raise
+            `PlotIncomplete` besides, instead of returning False; nothing else ever does.
+        ranks: in a distributed training only the first process plots; "all" gives each its own files and folders.
         spool: folder for what has not been sent; by default beside the first file, or among the user's files.
 
     Raises:
@@ -82,7 +85,9 @@ def plot(
                 loss = train(step)
                 p.log(step, loss=loss)
     """
-    _check(every, max_points, max_share, linger, ranks)
+    _check(every, max_points, max_share, linger)
+    _check_choice("ranks", ranks, ("first", "all"))
+    _check_choice("on_error", on_error, ("warn", "raise"))
     rank = _rank()
     named = [_named(target, rank if ranks == "all" else 0) for target in targets]
     if CELL not in named and is_shown_in_cells():
@@ -91,15 +96,16 @@ def plot(
         raise ValueError("plot() needs a target, such as 'loss.html'")
     about = About(new_id(), title or _title(named[0]), named, inline, max_points, time.time())
     if rank > 0 and ranks == "first":
-        return Plot(about, None, [], every, max_share, 0.0)
+        return Plot(about, None, [], every, max_share, 0.0, False)
     sinks = [open_sink(target, inline=inline) for target in named]
     if linger is None:
         linger = LINGER if find_notebook() is None else LINGER_IN_NOTEBOOK
     opened = create(Path(spool) if spool is not None else _root(named), about)
-    return Plot(about, opened, [fed(sink, opened, n) for n, sink in enumerate(sinks)], every, max_share, linger)
+    fed_sinks = [fed(sink, opened, n) for n, sink in enumerate(sinks)]
+    return Plot(about, opened, fed_sinks, every, max_share, linger, on_error == "raise")
 
 
-def _check(every: float, max_points: int, max_share: float, linger: float | None, ranks: str) -> None:
+def _check(every: float, max_points: int, max_share: float, linger: float | None) -> None:
     check_seconds("every", every)
     check_seconds("linger", linger, or_none=True)
     check_count("max_points", max_points, FEWEST)
@@ -107,8 +113,11 @@ def _check(every: float, max_points: int, max_share: float, linger: float | None
         raise ValueError(f"every={every!r} is not allowed; allowed: {LEAST_EVERY} s and more")
     if not (isinstance(max_share, int | float) and 0.0 < max_share <= 1.0):
         raise ValueError(f"max_share={max_share!r} is not allowed; allowed: a number above 0, and at most 1")
-    if ranks not in ("first", "all"):
-        raise ValueError(f"ranks={ranks!r} is not allowed; allowed: 'first' and 'all'")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: {' and '.join(map(repr, allowed))}")
 
 
 def _rank() -> int:
@@ -119,10 +128,8 @@ def _rank() -> int:
 def _named(target: str | os.PathLike[str], rank: int) -> str:
     """The target as any process on this machine would find it."""
     path = file_of(target)
-    if path is None:
-        return absolute(os.fspath(target))
-    path = path.expanduser().absolute()
-    return str(path.with_stem(f"{path.stem}.rank{rank}") if rank else path)
+    name = absolute(os.fspath(target)) if path is None else str(path.expanduser().absolute())
+    return for_rank(name, rank) if rank else name
 
 
 def _title(target: str) -> str:
@@ -146,7 +153,7 @@ def _close_those_before(new: Plot) -> None:
     places = {target for target in new.targets if not is_fleeting(target)}
     for other in tuple(_open_plots):
         if not other.closed and (places & {*other.targets} or _is_again(other._run, new._run)):
-            other.close()
+            other._end(None)
 
 
 def _is_again(before: Run | None, now: Run | None) -> bool:
@@ -165,12 +172,20 @@ class Plot(Pen):
     """What `plot` returns: `log`, `write` and `draw` hand over, the rest looks after what was handed over."""
 
     def __init__(
-        self, about: About, spool: Spool | None, sinks: Sequence[Sink], every: float, max_share: float, linger: float
+        self,
+        about: About,
+        spool: Spool | None,
+        sinks: Sequence[Sink],
+        every: float,
+        max_share: float,
+        linger: float,
+        raises: bool,
     ) -> None:
         super().__init__(None if spool is None else Journal(spool.folder))
         self.exit_drain: float | None = linger
         self.targets: tuple[str, ...] = tuple(about.targets)
         self._linger = linger
+        self._raises = raises
         self._title = about.title
         self._began = time.monotonic()
         self._closing = threading.RLock()
@@ -218,13 +233,15 @@ class Plot(Pen):
         """Block until all that was handed over has arrived everywhere; False: not within `timeout` seconds.
 
         Raises:
+            PlotIncomplete: with ``on_error="raise"``, instead of returning False; without a `timeout` at the first
+                try that fails.
             WouldDeadlock: called in the thread of the plots' own loop.
         """
         check_seconds("timeout", timeout, or_none=True)
         publisher = self._publisher
         if publisher is None:
             return self._is_complete
-        return self._studio.portal.call(publisher.flush, timeout)
+        return self._or_raise(self._studio.portal.call(publisher.flush, timeout, self._raises and timeout is None))
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """As `flush`, for coroutines of any loop."""
@@ -232,8 +249,10 @@ class Plot(Pen):
         publisher = self._publisher
         if publisher is None:
             return self._is_complete
-        future = asyncio.run_coroutine_threadsafe(publisher.flush(timeout), self._studio.portal.loop)
-        return await asyncio.wrap_future(future)
+        future = asyncio.run_coroutine_threadsafe(
+            publisher.flush(timeout, self._raises and timeout is None), self._studio.portal.loop
+        )
+        return self._or_raise(await asyncio.wrap_future(future))
 
     def close(self, timeout: float | None = None) -> bool:
         """Take no more, block until all has arrived everywhere, at most `timeout` seconds (None: `linger`).
@@ -244,17 +263,23 @@ class Plot(Pen):
             Whether all has arrived.
 
         Raises:
+            PlotIncomplete: with ``on_error="raise"``, instead of returning False.
             WouldDeadlock: called in the thread of the plots' own loop.
         """
         check_seconds("timeout", timeout, or_none=True)
-        with self._closing:
-            if self._publisher is not None and not self._studio.portal.is_foreign:
-                self._close(self._publisher, self._linger if timeout is None else timeout)
-        return self._is_complete
+        was_open = not self.closed
+        self._end(timeout)
+        return self._or_raise(self._is_complete) if was_open else self._is_complete
 
     async def aclose(self, timeout: float | None = None) -> bool:
         """As `close`, for coroutines."""
         return await asyncio.to_thread(self.close, timeout)
+
+    def _end(self, timeout: float | None) -> None:
+        """`close`, for whoever cannot do anything about what is missing."""
+        with self._closing:
+            if self._publisher is not None and not self._studio.portal.is_foreign:
+                self._close(self._publisher, self._linger if timeout is None else timeout)
 
     def _close(self, publisher: Publisher, timeout: float) -> None:
         journal = self._journal
@@ -275,19 +300,27 @@ class Plot(Pen):
             self._spool.remove()
         else:
             self._spool.close()
-            print(self._farewell(), file=sys.stderr, flush=True)  # a kernel may be killed before it does
+            print(
+                f"asyncjobs: {self._what_is_missing()}", file=sys.stderr, flush=True
+            )  # a kernel may be killed before it does
 
-    def _farewell(self) -> str:
-        missing = ", ".join(self._stats.missing)
-        why = f" ({self._stats.last_error})" if self._stats.last_error else ""
+    def _or_raise(self, has_arrived: bool) -> bool:
+        if self._raises and not has_arrived:
+            raise PlotIncomplete(self._what_is_missing())
+        return has_arrived
+
+    def _what_is_missing(self) -> str:
+        stats = self.stats
+        missing = ", ".join(stats.missing)
+        why = f" ({stats.last_error})" if stats.last_error else ""
         return (
-            f"asyncjobs: plot {self._title!r} is not complete at {missing}{why}; the rest is in {self._spool.folder}: "
+            f"plot {self._title!r} is not complete at {missing}{why}; the rest is in {self._spool.folder}: "
             f"the next start sends it, or `asyncjobs plot resume {self._spool.folder.parent}`"
         )
 
     def leave(self, drain: float | None) -> None:
         """The interpreter exits, and nobody closed us: `close`, within `drain` seconds."""
-        self.close(drain)
+        self._end(drain)
 
     def __enter__(self) -> Plot:
         return self
@@ -295,7 +328,10 @@ class Plot(Pen):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:  # which is worse news than what is missing
+            self._end(None)
 
     async def __aenter__(self) -> Plot:
         return self
@@ -303,4 +339,4 @@ class Plot(Pen):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await asyncio.to_thread(self.__exit__, kind, error, trace)

@@ -112,26 +112,26 @@ class Publisher:
             self._is_over.set()
             await self._has_ended.wait()
 
-    async def flush(self, timeout: float | None) -> bool:
+    async def flush(self, timeout: float | None, gives_up: bool = False) -> bool:
         """Send what was accepted so far; False: some sink does not have it within `timeout` seconds, or it cannot be
-        read."""
+        read. One that `gives_up` waits for no second try of a sink."""
         try:
             async with asyncio.timeout(timeout):
                 # What is being drawn now, then the newer ones that had to wait for it. Not until nothing is: others
                 # may go on writing.
                 for _ in range(2):
-                    is_read = self._look_or_complain()
+                    is_complete = self._look_or_complain()
                     if self._drawing:
                         await asyncio.wait(self._drawing.values())
-                is_read = self._look_or_complain()
+                is_complete = self._look_or_complain()
                 if self._edition is not None:
                     for courier in self.couriers:
                         courier.hurry(self._edition.number)
                     for courier in self.couriers:
-                        await courier.arrival(self._edition.number)
+                        is_complete &= await courier.arrival(self._edition.number, gives_up)
         except TimeoutError:
             return False
-        return is_read
+        return is_complete
 
     def stats(self, dropped: int, seconds: float) -> PlotStats:
         """What has become of everything in the `seconds` since the start; from any thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -87,6 +88,21 @@ def absolute(address: str) -> str:
     if rest and scheme + separator in FOLDERS:
         return scheme + separator + str(Path(rest).expanduser().absolute())
     return address
+
+
+def for_rank(target: str, rank: int) -> str:
+    """Where process `rank` of a distributed training goes instead: ``loss.rank3.html``, ``tensorboard:runs/rank3``.
+
+    What is posted goes to the same address, for it says which plot it is of; and so does what needs no place.
+    """
+    scheme, separator, rest = target.partition(":")
+    if rest and scheme + separator in FOLDERS:
+        return f"{target.rstrip('/')}/rank{rank}"
+    place, mark, query = target.partition("?")
+    stem, suffix = posixpath.splitext(place)
+    if not suffix or "method=post" in query.lower():
+        return target
+    return f"{stem}.rank{rank}{suffix}{mark}{query}"
 
 
 def _from_others(scheme: str) -> Callable[[str], Sink | RowSink] | None:
