@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-_TYPES = {"d": b"f8", "f": b"f4", "b": b"i1", "B": b"u1", "h": b"i2", "H": b"u2", "i": b"i4", "I": b"u4"}
+TYPES = {"d": b"f8", "f": b"f4", "b": b"i1", "B": b"u1", "h": b"i2", "H": b"u2", "i": b"i4", "I": b"u4"}
 """Formats of a buffer, and what plotly.js calls them; it knows no integers of 8 bytes."""
 
 
-class Column(NamedTuple):
-    """A contiguous buffer of numbers."""
+def column(values: Any, what: str) -> memoryview[Any]:
+    """The numbers of a list, an array, a series or a tensor, contiguous and of one of the `TYPES`.
 
-    buffer: Any
-    type: bytes
-    nbytes: int
-    length: int
-
-
-NOTHING = Column(b"", b"", 0, 0)
-
-
-def column(values: Any, what: str) -> Column:
-    """The numbers of a list, an array, a series or a tensor; nothing is copied that is a fitting buffer already.
+    Nothing is copied that is such a buffer already.
 
     Raises:
         TypeError: they are no real numbers; names `what` and the first that is none.
@@ -36,26 +26,26 @@ def column(values: Any, what: str) -> Column:
         raise TypeError(f"{what} must be numbers, in a list, an array, a series or a tensor, not {_kind(values)}")
     if found.ndim != 1:
         raise ValueError(f"{what} must have one dimension, not the shape {found.shape}")
-    type_ = _TYPES.get(found.format)
-    if type_ is None or not found.contiguous:
-        doubles = memoryview(array("d", found.tolist()))
-        return Column(doubles, b"f8", doubles.nbytes, len(doubles))
-    return Column(found, type_, found.nbytes, len(found))
+    if found.format in TYPES and found.contiguous:
+        return found
+    return memoryview(array("d", found.tolist()))
 
 
-def _view(values: Any) -> memoryview | None:
+def _view(values: Any) -> memoryview[Any] | None:
     """Its buffer, if it has one and numbers are in it."""
     try:
         view = memoryview(values)
     except (TypeError, ValueError):  # dates of numpy have no buffer that anybody may read
         return None
-    if view.format not in _NUMBERS or isinstance(values, bytes | bytearray):
+    if view.format not in _NUMBERS or type(values) in _BYTES:
         return None
     return view
 
 
-_NUMBERS = frozenset([*_TYPES, *"lLqQ?e"])
-"""Formats that `tolist` understands, among them those of `_TYPES`."""
+_NUMBERS = frozenset([*TYPES, *"lLqQ?e"])
+"""Formats that `tolist` understands, among them those of `TYPES`."""
+_BYTES = frozenset([bytes, bytearray])
+"""Buffers that look like numbers."""
 
 
 def _plain(values: Any, what: str) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncjobs.plotting import layout
-from asyncjobs.plotting.arrays import Column
+from asyncjobs.plotting.arrays import TYPES
 
 FIRST = 64 * 1024
 LARGEST = 4 * 1024 * 1024
@@ -80,18 +80,18 @@ class Frame:
         """Whether a frame of so many bytes has room."""
         return nbytes <= self._room
 
-    def put(self, x: Column, y: Column) -> None:
+    def put(self, x: memoryview[Any], y: memoryview[Any]) -> None:
         """Write a frame; the one before stays whole until this one is."""
         slot = self._slot = 1 - self._slot
-        start = self._data[slot]
+        memory, head, start = self._memory, self._heads[slot], self._data[slot]
         middle = start + x.nbytes
-        layout.SLOT.pack_into(self._memory, self._heads[slot], 0, 0, 0, b"", b"")
-        self._memory[start:middle] = x.buffer
-        self._memory[middle : middle + y.nbytes] = y.buffer
+        layout.SERIAL.pack_into(memory, head, 0)
+        memory[start:middle] = x
+        memory[middle : middle + y.nbytes] = y
+        layout.SLOT.pack_into(memory, head, 0, x.nbytes, y.nbytes, TYPES[x.format], TYPES[y.format])
         # Numbers rise over all processes: the newest frame of a name is the one with the highest.
         self._serial = max(self._serial + 1, time.time_ns())
-        layout.SLOT.pack_into(self._memory, self._heads[slot], 0, x.nbytes, y.nbytes, x.type, y.type)
-        layout.SERIAL.pack_into(self._memory, self._heads[slot], self._serial)
+        layout.SERIAL.pack_into(memory, head, self._serial)
 
 
 class Journal:
@@ -163,12 +163,12 @@ class Journal:
 
     # --- frames -------------------------------------------------------------------------
 
-    def put(self, name: str, about: dict[str, Any], x: Column, y: Column) -> None:
+    def put(self, name: str, about: dict[str, Any], x: memoryview[Any], y: memoryview[Any]) -> None:
         """Write the newest state of `name`."""
         with self._pictures:
             frame = self._frames.get(name)
             nbytes = x.nbytes + y.nbytes
-            if frame is None or not frame.fits(nbytes) or frame.about != about:
+            if frame is None or not frame.fits(nbytes) or (frame.about is not about and frame.about != about):
                 frame = self._frames[name] = self._new_frame(name, about, nbytes)
             frame.put(x, y)
 

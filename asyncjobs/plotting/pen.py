@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from asyncjobs.plotting import drawing
-from asyncjobs.plotting.arrays import NOTHING, Column, column
+from asyncjobs.plotting.arrays import column
 from asyncjobs.plotting.journal import Journal
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
-MODES = ("lines", "markers", "lines+markers")
+TRACES = {mode: {"kind": "trace", "mode": mode} for mode in ("lines", "markers", "lines+markers")}
+"""What is said of a trace, by its mode."""
 LANES = ("thread", "process")
 
 
@@ -61,16 +62,15 @@ class Pen:
             TypeError: something in them is no number.
             ValueError: their lengths differ, they have more than one dimension, or `mode` is none of the three.
         """
-        if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+        if mode not in TRACES:
+            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, TRACES))}")
         if y is None:
             x, y = range(len(x)), x
         xs, ys = column(x, "x"), column(y, "y")
-        if xs.length != ys.length:
-            raise ValueError(f"x has {xs.length:,} points and y has {ys.length:,}; they must be as many")
+        if len(xs) != len(ys):
+            raise ValueError(f"x has {len(xs):,} points and y has {len(ys):,}; they must be as many")
         if self._journal is not None:
-            about = {"kind": "trace", "mode": mode}
-            self._journal.put(_checked_name(name), about, xs, ys)
+            self._journal.put(_checked_name(name), TRACES[mode], xs, ys)
 
     def draw(self, make: Any, /, *args: Any, name: str | None = None, lane: str = "thread") -> None:
         """Have ``make(*args)`` draw a picture in the background: a plotly figure, or a dictionary like one.
@@ -91,8 +91,8 @@ class Pen:
         packed = drawing.pack(make, args)
         name = name or getattr(make, "__name__", "figure")
         if self._journal is not None:
-            call = Column(packed, b"", len(packed), len(packed))
-            self._journal.put(_checked_name(name), {"kind": "draw", "lane": lane}, call, NOTHING)
+            about = {"kind": "draw", "lane": lane}
+            self._journal.put(_checked_name(name), about, memoryview(packed), memoryview(b""))
 
     def __reduce__(self) -> tuple[Callable[..., Pen], tuple[str | None]]:
         return _attached, (None if self._journal is None else str(self._journal.folder),)
