@@ -8,6 +8,7 @@ from asyncjobs.errors import JobStopped as JobStopped
 from asyncjobs.errors import JobTimeout as JobTimeout
 from asyncjobs.errors import LaneStalled as LaneStalled
 from asyncjobs.errors import NotSendable as NotSendable
+from asyncjobs.errors import PlotIncomplete as PlotIncomplete
 from asyncjobs.errors import RemoteError as RemoteError
 from asyncjobs.errors import ResourceExhausted as ResourceExhausted
 from asyncjobs.errors import ResultNotSendable as ResultNotSendable
@@ -66,6 +67,7 @@ __all__ = [
     "LoopLane",
     "NotSendable",
     "Plot",
+    "PlotIncomplete",
     "Pool",
     "ProcessLane",
     "ProcessPoolExecutor",
