@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser import CHROMIUM, needs_browser
+from browser import browsing, needs_browser
 from live import BOUND, address_in, printed_address
 from programs import Program, launching
 
@@ -25,10 +25,6 @@ sync_api = pytest.importorskip("playwright.sync_api")
 # Its helper processes come and go as it likes.
 pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.may_leak("the browser's processes")]
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 Capture = pytest.CaptureFixture[str]
 
 COUNT = "document.querySelector('.drawing')?._fullData?.[0]?.y.length ?? 0"
@@ -42,10 +38,8 @@ RANGE = "document.querySelector('.drawing')._fullLayout.xaxis.range"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+    with browsing() as started:
         yield started
-        started.close()
 
 
 class Window:

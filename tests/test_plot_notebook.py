@@ -25,7 +25,7 @@ pytest.importorskip("ipykernel", reason="there is no kernel to test in")
 pytest.importorskip("plotly", reason="there is nothing to draw with")
 
 import nbformat
-from browser import needs_browser, open_in_browser
+from browser import browsing, needs_browser, open_in_browser
 from kernels import ROOT, Kernel, Message, new_kernel
 
 import asyncjobs as aj
@@ -410,10 +410,11 @@ const views = [0, 1].map(() => {
   document.body.append(el);
   return {model, el, end: widget.render({model, el})};
 });
-async function until(isSo) {  // in frames: the browser's clock does not wait for them
-  for (let frames = 0; frames < 300 && !isSo(); frames++) await new Promise(requestAnimationFrame);
+async function until(isSo) {
+  while (!isSo()) await new Promise(requestAnimationFrame);
 }
 %(story)s
+window.isOver = true;
 </script></body></html>"""
 
 DRAWN = """
@@ -455,10 +456,17 @@ def _said(page_text: str, folder: Path) -> dict[str, list[Any]]:
     path = folder / "stub.html"
     path.write_text(page_text, encoding="utf-8")
     said: dict[str, list[Any]] = {"FOUND": [], "ENDED": [], "ADDED": []}
-    for line in open_in_browser(path, folder).complaints:
-        found = re.search(r'"(FOUND|ENDED|ADDED) (.*)", source:', line)
-        if found:
-            said[found[1]].append(json.loads(found[2]))
+
+    def hear(message: Any) -> None:
+        word, _, rest = message.text.partition(" ")
+        if word in said:
+            said[word].append(json.loads(rest))
+
+    with browsing() as browser:
+        tab = browser.new_page()
+        tab.on("console", hear)
+        tab.goto(path.as_uri())
+        tab.wait_for_function("window.isOver")
     return said
 
 

@@ -293,7 +293,7 @@ class Body:
         return self._cell.read()
 
     async def autopsy(self) -> Death:
-        """What it died of. Waits at most half a second for an exit code."""
+        """What it died of. Waits at most `CAUSE_WAIT` for an exit code."""
         try:
             async with asyncio.timeout(CAUSE_WAIT):
                 await self._gone.wait()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from asyncjobs.spawning import FarFunction, out_of_reach, start_context, without_main
 from asyncjobs.wire.terms import Settings
 
-CAUSE_WAIT = 0.5
+CAUSE_WAIT = 1.0
 """Seconds to wait for the exit code of a dead worker: a grandchild may keep it from us."""
 
 _asking = threading.Lock()
