@@ -157,6 +157,18 @@ def test_a_pool_does_not_pickle(pool: aj.Pool) -> None:
 # --- every method ------------------------------------------------------------------------
 
 
+def add_one_to(array: np.ndarray) -> float:
+    array += 1
+    return float(array.sum())
+
+
+def test_a_large_array_may_be_written_to_and_the_callers_stays(pool: aj.Pool) -> None:
+    array = np.zeros(2**20)
+    assert pool.apply(add_one_to, (array,)) == 2**20
+    assert list(pool.imap(add_one_to, [array, array])) == [2**20, 2**20]
+    assert not array.any()
+
+
 def test_apply(pool: aj.Pool) -> None:
     assert pool.apply(jobs.add, (2,), {"y": 3}) == 5
     assert pool.apply(jobs.add, [2, 3]) == 5

@@ -133,6 +133,23 @@ def test_what_a_job_captured_is_freed_once_it_has_ended(runner: SyncRunner) -> N
     assert gone() is None
 
 
+def test_a_burst_of_submits_wakes_the_loop_once(runner: SyncRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    portal, woken, is_held, go = runner._portal, [], threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_held.set()
+        go.wait(30)
+
+    portal.post(hold)
+    assert is_held.wait(30)
+    post = portal.post
+    monkeypatch.setattr(portal, "post", lambda *args: woken.append(args) or post(*args))
+    burst = [runner.submit(jobs.echo, number) for number in range(100)]
+    assert len(woken) == 1, "the loop looks at all of them when it comes to it"
+    go.set()
+    assert [job.result(30) for job in burst] == [*range(100)]
+
+
 # --- room in the queue ------------------------------------------------------------------
 
 
