@@ -278,3 +278,75 @@ def test_nonsense_in_the_spool_is_told_once_and_ends_nothing(tmp_path: Path, cap
         assert p.flush(20)
     assert shown(tmp_path / "loss.json")["y"] == ([0.0, 1.0], [1.0, 2.0])
     assert len([record for record in caplog.records if "cannot be read" in record.message]) == 1
+
+
+# --- limits of the system ---------------------------------------------------------------
+
+MANY_NAMES = """
+import resource
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+with aj.plot({out!r}) as p:
+    for layer in range(300):
+        p.log(1, **{{f"layer {{layer}}": 1.0}})
+    free = os.dup(0)
+    is_complete = p.flush(60)
+    say(f"{{p.stats.logged}} {{is_complete}} {{free < 40}}")
+"""
+
+
+@pytest.mark.slow
+def test_hundreds_of_sets_of_names_take_no_descriptors(launch: Any, tmp_path: Path) -> None:
+    out = tmp_path / "loss.json"
+    program = launch(MANY_NAMES.format(out=str(out)))
+    assert program.ends() == 0, program.output
+    assert program.output == "300 True True\n"
+    assert len(shown(out)) == 300
+
+
+NO_DESCRIPTORS = """
+import resource
+
+p = aj.plot({out!r}, every=60, linger=1)
+p.log(0, y=1.0)
+assert p.flush(30)
+taken = [os.dup(0) for _ in range(3)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, 100))
+p.log(1, y=2.0)
+p.log(1, z=2.0)  # in a file of its own, which cannot be opened
+say(f"{{p.flush(5)}} {{p.close()}}")
+"""
+
+
+@pytest.mark.slow
+def test_what_cannot_be_read_now_is_not_forgotten(launch: Any, tmp_path: Path) -> None:
+    out = tmp_path / "loss.json"
+    program = launch(NO_DESCRIPTORS.format(out=str(out)))
+    assert program.ends() == 0, program.output
+    assert "False False\n" in program.output
+
+
+HOLDER = """
+import pathlib
+
+def mapped():
+    return pathlib.Path("/proc/self/maps").read_text().count(".points")
+
+def log(p):
+    p.log(0, y=1.0)
+    return mapped()
+
+with aj.SyncRunner(processes=1) as runner:
+    counts = []
+    for number in range(5):
+        with aj.plot({out!r}.format(number)) as p:
+            counts.append(runner.options(lane="process").run(log, p))
+say(counts)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_lets_go_of_plots_that_have_ended(launch: Any, tmp_path: Path) -> None:
+    program = launch(HOLDER.format(out=str(tmp_path / "loss-{}.json")))
+    assert program.ends() == 0, program.output
+    assert program.output == "[1, 1, 1, 1, 1]\n"

@@ -71,8 +71,8 @@ def test_not_a_number_and_infinity_are_shown_as_what_they_are(out: Path) -> None
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("0.5", "y='0.5' is text"), (None, "y=None"), ([1.0, 2.0], "y=[1.0, 2.0]"), (10**400, "y=1000"), (1j, "y=1j")],
-    ids=["text", "None", "list", "huge", "complex"],
+    [("0.5", "y='0.5' is text"), ([1.0, 2.0], "y=[1.0, 2.0]"), (10**400, "y=1000"), (1j, "y=1j")],
+    ids=["text", "list", "huge", "complex"],
 )
 def test_log_never_raises_and_says_once_what_it_dropped(
     out: Path, value: Any, words: str, caplog: pytest.LogCaptureFixture
@@ -86,6 +86,19 @@ def test_log_never_raises_and_says_once_what_it_dropped(
     assert p.stats.dropped == 11
     (record,) = [record for record in caplog.records if "was dropped" in record.message]
     assert words in record.message
+
+
+def test_of_a_row_with_a_wrong_value_the_others_are_kept_and_none_is_no_value(
+    out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with aj.plot(out) as p:
+        for step in range(10):
+            p.log(step, train=1.0, val=None if step % 5 else 2.0)
+        assert caplog.text == ""
+        p.log(10, train=3.0, val="much")  # type: ignore[arg-type]
+    assert shown(out) == {"train": ([*map(float, range(11))], [1.0] * 10 + [3.0]), "val": ([0.0, 5.0], [2.0, 2.0])}
+    assert p.stats.dropped == 1
+    assert "log(10): a value was dropped: val='much' is text" in caplog.text
 
 
 def test_log_after_the_end_is_dropped_with_one_warning(out: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -146,8 +159,29 @@ def test_two_thousand_points_of_many_are_shown_among_them_the_peak_and_the_last(
         lambda v: array("d", v),
         lambda v: np.repeat(np.array(v), 2)[::2],
         lambda v: np.array(v[::-1])[::-1],
+        lambda v: np.array(v, "f2"),
+        lambda v: np.array(v, ">f8"),
+        lambda v: np.array(v, "longdouble"),
+        lambda v: np.array(v, object),
+        lambda v: memoryview(array("q", map(int, v))),
+        lambda v: (value for value in v),
     ],
-    ids=["list", "tuple", "f8", "f4", "i8", "array", "strided", "reversed"],
+    ids=[
+        "list",
+        "tuple",
+        "f8",
+        "f4",
+        "i8",
+        "array",
+        "strided",
+        "reversed",
+        "f2",
+        "big-endian",
+        "longdouble",
+        "object",
+        "memoryview",
+        "generator",
+    ],
 )
 def test_every_kind_of_column_can_be_written(out: Path, make: Callable[[list[float]], Any]) -> None:
     with aj.plot(out) as p:
@@ -162,10 +196,50 @@ def test_series_and_tensors_can_be_written(out: Path) -> None:
     assert shown(out)["series"] == ([1.0, 2.0], [3.5, 4.5])
 
 
+def test_tensors_can_be_written(out: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with aj.plot(out) as p:
+        p.write(torch.tensor([1, 2]), torch.tensor([3.5, 4.5], requires_grad=True), name="double")
+        p.write(torch.tensor([1.5, 2.5], dtype=torch.bfloat16), name="brain")
+    assert shown(out) == {"double": ([1.0, 2.0], [3.5, 4.5]), "brain": ([0.0, 1.0], [1.5, 2.5])}
+
+
+def test_what_is_masked_is_not_shown(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.write(np.ma.array([1.0, 999.0, 3.0], mask=[False, True, False]), name="masked")  # type: ignore[no-untyped-call]
+    (_, ys) = shown(out)["masked"]
+    assert (ys[0], math.isnan(ys[1]), ys[2]) == (1.0, True, 3.0)
+
+
 def test_heights_alone_stand_at_0_1_2(out: Path) -> None:
     with aj.plot(out) as p:
         p.write([5.0, 6.0, 7.0])
-    assert shown(out) == {"data": ([0.0, 1.0, 2.0], [5.0, 6.0, 7.0])}
+        p.write(np.array([1.5, 2.5], "f4"), name="short")
+        p.write([], name="nothing")
+    assert shown(out) == {
+        "data": ([0.0, 1.0, 2.0], [5.0, 6.0, 7.0]), "short": ([0.0, 1.0], [1.5, 2.5]), "nothing": ([], [])
+    }  # fmt: skip
+
+
+def test_a_trace_that_grows_step_by_step_leaves_no_old_files(out: Path) -> None:
+    xs: list[float] = []
+    with aj.plot(out, every=60) as p:
+        for step in range(500):
+            xs.extend([float(step)] * 100)
+            p.write(xs, xs, name="grows", mode=("lines", "markers")[step % 2])
+            p.draw(bars, xs[-1:] * step, name="grows")
+        files = [*spool_of(out).rglob("*.frame")]
+        assert len(files) == 2, "one of the trace, one of the picture"
+        assert sum(file.stat().st_size for file in files) < 6 * 2 * 8 * len(xs)
+    assert shown(out)["grows"] == (xs, xs)
+
+
+def test_a_trace_and_a_picture_of_one_name_do_not_replace_each_other(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.write([1.0], [2.0], name="fit")
+        p.draw(bars, [3.0], name="fit")
+    assert shown(out) == {"fit": ([1.0], [2.0])}
+    assert shown(out.with_name("loss-fit.json"))["bars"] == ([1.0, 2.0], [3.0])
 
 
 def test_the_newest_trace_of_a_name_wins_and_later_changes_do_not_show(out: Path) -> None:
@@ -191,15 +265,21 @@ def test_a_trace_may_grow_and_change_its_look(out: Path) -> None:
     ("x", "y", "error", "words"),
     [
         ([1, 2], [1, 2, 3], ValueError, "x has 2 points and y has 3"),
-        ([1, "two"], [1, 2], TypeError, r"x\[1\] is 'two', and no number"),
-        ([1, 2], [1, None], TypeError, r"y\[1\] is None, and no number"),
-        ("text", [1], TypeError, "x must be numbers, not str 'text'"),
-        ([1], b"x", TypeError, "y must be numbers, not bytes"),
-        (5, [1], TypeError, "x must be numbers, not int '5'"),
+        ([1, "two"], [1, 2], TypeError, r"x\[1\] is str 'two', and no number"),
+        ([1, 2], [1, None], TypeError, r"y\[1\] is NoneType None, and no number"),
+        ("text", [1], TypeError, "x must be numbers, in a list, an array, a series or a tensor, not str 'text'"),
+        ([1], b"x", TypeError, "y must be numbers, .*, not bytes"),
+        (5, [1], TypeError, "x must be numbers, .*, not int 5"),
         (np.ones((2, 2)), [1], ValueError, r"x must have one dimension, not the shape \(2, 2\)"),
-        (np.array(["a"]), [1], TypeError, "x"),
-        (np.array([1 + 1j]), [1], TypeError, "x"),
-        ([[1, 2]], [1], TypeError, r"x\[0\] is \[1, 2\]"),
+        (np.array(["a"]), [1], TypeError, "x must be real numbers, not <U1 as in ndarray array"),
+        (np.array([1 + 1j]), [1], TypeError, "x must be real numbers, not complex128"),
+        (np.array(["2026-11-22"], "M8[D]"), [1], TypeError, r"x must be real numbers, not datetime64\[D\]"),
+        (None, [1], TypeError, "x must be numbers, .*, not NoneType None"),
+        (None, None, TypeError, "x must be numbers, .*, not NoneType None"),
+        ("abc", None, TypeError, "x must be numbers, .*, not str 'abc'"),
+        (["y" * 5000], None, TypeError, r"x\[0\] is str 'y{58}…, and no number"),
+        ([10**400], [1], TypeError, r"x\[0\] is int 10{58}…, and no number"),
+        ([[1, 2]], [1], TypeError, r"x\[0\] is list \[1, 2\]"),
     ],
 )
 def test_what_cannot_be_written_is_an_error_that_names_it(

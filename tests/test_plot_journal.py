@@ -18,9 +18,8 @@ from asyncjobs.bench import probes
 from asyncjobs.plotting import layout
 from asyncjobs.plotting.arrays import column
 from asyncjobs.plotting.journal import Journal, Segment
-from asyncjobs.plotting.replay import PIECE, PointsFile, Replay, in_turn, open_file, paths
-
-TRACE = {"kind": "trace", "mode": "lines"}
+from asyncjobs.plotting.reading import PIECE, PointsFile, batches, open_file, paths
+from asyncjobs.plotting.replay import Replay
 
 
 @pytest.fixture
@@ -87,11 +86,48 @@ def test_files_that_are_made_ahead_are_read_in_the_order_in_which_they_are_fille
     ahead.join()
     steps: list[float] = []
     found = [(path, open_file(path, 0.0)) for path in paths(tmp_path)]
-    for _, file in in_turn([(path, file) for path, file in found if isinstance(file, PointsFile)]):
-        while columns := file.read():
-            steps += columns[0]
-        file.close()
+    for batch in batches([(path, file) for path, file in found if isinstance(file, PointsFile)]):
+        steps += batch.steps
+        batch.accept()
     assert steps == [float(step) for step in range(count)]
+
+
+@pytest.mark.parametrize("every", [2, 7, 3 * PIECE])
+def test_curves_whose_names_come_in_changing_company_keep_their_order(
+    journal: Journal, replay: Replay, tmp_path: Path, every: int
+) -> None:
+    count = 5 * PIECE
+    for step in range(count):
+        if step % every:
+            journal.add(("train",), step, (float(step),))
+        else:
+            journal.add(("train", "val"), step, (float(step), -float(step)))
+        if step == count // 3:
+            replay.refresh()
+    replay.refresh()
+    assert replay.rows == count
+    for name, total in (("train", count), ("val", len(range(0, count, every)))):
+        xs, _ = columns(replay, name)
+        assert xs == sorted(xs)
+        assert replay.curves[name].count == total
+    found = [(path, open_file(path, 0.0)) for path in paths(tmp_path)]
+    files = [(path, file) for path, file in found if isinstance(file, PointsFile)]
+    rows: list[tuple[float, float | None]] = []
+    for batch in batches(files):
+        by_name = dict(zip(batch.names, batch.columns, strict=True))
+        rows += zip(by_name["train"], by_name.get("val", [None] * len(batch.steps)), strict=True)
+        batch.accept()
+    assert rows == [(float(step), None if step % every else -float(step)) for step in range(count)]
+
+
+def test_a_batch_that_nobody_accepts_comes_again(journal: Journal, tmp_path: Path) -> None:
+    for names in (("a",), ("a", "b")):
+        journal.add(names, 0.0, (1.0,) * len(names))
+    files = [(path, file) for path in paths(tmp_path) if isinstance(file := open_file(path, 0.0), PointsFile)]
+    first, again = next(batches(files)), next(batches(files))
+    assert first == again
+    again.accept()
+    assert [*batches(files)] == []
 
 
 def test_several_threads_lose_nothing(journal: Journal, replay: Replay) -> None:
@@ -164,12 +200,15 @@ def test_a_last_row_whose_writer_was_interrupted_does_not_hold_up_the_next_file(
 def test_the_newest_frame_of_a_name_wins(journal: Journal, replay: Replay) -> None:
     for size in (1, 5, 4000, 2):
         x = array("d", range(size))
-        journal.put("fit", TRACE, column(x, "x"), column(x, "y"))
+        journal.put("trace", "fit", "lines", column(x, "x"), column(x, "y"))
     other = array("f", [1.5])
-    journal.put("other", TRACE, column(other, "x"), column(other, "y"))
+    journal.put("trace", "other", "lines", column(other, "x"), column(other, "y"))
     assert replay.refresh()
-    assert array("d", replay.frames["fit"].y).tolist() == [0.0, 1.0]
-    assert (replay.frames["other"].x_type, array("f", replay.frames["other"].x).tolist()) == ("f4", [1.5])
+    assert array("d", replay.frames["trace", "fit"].y).tolist() == [0.0, 1.0]
+    assert (replay.frames["trace", "other"].x_type, array("f", replay.frames["trace", "other"].x).tolist()) == (
+        "f4",
+        [1.5],
+    )
     assert not replay.refresh()
 
 
@@ -179,7 +218,7 @@ def test_a_frame_that_changes_while_it_is_read_is_never_half_of_two(journal: Jou
     def write() -> None:
         for value in itertools.count():
             x = array("d", [value]) * 2000
-            journal.put("fit", TRACE, column(x, "x"), column(x, "y"))
+            journal.put("trace", "fit", "lines", column(x, "x"), column(x, "y"))
             if is_over.is_set():
                 return
 
@@ -188,7 +227,7 @@ def test_a_frame_that_changes_while_it_is_read_is_never_half_of_two(journal: Jou
     seen = 0
     while seen < 30:
         if replay.refresh():
-            frame = replay.frames["fit"]
+            frame = replay.frames["trace", "fit"]
             assert len(set(array("d", frame.x)) | set(array("d", frame.y))) == 1
             seen += 1
     is_over.set()
@@ -206,7 +245,7 @@ journal = Journal(Path(sys.argv[1]))
 for step in range(20_000):
     journal.add(("y",), step, (step * 0.5,))
 x = array("d", [1.0, 2.0])
-journal.put("fit", {"kind": "trace", "mode": "lines"}, column(x, "x"), column(x, "y"))
+journal.put("trace", "fit", "lines", column(x, "x"), column(x, "y"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -218,7 +257,7 @@ def test_all_that_was_written_survives_kill_9(tmp_path: Path, replay: Replay) ->
     assert replay.refresh()
     assert replay.rows == 20_000
     assert columns(replay, "y")[1][-1] == 19_999 * 0.5
-    assert array("d", replay.frames["fit"].x).tolist() == [1.0, 2.0]
+    assert array("d", replay.frames["trace", "fit"].x).tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("size", [0, 7, 4096])

@@ -13,7 +13,7 @@ from programs import Program, launching
 import asyncjobs as aj
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.journal import Journal
-from asyncjobs.plotting.replay import PIECE
+from asyncjobs.plotting.reading import PIECE
 from asyncjobs.plotting.resume import resume
 from asyncjobs.plotting.rows import FromSpool, Rows, RowSink
 from asyncjobs.plotting.spool import About, Spool, create, home

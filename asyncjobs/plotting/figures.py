@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from asyncjobs.plotting.curve import Curve
-from asyncjobs.plotting.replay import Frame, Replay
+from asyncjobs.plotting.reading import Frame
+from asyncjobs.plotting.replay import Replay
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fc9", "#8c6d4f")
 """Okabe and Ito's, which people who see colours differently can tell apart, and two more (https://jfly.uni-koeln.de/color/)."""
@@ -51,7 +52,7 @@ class Numbers(NamedTuple):
 def numbers(replay: Replay, title: str) -> Numbers:
     """All that is known by now."""
     curves = tuple(_curve(name, one) for name, one in replay.curves.items())
-    traces = tuple(_trace(frame) for frame in replay.frames.values() if frame.about["kind"] == "trace")
+    traces = tuple(_trace(frame) for frame in replay.frames.values() if frame.kind == "trace")
     return Numbers(title, curves, traces)
 
 
@@ -81,7 +82,7 @@ def _curve(name: str, curve: Curve) -> Line:
 
 
 def _trace(frame: Frame) -> Line:
-    return Line(frame.about["name"], frame.about["mode"], frame.x, frame.x_type, frame.y, frame.y_type)
+    return Line(frame.name, frame.how, frame.x, frame.x_type, frame.y, frame.y_type)
 
 
 def _scatter(line: Line, colour: str, axis: str) -> str:

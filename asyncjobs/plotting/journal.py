@@ -7,17 +7,17 @@ processes may write to one spool: each process has files of its own.
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from operator import length_hint
 from pathlib import Path
 from typing import Any
 
-from asyncjobs.plotting import layout
+from asyncjobs.plotting import layout, mapping
 from asyncjobs.plotting.arrays import TYPES
 
 FIRST = 64 * 1024
@@ -26,22 +26,21 @@ LARGEST = 4 * 1024 * 1024
 MOST_LATE = 1000
 """Rows that may wait for a GPU."""
 
-_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-"""All pages at once, where the system can: each page that `log` touched first would cost it 2 us."""
-
 
 class Segment:
     """Rows of points in one mapped file.
 
     Whoever draws a place from `rows`, which is one step of the interpreter, owns it: no lock is needed. ``pack(memory,
-    place, step, *values, place)`` writes a row; its last number makes it valid, and no place is 0.
+    place, step, *values, next(serials))`` writes a row; its last number, which is never 0, makes it valid, and tells
+    when it was written: `serials` are those of all rows of this process.
     """
 
-    __slots__ = ("capacity", "memory", "pack", "rows")
+    __slots__ = ("capacity", "memory", "pack", "rows", "serials")
 
-    def __init__(self, memory: mmap.mmap, start: int, names: int) -> None:
+    def __init__(self, memory: memoryview[int], start: int, names: int, serials: Iterator[int]) -> None:
+        self.serials: Iterator[int] = serials
         row = layout.row(names)
-        self.memory: mmap.mmap = memory
+        self.memory: memoryview[int] = memory
         self.pack: Callable[..., None] = row.pack_into
         self.capacity: int = (len(memory) - start) // row.size
         self.rows: Iterator[int] = iter(range(start, start + self.capacity * row.size, row.size))
@@ -67,31 +66,25 @@ class Table:
 class Frame:
     """The newest state of one trace or picture, from one process: one file with room for two."""
 
-    def __init__(self, memory: mmap.mmap, start: int, about: dict[str, Any]) -> None:
-        self.about = about
+    def __init__(self, path: str, memory: memoryview[int], start: int) -> None:
+        self.path: str = path
+        self.room: int = (len(memory) - start) // layout.SLOTS
+        """Bytes that a state may have."""
         self._memory = memory
-        self._room = (len(memory) - start) // layout.SLOTS
-        self._data = [start + slot * self._room for slot in range(layout.SLOTS)]
+        self._data = [start + slot * self.room for slot in range(layout.SLOTS)]
         self._heads = [start - (slot + 1) * layout.SLOT.size for slot in range(layout.SLOTS)]
         self._slot = 0
-        self._serial = 0
 
-    def fits(self, nbytes: int) -> bool:
-        """Whether a frame of so many bytes has room."""
-        return nbytes <= self._room
-
-    def put(self, x: memoryview[Any], y: memoryview[Any]) -> None:
-        """Write a frame; the one before stays whole until this one is."""
+    def put(self, serial: int, how: bytes, x: memoryview[Any], y: memoryview[Any]) -> None:
+        """Write a state; the one before stays whole until this one is."""
         slot = self._slot = 1 - self._slot
         memory, head, start = self._memory, self._heads[slot], self._data[slot]
         middle = start + x.nbytes
         layout.SERIAL.pack_into(memory, head, 0)
-        memory[start:middle] = x
-        memory[middle : middle + y.nbytes] = y
-        layout.SLOT.pack_into(memory, head, 0, x.nbytes, y.nbytes, TYPES[x.format], TYPES[y.format])
-        # Numbers rise over all processes: the newest frame of a name is the one with the highest.
-        self._serial = max(self._serial + 1, time.time_ns())
-        layout.SERIAL.pack_into(memory, head, self._serial)
+        memory[start:middle] = x if x.format == "B" else x.cast("B")
+        memory[middle : middle + y.nbytes] = y if y.format == "B" else y.cast("B")
+        layout.SLOT.pack_into(memory, head, 0, x.nbytes, y.nbytes, TYPES[x.format], TYPES[y.format], how)
+        layout.SERIAL.pack_into(memory, head, serial)
 
 
 class Journal:
@@ -102,8 +95,10 @@ class Journal:
         self.segments: dict[tuple[str, ...], Segment] = {}
         """Where to write the next row of a set of names."""
         self._tables: dict[tuple[str, ...], Table] = {}
-        self._frames: dict[str, Frame] = {}
+        self._frames: dict[tuple[str, str], Frame] = {}
+        self._serial = 0
         self._numbers = itertools.count()
+        self._rows = itertools.count(1)
         # Reentrant, for a signal handler may log in the midst of a log.
         self._points, self._pictures = threading.RLock(), threading.RLock()
         self._late: deque[tuple[float, dict[str, Any]]] = deque()
@@ -119,7 +114,7 @@ class Journal:
             segment = self._open_segment(names)
             place = next(segment.rows, None)
             if place is not None:
-                segment.pack(segment.memory, place, step, *values, place)
+                segment.pack(segment.memory, place, step, *values, next(segment.serials))
                 return
 
     def add_late(self, step: float, values: dict[str, Any]) -> None:
@@ -157,49 +152,62 @@ class Journal:
 
     def _new_segment(self, table: Table) -> Segment:
         about = {"names": table.names}
-        memory, start = self._map(layout.POINTS, about, table.next_nbytes, layout.POINTS_SUFFIX)
+        _, memory, start = self._map(layout.POINTS, about, table.next_nbytes, layout.POINTS_SUFFIX)
         table.next_nbytes = min(2 * table.next_nbytes, LARGEST)
-        return Segment(memory, start, len(table.names))
+        return Segment(memory, start, len(table.names), self._rows)
 
     # --- frames -------------------------------------------------------------------------
 
-    def put(self, name: str, about: dict[str, Any], x: memoryview[Any], y: memoryview[Any]) -> None:
-        """Write the newest state of `name`."""
+    def put(self, kind: str, name: str, how: str, x: memoryview[Any], y: memoryview[Any]) -> None:
+        """Write the newest state of the `kind` of thing that is called `name`; `how` it is to be shown is a word."""
         with self._pictures:
-            frame = self._frames.get(name)
+            before = self._frames.get((kind, name))
             nbytes = x.nbytes + y.nbytes
-            if frame is None or not frame.fits(nbytes) or (frame.about is not about and frame.about != about):
-                frame = self._frames[name] = self._new_frame(name, about, nbytes)
-            frame.put(x, y)
+            frame = before if before and nbytes <= before.room else self._new_frame(kind, name, nbytes, before)
+            # Numbers rise over all processes: the newest state is the one with the highest.
+            self._serial = max(self._serial + 1, time.time_ns())
+            frame.put(self._serial, how.encode(), x, y)
+            if frame is not before:
+                self._frames[kind, name] = frame
+                if before:
+                    self._remove(before.path)
 
-    def _new_frame(self, name: str, about: dict[str, Any], nbytes: int) -> Frame:
-        room = -(-nbytes // layout.PAGE) * layout.PAGE
-        memory, start = self._map(
-            layout.FRAME, {"name": name, **about}, layout.SLOTS * room, layout.FRAME_SUFFIX, layout.SLOTS_NBYTES
-        )
-        return Frame(memory, start, about)
+    def _new_frame(self, kind: str, name: str, nbytes: int, before: Frame | None) -> Frame:
+        # What has grown once will do so again.
+        room = max(nbytes, 2 * before.room if before else 0)
+        room = max(1, -(-room // layout.PAGE)) * layout.PAGE
+        about = {"kind": kind, "name": name}
+        return Frame(*self._map(layout.FRAME, about, layout.SLOTS * room, layout.FRAME_SUFFIX, layout.SLOTS_NBYTES))
+
+    def _remove(self, path: str) -> None:
+        if path in self._in_memory:  # its name could come to mean another before it is read again
+            return
+        with suppress(FileNotFoundError):  # somebody has taken the folder away
+            os.unlink(path)
 
     # --- files --------------------------------------------------------------------------
 
-    def _map(self, kind: bytes, about: dict[str, Any], nbytes: int, suffix: str, room: int = 0) -> tuple[Any, int]:
-        """A new file with `nbytes` for data, mapped; and where these begin."""
+    def _map(
+        self, kind: bytes, about: dict[str, Any], nbytes: int, suffix: str, room: int = 0
+    ) -> tuple[str, memoryview[int], int]:
+        """A new file with `nbytes` for data: its path, its memory, and where these begin."""
         head = layout.head(kind, about, room)
         nbytes += len(head)
-        descriptor = self._create(nbytes, suffix)
+        path, descriptor = self._create(nbytes, suffix)
         try:
-            memory = mmap.mmap(descriptor, nbytes, _FLAGS)
+            memory = mapping.writable(descriptor, nbytes)
         finally:
-            if self._in_memory.get(_path_of(descriptor)) != descriptor:
+            if path not in self._in_memory:
                 os.close(descriptor)
         # What tells of the kind comes last: whoever reads it finds the rest.
         memory[layout.KIND_NBYTES : len(head)] = head[layout.KIND_NBYTES :]
         memory[: layout.KIND_NBYTES] = head[: layout.KIND_NBYTES]
-        return memory, len(head)
+        return path, memory, len(head)
 
-    def _create(self, nbytes: int, suffix: str) -> int:
+    def _create(self, nbytes: int, suffix: str) -> tuple[str, int]:
         path = self.folder / f"{os.getpid()}-{next(self._numbers):06}{suffix}"
         try:
-            return _reserved(path, nbytes)
+            return str(path), _reserved(path, nbytes)
         except OSError as error:  # the disk is full: a plot in memory is better than none
             path.unlink(missing_ok=True)
             if not hasattr(os, "memfd_create"):
@@ -207,8 +215,9 @@ class Journal:
             self.problem = error
         descriptor = os.memfd_create("asyncjobs-plot")
         os.ftruncate(descriptor, nbytes)
-        self._in_memory[_path_of(descriptor)] = descriptor
-        return descriptor
+        place = f"/proc/self/fd/{descriptor}"
+        self._in_memory[place] = descriptor
+        return place, descriptor
 
     def in_memory(self) -> list[str]:
         """Files that found no room on the disk, as paths that open in this process."""
@@ -229,10 +238,6 @@ class Journal:
         self._frames.clear()
         for path in self.in_memory():
             self.forget(path)
-
-
-def _path_of(descriptor: int) -> str:
-    return f"/proc/self/fd/{descriptor}"
 
 
 def _reserved(path: Path, nbytes: int) -> int:

@@ -22,8 +22,9 @@ FRAME_SUFFIX = ".frame"
 _HEAD = struct.Struct("<8sII")
 """Which kind of file, where its first page of data begins, how long the description is."""
 
-SLOT = struct.Struct("<QQQ4s4s")
-"""A frame's serial number, 0 while it is written; the bytes of x and of y; the types of their numbers."""
+SLOT = struct.Struct("<QQQ4s4s16s")
+"""A frame's serial number, 0 while it is written; the bytes of x and of y; the types of their numbers; a word on how it
+is to be shown."""
 SERIAL = struct.Struct("<Q")
 """The first of these alone: written last."""
 SLOTS = 2
@@ -55,9 +56,9 @@ def read_head(memory: Any) -> Opened | None:
     kind, start, length = _HEAD.unpack_from(memory)
     if kind not in (POINTS, FRAME) or len(memory) <= start:
         return None
-    return Opened(kind, start, json.loads(memory[_HEAD.size : _HEAD.size + length]))
+    return Opened(kind, start, json.loads(bytes(memory[_HEAD.size : _HEAD.size + length])))
 
 
 def row(names: int) -> struct.Struct:
-    """Of points: the step, a value for each name, and the row's place in the file, which is not 0: so it is valid."""
+    """Of points: the step, a value for each name, and a number that is not 0 once the row is whole, and rises."""
     return struct.Struct(f"={names + 2}d")

@@ -7,6 +7,7 @@ import os
 import struct
 import weakref
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from asyncjobs.plotting.journal import Journal
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
-TRACES = {mode: {"kind": "trace", "mode": mode} for mode in ("lines", "markers", "lines+markers")}
-"""What is said of a trace, by its mode."""
+MODES = ("lines", "markers", "lines+markers")
 LANES = ("thread", "process")
+
+_COUNTED = memoryview(b"")
+"""The x of heights alone, which are counted from 0 when they are read."""
+_plain: set[type] = {float, int, bool}
+"""Kinds of numbers that become a float at once, and wait for nothing; those of numpy are learnt."""
 
 
 class Pen:
@@ -36,17 +41,17 @@ class Pen:
     def log(self, step: float, /, **values: float) -> None:
         """Append one point to each named curve, at the x value `step`.
 
-        Never waits and never raises: values that are no numbers are dropped with one warning. Takes some 1.5 us for
-        three floats; other kinds of numbers take a little longer. A value on a GPU is cloned there and read later.
+        Never waits and never raises: a value that is no number is dropped with one warning, the others are kept; None
+        is no value. Takes some 1.5 us for three numbers. A value on a GPU is cloned there and read later.
         """
         try:
             for value in values.values():
-                if type(value) is not float:
+                if type(value) not in _plain:
                     raise TypeError
             segment = self._segments[(*values,)]
             place = next(segment.rows)
-            segment.pack(segment.memory, place, step, *values.values(), place)
-        # New names, a full segment, and whatever is no float.
+            segment.pack(segment.memory, place, step, *values.values(), next(segment.serials))
+        # New names, a full segment, and whatever is no plain number.
         except (KeyError, StopIteration, TypeError, OverflowError, struct.error):
             self._log_anything(step, values)
 
@@ -62,15 +67,16 @@ class Pen:
             TypeError: something in them is no number.
             ValueError: their lengths differ, they have more than one dimension, or `mode` is none of the three.
         """
-        if mode not in TRACES:
-            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, TRACES))}")
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
         if y is None:
-            x, y = range(len(x)), x
-        xs, ys = column(x, "x"), column(y, "y")
-        if len(xs) != len(ys):
+            xs, ys = _COUNTED, column(x, "x")
+        else:
+            xs, ys = column(x, "x"), column(y, "y")
+        if xs is not _COUNTED and len(xs) != len(ys):
             raise ValueError(f"x has {len(xs):,} points and y has {len(ys):,}; they must be as many")
         if self._journal is not None:
-            self._journal.put(_checked_name(name), TRACES[mode], xs, ys)
+            self._journal.put("trace", _checked_name(name), mode, xs, ys)
 
     def draw(self, make: Any, /, *args: Any, name: str | None = None, lane: str = "thread") -> None:
         """Have ``make(*args)`` draw a picture in the background: a plotly figure, or a dictionary like one.
@@ -91,8 +97,7 @@ class Pen:
         packed = drawing.pack(make, args)
         name = name or getattr(make, "__name__", "figure")
         if self._journal is not None:
-            about = {"kind": "draw", "lane": lane}
-            self._journal.put(_checked_name(name), about, memoryview(packed), memoryview(b""))
+            self._journal.put("draw", _checked_name(name), lane, memoryview(packed), memoryview(b""))
 
     def __reduce__(self) -> tuple[Callable[..., Pen], tuple[str | None]]:
         return _attached, (None if self._journal is None else str(self._journal.folder),)
@@ -105,13 +110,32 @@ class Pen:
         if journal is None or not values:
             return
         try:
-            if any(map(_is_elsewhere, values.values())):
-                journal.add_late(_number("step", step), {name: _kept(name, value) for name, value in values.items()})
+            good = self._numbers_of(step, values)
+            if not good:
+                return
+            if any(map(_is_elsewhere, good.values())):
+                journal.add_late(_number("step", step), {name: _kept(value) for name, value in good.items()})
             else:
-                journal.add((*values,), _number("step", step), tuple(_number(*pair) for pair in values.items()))
+                journal.add((*good,), _number("step", step), (*good.values(),))
         except Exception as error:  # whatever the values may do, training goes on
             self._dropped += 1
             self._complain(f"log({step!r:.40}) was dropped: {error}")
+
+    def _numbers_of(self, step: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """Those that are numbers, or tensors of a GPU; the others are told of, but for None, which is nothing."""
+        good: dict[str, Any] = {}
+        for name, value in values.items():
+            if value is None:
+                continue
+            try:
+                good[name] = value if _is_elsewhere(value) else _number(name, value)
+            except TypeError as error:
+                self._dropped += 1
+                self._complain(f"log({step!r:.40}): a value was dropped: {error}")
+            else:
+                if isinstance(value, Real):
+                    _plain.add(type(value))
+        return good
 
     def _complain(self, text: str) -> None:
         """Say it once; a loop would say much the same a million times."""
@@ -140,8 +164,8 @@ def _is_elsewhere(value: Any) -> bool:
     return getattr(getattr(value, "device", None), "type", "cpu") not in ("cpu", "meta")
 
 
-def _kept(name: str, value: Any) -> Any:
-    return value.detach().clone() if _is_elsewhere(value) else _number(name, value)
+def _kept(value: Any) -> Any:
+    return value.detach().clone() if _is_elsewhere(value) else value
 
 
 def _checked_name(name: Any) -> str:
@@ -162,6 +186,8 @@ def _attached(folder: str | None) -> Pen:
         return Pen(None)
     pen = _attachments.get(folder)
     if pen is None:
+        for other in [one for one in _attachments if not os.path.isdir(one)]:  # a worker outlives many plots
+            _attachments.pop(other)._fall_silent()
         pen = _attachments[folder] = Pen(Journal(Path(folder)))
     return pen
 

@@ -15,7 +15,8 @@ from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import Numbers, compose, numbers
 from asyncjobs.plotting.journal import Journal
-from asyncjobs.plotting.replay import Frame, Replay
+from asyncjobs.plotting.reading import Frame
+from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.resume import resume
 from asyncjobs.plotting.rows import FromSpool
 from asyncjobs.plotting.sinks.base import Sink
@@ -173,8 +174,9 @@ class Publisher:
         self._journal.make_spares()
         if self._journal.problem is not None:
             self._complain(f"the spool in {self._spool.folder} goes on in memory: {self._journal.problem}")
-        for name, frame in self._replay.frames.items():
-            if frame.about["kind"] == "draw" and name not in self._drawing and frame.serial > self._tried.get(name, 0):
+        for frame in self._replay.frames.values():
+            name = frame.name
+            if frame.kind == "draw" and name not in self._drawing and frame.serial > self._tried.get(name, 0):
                 self._tried[name] = frame.serial
                 self._drawing[name] = self._tasks.create_task(self._draw(name, frame))
         if self._has_news and COMPOSING not in self._drawing:
@@ -219,9 +221,8 @@ class Publisher:
             courier.offer(self._edition)
 
     async def _draw(self, name: str, frame: Frame) -> None:
-        lane = frame.about["lane"]
         try:
-            text = await self._runner.options(lane=lane, name=f"draw {name}").run(draw, frame.x)
+            text = await self._runner.options(lane=frame.how, name=f"draw {name}").run(draw, frame.x)
         except Exception as error:  # the user's function may raise anything, and training goes on
             self._complain(f"drawing {name!r} failed: {type(error).__name__}: {error}")
         else:

@@ -67,7 +67,7 @@ def _last_edition(spool: Spool) -> Edition | None:
     try:
         replay.refresh()
         mark = replay.mark()
-        calls = {name: frame for name, frame in replay.frames.items() if frame.about["kind"] == "draw"}
+        calls = {frame.name: frame for frame in replay.frames.values() if frame.kind == "draw"}
         figures = compose(numbers(replay, about.title)) | {name: draw(frame.x) for name, frame in calls.items()}
         drawn = max((frame.serial for frame in calls.values()), default=0)
         return Edition(about.plot, about.title, 1, (*mark, drawn), figures) if figures else None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.plotting import layout
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.replay import PATIENCE, PointsFile, in_turn, open_file, paths
+from asyncjobs.plotting.reading import PATIENCE, PointsFile, batches, open_file, paths
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
 
@@ -26,12 +27,12 @@ LONGEST = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some thousand calls of `log` with the same names, at most, in their order."""
+    """Some thousand calls of `log`, at most, in their order."""
 
     names: list[str]
     steps: list[float]
-    columns: list[list[float]]
-    """Of each name its values."""
+    columns: Sequence[Sequence[float | None]]
+    """Of each name its values; None: that call had none."""
 
 
 @runtime_checkable
@@ -105,8 +106,18 @@ class FromSpool:
         """Whether there was anything to take."""
         before = self._taken.rows
         found = [(path, self._opened(path)) for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,))]
-        for path, file in in_turn([(path, file) for path, file in found if file is not None]):
-            self._take(path, file)
+        files = [(path, file) for path, file in found if file is not None]
+        for batch in batches(files):
+            if self._is_over:
+                break
+            self._sink.add(Rows(batch.names, batch.steps, batch.columns))
+            self._taken.rows += len(batch.steps)
+            batch.accept()
+            self._taken.places.update({os.path.basename(path): file.place for path, file, _ in batch.parts})
+            self._spool.note_taken(self._number, self._taken)
+        for path, file in files:
+            if file.is_exhausted:  # its memory counts as ours
+                self._files.pop(path).close()
         return self._taken.rows > before
 
     def _opened(self, path: str) -> PointsFile | None:
@@ -119,20 +130,6 @@ class FromSpool:
         file.place = self._taken.places.get(os.path.basename(path), 0)
         self._files[path] = file
         return file
-
-    def _take(self, path: str, file: PointsFile) -> None:
-        try:
-            while not self._is_over and (columns := file.read()):
-                steps, *values = columns
-                self._sink.add(Rows(file.names, steps, values))
-                self._taken.rows += len(steps)
-                self._taken.places[os.path.basename(path)] = file.place
-                self._spool.note_taken(self._number, self._taken)
-        except BaseException:  # the same again: from where the last good ones ended
-            self._files.pop(path).close()
-            raise
-        if file.is_exhausted:  # its memory counts as ours
-            self._files.pop(path).close()
 
 
 def fed(sink: Sink | RowSink, spool: Spool, number: int, *, is_settled: bool = False) -> Sink:

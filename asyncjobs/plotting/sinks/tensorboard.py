@@ -67,7 +67,8 @@ def _events(rows: Rows) -> Iterator[Any]:
     for step, *values in zip(rows.steps, *rows.columns, strict=True):
         if not isfinite(step):
             continue
-        tags = [Summary.Value(tag=name, simple_value=value) for name, value in zip(rows.names, values, strict=True)]
+        pairs = zip(rows.names, values, strict=True)
+        tags = [Summary.Value(tag=name, simple_value=value) for name, value in pairs if value is not None]
         yield Event(wall_time=now, step=int(step), summary=Summary(value=tags))
 
 

@@ -1,0 +1,272 @@
+"""The files of a spool, read in the order in which they were written, while others go on writing."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf
+from operator import itemgetter
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from asyncjobs.plotting import layout, mapping
+
+PIECE = 8192
+"""Rows that are read in one go."""
+NEAR = 64
+"""Rows that threads may write at the same time, for sure: where none of so many is there, none after them is."""
+PATIENCE = 0.25
+"""Seconds that a row may be late: its number was drawn, it is not written, and later ones are."""
+
+
+def paths(folder: Path, suffixes: tuple[str, ...] = (layout.POINTS_SUFFIX, layout.FRAME_SUFFIX)) -> list[str]:
+    """The files of a spool: those of one process in the order in which it made them.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(suffixes))
+
+
+class Batch(NamedTuple):
+    """Some thousand rows of one process, at most, in the order in which they were written.
+
+    Whoever has them for good says so (`accept`); until then they come again.
+    """
+
+    names: list[str]
+    steps: list[float]
+    columns: Sequence[Sequence[float | None]]
+    """Of each name its values; None: that row had none."""
+    parts: list[tuple[str, PointsFile, int]]
+    """The files that they come from, and how many from each."""
+
+    def points(self) -> Iterator[tuple[str, Sequence[float], Sequence[float]]]:
+        """Of each name the steps and the values that it has."""
+        for name, column in zip(self.names, self.columns, strict=True):
+            if len(self.parts) == 1:  # then all rows have all names
+                yield name, self.steps, column  # type: ignore[misc]
+            else:
+                pairs = [(step, value) for step, value in zip(self.steps, column, strict=True) if value is not None]
+                yield name, [step for step, _ in pairs], [value for _, value in pairs]
+
+    def accept(self) -> None:
+        """Go on behind them."""
+        for _, file, count in self.parts:
+            file.place += count
+
+
+def batches(files: Sequence[tuple[str, PointsFile]]) -> Iterator[Batch]:
+    """What is new in `files`, which are in the order in which they were made; each batch must be accepted."""
+    has_more = True
+    while has_more:
+        has_more = False
+        for group in _groups(_in_turn(files)):
+            batch = _batch(group)
+            if batch is not None:
+                has_more = True
+                yield batch
+
+
+def _in_turn(files: Iterable[tuple[str, PointsFile]]) -> list[tuple[str, PointsFile]]:
+    """Those that may be read now.
+
+    A process goes on in a new file when one is full. Somebody may still be at the last rows of that one: until it
+    `is_exhausted` the new one has to wait.
+    """
+    first: dict[tuple[str, ...], tuple[str, PointsFile]] = {}
+    for path, file in files:
+        if file.is_exhausted:
+            continue
+        _, before = first.setdefault((_writer(path), *file.names), (path, file))
+        if before is not file:
+            before.is_followed |= file.has_begun
+    return list(first.values())
+
+
+def _groups(files: Sequence[tuple[str, PointsFile]]) -> list[list[tuple[str, PointsFile]]]:
+    """Apart what can be read apart: only rows of one process with a name in common have an order among them."""
+    uses = Counter((_writer(path), name) for path, file in files for name in file.names)
+    apart: list[list[tuple[str, PointsFile]]] = []
+    together: dict[str, list[tuple[str, PointsFile]]] = {}
+    for path, file in files:
+        writer = _writer(path)
+        if any(uses[writer, name] > 1 for name in file.names):
+            together.setdefault(writer, []).append((path, file))
+        else:
+            apart.append([(path, file)])
+    return [*apart, *together.values()]
+
+
+def _batch(group: Sequence[tuple[str, PointsFile]]) -> Batch | None:
+    """The next rows of these files together; None: there are none."""
+    found = [(path, file, serials) for path, file in group if (serials := file.peek())]
+    # Behind the last of a file that may go on, rows of the others may have to wait for more of it.
+    bound = min((serials[-1] for _, file, serials in found if file.may_have_more(len(serials))), default=inf)
+    parts = [(path, file, serials[: bisect_right(serials, bound)]) for path, file, serials in found]
+    parts = [part for part in parts if part[2]]
+    taken = [(path, file, len(serials)) for path, file, serials in parts]
+    if not taken:
+        return None
+    if len(taken) == 1:
+        (_, file, count) = taken[0]
+        steps, *columns = file.columns(count)
+        return Batch(file.names, steps, columns, taken)
+    names = [*dict.fromkeys(name for _, file, _ in parts for name in file.names)]
+    rows: list[tuple[float, float, dict[str, float]]] = []
+    for _, file, serials in parts:
+        steps, *columns = file.columns(len(serials))
+        values = (dict(zip(file.names, row, strict=True)) for row in zip(*columns, strict=True))
+        rows.extend(zip(serials, steps, values, strict=True))
+    rows.sort(key=itemgetter(0))
+    return Batch(names, [row[1] for row in rows], [[row[2].get(name) for row in rows] for name in names], taken)
+
+
+def _writer(path: str) -> str:
+    """The id of the process that wrote it, which begins the name; of what is in memory it can only be ours."""
+    return str(os.getpid()) if path.startswith("/proc/") else os.path.basename(path).partition("-")[0]
+
+
+def open_file(path: str, patience: float) -> PointsFile | FramesFile | None:
+    """None: it is not whole yet, never became so, or is gone.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        memory = mapping.readable(descriptor)
+    finally:
+        os.close(descriptor)
+    opened = layout.read_head(memory)
+    if opened is None:
+        return None
+    return PointsFile(memory, opened, patience) if opened.kind == layout.POINTS else FramesFile(memory, opened)
+
+
+class PointsFile:
+    """One file of points."""
+
+    def __init__(self, memory: memoryview[int], opened: layout.Opened, patience: float) -> None:
+        self.names: list[str] = opened.about["names"]
+        row = layout.row(len(self.names))
+        self._width = row.size // 8
+        self._rows = (len(memory) - opened.start) // row.size
+        self.place: int = 0
+        """The row to be read next."""
+        self.is_followed: bool = False
+        """Whether rows that come after all of these have been written."""
+        self._patience = patience
+        self._gap: tuple[int, float] | None = None
+        self._numbers: memoryview[float] = memory[opened.start : opened.start + self._rows * row.size].cast("d")
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Nothing more can come."""
+        return self.place >= self._rows
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its first row is there."""
+        return self._numbers[self._width - 1] != 0.0
+
+    def peek(self) -> list[float]:
+        """The serial numbers of some rows that are new; empty if there are none."""
+        if not self.is_followed and not any(self._serials(NEAR)):  # most files, most of the time
+            return []
+        serials = self._serials(PIECE)
+        if serials and not serials[0] and self._is_left_out(serials):
+            # Of a file that is followed by another nothing more comes.
+            self.place = self.place + 1 if any(serials) else self._rows
+            serials = self._serials(PIECE)
+        return serials[: serials.index(0.0)] if 0.0 in serials else serials
+
+    def may_have_more(self, count: int) -> bool:
+        """Whether there may be rows by now that come after the next `count` of its table."""
+        return count == PIECE or self.place + count == self._rows
+
+    def columns(self, count: int) -> list[list[float]]:
+        """Of the next `count` rows the steps, and of each name the values."""
+        first, end = self.place * self._width, (self.place + count) * self._width
+        return [_floats(self._numbers[column + first : end : self._width]) for column in range(self._width - 1)]
+
+    def _serials(self, count: int) -> list[float]:
+        end = min(self.place + count, self._rows)
+        return _floats(self._numbers[(self.place + 1) * self._width - 1 : end * self._width : self._width])
+
+    def _is_left_out(self, serials: list[float]) -> bool:
+        """Whether nobody will write the next row: later ones are there, and its writer was interrupted."""
+        if not (any(serials) or self.is_followed):
+            return False
+        now = monotonic()
+        if self._gap is None or self._gap[0] != self.place:
+            self._gap = (self.place, now)
+        return now - self._gap[1] >= self._patience
+
+    def close(self) -> None:
+        self._numbers.release()
+
+
+class Frame(NamedTuple):
+    """The newest state of one thing."""
+
+    serial: int
+    kind: str
+    name: str
+    how: str
+    """A word on how it is to be shown."""
+    x: bytes
+    x_type: str
+    y: bytes
+    y_type: str
+
+
+class FramesFile:
+    """One file of frames."""
+
+    def __init__(self, memory: memoryview[int], opened: layout.Opened) -> None:
+        self._memory = memory
+        self._about = opened.about
+        self._start = opened.start
+        self._room = (len(memory) - opened.start) // layout.SLOTS
+        self._serial = 0
+
+    def read(self) -> Frame | None:
+        """The newest frame, if it was not read before."""
+        while True:
+            heads = [
+                layout.SLOT.unpack_from(self._memory, self._start - (slot + 1) * layout.SLOT.size)
+                for slot in range(layout.SLOTS)
+            ]
+            slot = max(range(layout.SLOTS), key=lambda slot: heads[slot][0])
+            serial, nx, ny, x_type, y_type, how = heads[slot]
+            if serial <= self._serial:
+                return None
+            at = self._start + slot * self._room
+            x, y = bytes(self._memory[at : at + nx]), bytes(self._memory[at + nx : at + nx + ny])
+            # Whoever writes may have come round to this slot meanwhile.
+            if layout.SERIAL.unpack_from(self._memory, self._start - (slot + 1) * layout.SLOT.size)[0] == serial:
+                break
+        self._serial = serial
+        kind, name = self._about["kind"], self._about["name"]
+        if not nx and kind == "trace":  # heights alone
+            x, x_type = array("d", range(ny // int(y_type[1:2]))).tobytes(), b"f8"
+        return Frame(serial, kind, name, _text(how), x, _text(x_type), y, _text(y_type))
+
+    def close(self) -> None:
+        self._memory.release()
+
+
+def _text(padded: bytes) -> str:
+    return padded.rstrip(b"\0").decode()
+
+
+def _floats(view: memoryview[float]) -> list[float]:
+    return view.tolist()  # type: ignore[return-value]  # the stubs think that a view holds bytes
