@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -36,7 +37,10 @@ class Rows:
 
 @runtime_checkable
 class RowSink(Protocol):
-    """One place that every point of a plot goes to. Its methods run in a thread, one call at a time."""
+    """One place that every point of a plot goes to. Its methods run in a thread, one call at a time.
+
+    One with a number `most_values` is given no more numbers at a time, steps not counted, unless a single row has more.
+    """
 
     target: str
     """As in `Sink`."""
@@ -65,6 +69,7 @@ class FromSpool:
         self._number = number
         self._patience = 0.0 if is_settled else PATIENCE
         self._taken = spool.taken(number)
+        self._most_values: int | None = getattr(sink, "most_values", None)
         self._files: dict[str, PointsFile] = {}
         self._busy = threading.Lock()
         self._is_over = False
@@ -123,16 +128,27 @@ class FromSpool:
     def _take(self, path: str, file: PointsFile) -> None:
         try:
             while not self._is_over and (columns := file.read()):
-                steps, *values = columns
-                self._sink.add(Rows(file.names, steps, values))
-                self._taken.rows += len(steps)
-                self._taken.places[os.path.basename(path)] = file.place
-                self._spool.note_taken(self._number, self._taken)
+                place = file.place - len(columns[0])
+                for rows in _portions(file.names, columns, self._most_values):
+                    self._sink.add(rows)
+                    place += len(rows.steps)
+                    self._taken.rows += len(rows.steps)
+                    self._taken.places[os.path.basename(path)] = place
+                    self._spool.note_taken(self._number, self._taken)
+                    if self._is_over:
+                        return
         except BaseException:  # the same again: from where the last good ones ended
             self._files.pop(path).close()
             raise
         if file.is_exhausted:  # its memory counts as ours
             self._files.pop(path).close()
+
+
+def _portions(names: list[str], columns: list[list[float]], most_values: int | None) -> Iterator[Rows]:
+    size = len(columns[0]) if most_values is None else max(1, most_values // len(names))
+    for first in range(0, len(columns[0]), size):
+        steps, *values = [column[first : first + size] for column in columns]
+        yield Rows(names, steps, values)
 
 
 def fed(sink: Sink | RowSink, spool: Spool, number: int, *, is_settled: bool = False) -> Sink:
