@@ -412,6 +412,58 @@ def test_trackio_takes_no_run_that_is_not_in_a_database_here(launch: Launch) -> 
     assert "'trackio:curves/other' is not allowed; allowed: 'trackio:'" in output
 
 
+# --- how programs end -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("start", "target", "found"),
+    [
+        pytest.param(
+            "import mlflow; mlflow.start_run()", "mlflow:", lambda: in_mlflow(Path("runs.db")), marks=needs_mlflow
+        ),
+        pytest.param(
+            "import trackio; trackio.init('c')", "trackio:", lambda: in_trackio(Path("trackio")), marks=needs_trackio
+        ),
+        pytest.param("import wandb; wandb.init(project='c')", "wandb:", lambda: in_wandb(Path()), marks=needs_wandb),
+    ],
+)
+def test_a_program_that_fails_and_closes_nothing_has_sent_everything(
+    start: str, target: str, found: Callable[[], Points], launch: Launch
+) -> None:
+    program = launch(f"""
+        {start}
+        plot = aj.plot("{target}", linger=60)
+        for step in range(20):
+            plot.log(step, loss=step / 4.0)
+        raise SystemError("the training fails")
+        """)
+    assert "the training fails" in end(program, 1)
+    assert found() == {"loss": [(step, step / 4.0) for step in range(20)]}
+    assert not any(home().glob("*"))
+
+
+@needs_wandb
+@pytest.mark.slow
+def test_a_run_that_ends_before_its_plot_leaves_the_rest_in_the_spool(launch: Launch, tmp_path: Path) -> None:
+    output = end(
+        launch("""
+        import wandb
+        run = wandb.init(project="curves")
+        plot = aj.plot("wandb:", every=60)
+        plot.log(0, loss=0.0)
+        assert plot.flush(100)
+        run.finish()
+        plot.log(1, loss=1.0)
+        assert not plot.close(1)
+        """)
+    )
+    assert "is finished" in output
+    assert "the rest is in" in output
+    assert in_wandb(tmp_path) == {"loss": [(0, 0.0)]}
+    assert len(list(home().glob("*/*.points"))) == 1
+
+
 # --- all of them ----------------------------------------------------------------------------
 
 
