@@ -25,6 +25,8 @@ from asyncjobs.plotting.sinks import mlflow as our_mlflow
 from asyncjobs.plotting.sinks.runs import parsed, spelled
 from asyncjobs.plotting.spool import home
 
+pytestmark = pytest.mark.timeout(300)  # to import MLflow takes seconds, and one test starts several programs
+
 PATIENCE = 100.0
 COUNT = 1200
 """Rows: more than a tracker is given at a time."""
@@ -142,7 +144,11 @@ def test_mlflow_has_every_point_once(launch: Launch, tmp_path: Path) -> None:
 
 @needs_mlflow
 @pytest.mark.slow
-def test_a_killed_programs_rest_goes_to_its_mlflow_run_and_nothing_twice(launch: Launch, tmp_path: Path) -> None:
+def test_a_killed_programs_rest_goes_to_its_mlflow_run_and_nothing_twice(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")  # what it has taken by then would be lost
+    monkeypatch.setenv("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "30")
     program = launch(f"""
         import mlflow
         mlflow.start_run()
