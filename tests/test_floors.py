@@ -66,6 +66,7 @@ OPTIONAL = frozenset(
         "tensorboardX",
         "torch",
         "tqdm",
+        "trackio",
         "traitlets",
         "typer",
         "uvloop",

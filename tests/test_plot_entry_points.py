@@ -78,7 +78,7 @@ def test_an_entry_point_that_makes_no_sink_is_named(packages: Path) -> None:
 
 def test_the_schemes_of_packages_are_among_those_that_are_known(packages: Path) -> None:
     install(packages, "tiny-sinks", {"tiny": "tiny_sink:Tiny"})
-    with pytest.raises(ValueError, match=r"known are file, http, https, .*tensorboard, tiny, and"):
+    with pytest.raises(ValueError, match=r"known are file, http, https, .*tensorboard, tiny, .*wandb, and"):
         aj.plot("nowhere:place")
 
 

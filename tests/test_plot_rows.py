@@ -74,6 +74,59 @@ def test_a_sink_that_fails_in_the_midst_gets_the_rest_and_nothing_twice(spool: S
     journal.close()
 
 
+def test_a_sink_gets_no_more_numbers_at_a_time_than_it_takes(spool: Spool) -> None:
+    class Small(Kept):
+        most_values = 300
+
+        def add(self, rows: Rows) -> None:
+            super().add(rows)
+            sizes.append(len(rows.steps))
+
+    journal, small, sizes = Journal(spool.folder), Small(), list[int]()
+    for step in range(PIECE + 10):
+        journal.add(("loss", "rate"), step, (1.0, 2.0))
+    small.failures = [ConnectionError("gone")]
+    sink = FromSpool(small, spool, 0)
+    with pytest.raises(ConnectionError):
+        sink.send(edition(PIECE + 10))
+    assert small.steps == list(range(150))
+    sink.send(edition(PIECE + 10))
+    assert small.steps == list(range(PIECE + 10))
+    assert max(sizes) == 150
+    journal.add(tuple(f"n{number}" for number in range(301)), 0, (1.0,) * 301)
+    sink.send(edition(PIECE + 11))
+    assert sizes[-1] == 1
+    sink.close()
+    journal.close()
+
+
+def test_rows_of_changing_names_come_in_their_order_and_with_their_own_names(spool: Spool) -> None:
+    class Records(Kept):
+        most_values = 100
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.records: list[tuple[float, dict[str, float]]] = []
+
+        def add(self, rows: Rows) -> None:
+            super().add(rows)
+            found = [*rows.records()]
+            assert sum(len(values) for _, values in found) <= self.most_values
+            self.records += found
+
+    journal, records = Journal(spool.folder), Records()
+    expected: list[tuple[float, dict[str, float]]] = []
+    for step in range(1000):
+        values = {"train": 1.0 * step} if step % 5 else {"train": 1.0 * step, "val": -1.0 * step}
+        journal.add((*values,), step, (*values.values(),))
+        expected.append((step, values))
+    sink = FromSpool(records, spool, 0)
+    sink.send(edition(1000))
+    assert records.records == expected
+    sink.close()
+    journal.close()
+
+
 def test_a_row_that_nobody_writes_keeps_none_back(spool: Spool) -> None:
     journal, kept = Journal(spool.folder), Kept()
     journal.add(("loss",), 0.0, (1.0,))
@@ -164,6 +217,7 @@ def test_tensorboard_shows_every_point_once(tmp_path: Path) -> None:
 
 
 SCRIPT = """
+import time
 import asyncjobs as aj
 
 plot = aj.plot("tensorboard:runs", every=0.5)

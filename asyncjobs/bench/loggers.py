@@ -19,19 +19,15 @@ from typing import Any
 import asyncjobs as aj
 from asyncjobs.bench import peers
 from asyncjobs.bench.measure import Clock, Contestant, Work
+from asyncjobs.bench.trackers import Log, Tracker, here
 
 LOG = "asyncjobs plot.log"
 WRITE = "asyncjobs plot.write"
 QUEUE = "a thread and queue.Queue"
 EXECUTOR = "ThreadPoolExecutor(1)"
-TENSORBOARD = "tensorboardX"
-MLFLOW = "mlflow, asynchronous"
-WANDB = "wandb, offline"
 COPY = "copying the arrays"
 
 POINTS = 10_000
-
-Log = Callable[[int, float, float, float], object]
 
 
 def in_the_caller(burst: int, bursts: int) -> Clock:
@@ -55,14 +51,13 @@ def loggers() -> list[Contestant]:
 
 
 def other_loggers() -> list[Contestant]:
-    """The classic thread queue with its faults mended, an executor of one thread, and the loggers that are here."""
-    return peers.present(
-        (QUEUE, "", _thread_queue),
-        (EXECUTOR, "", _executor),
-        (TENSORBOARD, "tensorboardX", _tensorboard),
-        (MLFLOW, "mlflow", _mlflow),
-        (WANDB, "wandb", _wandb),
-    )
+    """The classic thread queue with its faults mended, and an executor of one thread."""
+    return peers.present((QUEUE, "", _thread_queue), (EXECUTOR, "", _executor))
+
+
+def tracker_loggers() -> list[Contestant]:
+    """The trackers that are here."""
+    return peers.present(*((name, one.packages[0], _with(one)) for name, one in here().items()))
 
 
 def _calls(log: Log) -> Work:
@@ -107,43 +102,13 @@ async def _executor() -> AsyncIterator[Work]:
         yield _calls(lambda *row: pool.submit(rows.append, row))
 
 
-@asynccontextmanager
-async def _tensorboard() -> AsyncIterator[Work]:
-    from tensorboardX import SummaryWriter
+def _with(tracker: Tracker) -> peers.Open:
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Work]:
+        with tracker.start() as log:
+            yield _calls(log)
 
-    with tempfile.TemporaryDirectory() as folder, SummaryWriter(folder, max_queue=100_000) as writer:
-
-        def log(step: int, train: float, val: float, rate: float) -> None:
-            writer.add_scalar("train", train, step)
-            writer.add_scalar("val", val, step)
-            writer.add_scalar("rate", rate, step)
-
-        yield _calls(log)
-
-
-@asynccontextmanager
-async def _mlflow() -> AsyncIterator[Work]:
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/runs.db")
-        with mlflow.start_run():
-            yield _calls(
-                lambda step, train, val, rate: mlflow.log_metrics(
-                    {"train": train, "val": val, "rate": rate}, step=step, synchronous=False
-                )
-            )
-            mlflow.flush_async_logging()
-
-
-@asynccontextmanager
-async def _wandb() -> AsyncIterator[Work]:
-    import wandb
-
-    with tempfile.TemporaryDirectory() as folder:
-        run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True))
-        yield _calls(lambda step, train, val, rate: run.log({"train": train, "val": val, "rate": rate}))
-        run.finish()
+    return start
 
 
 # --- traces -------------------------------------------------------------------------------

@@ -39,11 +39,12 @@ def installed(package: str) -> bool:
 
 
 def version(package: str) -> str:
-    """The installed version of a distribution, or "-" without its metadata."""
+    """The installed version of a distribution, or of the one that brings the package; "-" without its metadata."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "-"
+        brought_by = importlib.metadata.packages_distributions().get(package)  # MLflow comes as mlflow-skinny too
+        return importlib.metadata.version(brought_by[0]) if brought_by else "-"
 
 
 def context() -> BaseContext:

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import asyncjobs as aj
-from asyncjobs.bench import loggers, peers, probes, races, system
+from asyncjobs.bench import loggers, peers, probes, races, system, trackers
 from asyncjobs.bench.measure import Goal, Measurement
 from asyncjobs.bench.output import check_writable, progress, publish
 from asyncjobs.bench.races import Task
 from asyncjobs.bench.result import Report
-from asyncjobs.bench.trained import ALONE, BLOCKING, EXECUTOR, OURS, QUEUE, Figures, Run
+from asyncjobs.bench.trained import ALONE, BLOCKING, EXECUTOR, OURS, QUEUE, SCALARS, Figures, Run
 
 MIB = 2**20
 
@@ -29,14 +29,27 @@ class Case:
     step: float
     """Seconds of a step."""
     latency: float
-    """Seconds that the server takes to answer; -1: it is down."""
+    """Seconds that the server takes to answer; -1: it is down, or nothing goes there."""
     one_core: bool = False
     with_peers: bool = False
     goals: bool = True
+    scalars: bool = False
+    """Only scalars are logged, into files of this machine, beside trackers."""
+
+    @property
+    def ours(self) -> str:
+        return SCALARS if self.scalars else OURS
+
+    @property
+    def arms(self) -> list[str]:
+        others = [BLOCKING, QUEUE, EXECUTOR] if self.with_peers and self.latency >= 0 else []
+        return [ALONE, self.ours, *(trackers.here() if self.scalars else others)]
 
     @property
     def title(self) -> str:
         server = "server down" if self.latency < 0 else f"uploads of {self.latency * 1e3:g} ms"
+        if self.scalars:
+            server = "scalars into files"
         cores = "no spare core" if self.one_core else "a spare core"
         return f"{self.loop} steps of {self.step * 1e3:g} ms, {server}, {cores}"
 
@@ -66,6 +79,7 @@ FULL = Scale(
         Case("python", 1e-4, 0.25, goals=False),
         Case("numpy", 1e-3, 0.25),
         Case("torch", 1e-3, 0.25),
+        Case("python", 1e-3, -1.0, scalars=True),
         Case("python", 1e-3, 0.0),
         Case("python", 1e-3, 0.05),
         Case("python", 1e-3, 5.0),
@@ -73,7 +87,9 @@ FULL = Scale(
     ),
     points=1_000_000,
 )
-QUICK = Scale(2, 3, 0.4, 2, (Case("python", 1e-3, 0.05, with_peers=True),), 50_000)
+QUICK = Scale(
+    2, 3, 0.4, 2, (Case("python", 1e-3, 0.05, with_peers=True), Case("python", 1e-3, -1.0, scalars=True)), 50_000
+)
 
 
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
@@ -94,7 +110,9 @@ def main(json_path: Path | None = None, html_path: Path | None = None, quick: bo
 
 
 async def _races(scale: Scale) -> list[Measurement]:
-    return [await races.run(task, scale.rounds, progress) for task in (_log(scale), _write(scale))]
+    # Trackers last: what they start in a process stays there.
+    tasks = (_log(scale), _write(scale), _log_beside_trackers(scale))
+    return [await races.run(task, scale.rounds, progress) for task in tasks]
 
 
 def _log(scale: Scale) -> Task:
@@ -110,6 +128,20 @@ def _log(scale: Scale) -> Task:
             Goal("three scalars, in the caller", loggers.LOG, "", 3e-6, at_least=False, unit="s"),
             *(Goal("three scalars, in the caller", loggers.LOG, one.name, 1.0, at_least=False) for one in others),
         ],
+        higher_is_better=False,
+    )
+
+
+def _log_beside_trackers(scale: Scale) -> Task:
+    others = loggers.tracker_loggers()
+    return Task(
+        title="Three scalars beside trackers, time in the caller",
+        unit="s",
+        note=f"The same clock with 200 calls in a row: some take a second to write what came.{trackers.absent()}",
+        ours=loggers.loggers(),
+        theirs=others,
+        clock=loggers.in_the_caller(200, scale.bursts),
+        goals=[Goal("three scalars, in the caller", loggers.LOG, one.name, 1.0, at_least=False) for one in others],
         higher_is_better=False,
     )
 
@@ -132,7 +164,7 @@ def _write(scale: Scale) -> Task:
 
 def _training(case: Case, scale: Scale) -> list[Measurement]:
     """All arms of one case, in turns: the time of a step, its 99th percentile, and the time to the last plot."""
-    arms = [ALONE, OURS, *([BLOCKING, QUEUE, EXECUTOR] if case.with_peers and case.latency >= 0 else [])]
+    arms = case.arms
     found: dict[str, list[Figures]] = {arm: [] for arm in arms}
     with _server(case.latency) as port:
         for number in range(scale.training_rounds):
@@ -172,29 +204,37 @@ def _server(latency: float) -> Iterator[int]:
 
 def _steps(case: Case, found: dict[str, list[Figures]]) -> Measurement:
     limit = 1.03 if case.one_core else 1.01
-    goal = Goal(f"a step: {case.title}", OURS, ALONE, limit, at_least=False)
+    goal = Goal(f"a step: {case.title}", case.ours, ALONE, limit, at_least=False)
     values = {arm: [one.step for one in figures] for arm, figures in found.items()}
-    return _measurement(f"A step: {case.title}", values, [goal] if case.goals else [])
+    return _measurement(f"A step: {case.title}", case, values, [goal] if case.goals else [])
 
 
 def _tails(case: Case, found: dict[str, list[Figures]]) -> Measurement:
-    goal = Goal(f"99 % of steps: {case.title}", OURS, ALONE, 1.1, at_least=False)
+    goal = Goal(f"99 % of steps: {case.title}", case.ours, ALONE, 1.1, at_least=False)
     values = {arm: [one.p99 for one in figures] for arm, figures in found.items()}
-    return _measurement(f"99 % of steps take at most: {case.title}", values, [goal] if case.goals else [])
+    return _measurement(f"99 % of steps take at most: {case.title}", case, values, [goal] if case.goals else [])
 
 
 def _drains(case: Case, found: dict[str, list[Figures]]) -> Measurement:
-    goal = Goal(f"the last plot: {case.title}", OURS, "", 1.0 + 2 * case.latency, at_least=False, unit="s")
+    goal = Goal(
+        f"the last plot: {case.title}", case.ours, "", 1.0 + 2 * max(case.latency, 0.0), at_least=False, unit="s"
+    )
     values = {arm: [one.drained for one in figures] for arm, figures in found.items() if arm != ALONE}
     note = "From the last step until the newest plot is out; an upload may be under way that has to end first."
-    return _measurement(f"After the last step: {case.title}", values, [goal] if case.latency >= 0 else [], note)
+    has_goal = case.latency >= 0 or case.scalars
+    return _measurement(f"After the last step: {case.title}", case, values, [goal] if has_goal else [], note)
 
 
 def _measurement(
-    title: str, values: dict[str, list[float]], goals: Sequence[Goal], note: str = "Fresh processes, in turns."
+    title: str,
+    case: Case,
+    values: dict[str, list[float]],
+    goals: Sequence[Goal],
+    note: str = "Fresh processes, in turns.",
 ) -> Measurement:
+    note += trackers.absent() if case.scalars else ""
     return Measurement(
-        title=title, unit="s", higher_is_better=False, values=values, ours=[OURS], goals=goals, note=note
+        title=title, unit="s", higher_is_better=False, values=values, ours=[case.ours], goals=goals, note=note
     )
 
 

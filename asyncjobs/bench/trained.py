@@ -1,7 +1,8 @@
 """One training run in a fresh process: ``python -m asyncjobs.bench.trained {...}`` prints one line of JSON.
 
 The loop computes for a fixed time per step and hands a plot over after each: three scalars and a trace of 1,000
-points. What differs between the arms is only who takes it.
+points; to trackers, and to the arm of ours beside them, only the scalars. What differs between the arms is only who
+takes it.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncjobs as aj
 from asyncjobs.bench.measure import percentile
 from asyncjobs.bench.plotserver import upload
+from asyncjobs.bench.trackers import TRACKERS, Tracker
 
 POINTS = 1000
 
 ALONE = "without plots"
 OURS = "asyncjobs plot"
+SCALARS = "asyncjobs plot, scalars"
 BLOCKING = "blocking uploads"
 QUEUE = "a thread and queue.Queue"
 EXECUTOR = "ThreadPoolExecutor(1)"
@@ -220,12 +224,29 @@ def _upload(port: int, step: int, loss: float, x: Any, y: Any) -> None:
             raise
 
 
+@contextmanager
+def _scalars(port: int) -> Iterator[Hand]:
+    with tempfile.TemporaryDirectory() as folder, aj.plot(Path(folder) / "loss.html", linger=60.0) as plot:
+        yield lambda step, loss, x, y: plot.log(step, train=loss, val=loss, rate=1e-3)
+
+
+def _tracked(tracker: Tracker) -> Callable[[int], AbstractContextManager[Hand]]:
+    @contextmanager
+    def arm(port: int) -> Iterator[Hand]:
+        with tracker.start() as log:
+            yield lambda step, loss, x, y: log(step, loss, loss, 1e-3)
+
+    return arm
+
+
 ARMS: dict[str, Callable[[int], AbstractContextManager[Hand]]] = {
     ALONE: _alone,
     OURS: _ours,
     BLOCKING: _blocking,
     QUEUE: _queue,
     EXECUTOR: _executor,
+    SCALARS: _scalars,
+    **{name: _tracked(tracker) for name, tracker in TRACKERS.items()},
 }
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import HIDDEN, About, Spool, create, home, new_id
 from asyncjobs.plotting.studio import studio
-from asyncjobs.plotting.targets import absolute, file_of, for_rank, is_fleeting, open_sink
+from asyncjobs.plotting.targets import absolute, file_of, for_rank, has_room, is_fleeting, open_sink, with_run
 from asyncjobs.sync.leaving import has_left, leave_at_exit
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -58,9 +58,9 @@ def plot(
 
     Args:
         targets: where it is to be seen: files (``loss.html``, ``.json``, ``.png``, ``.svg``, ``.pdf``), addresses
-            (``https://…``, PUT, or POST with ``?method=POST``), a page that shows it as it grows (``live:``), or
-            schemes of other packages. In a notebook also below the cell (``jupyter:``), by itself, and no other
-            target is needed there.
+            (``https://…``, PUT, or POST with ``?method=POST``), a page that shows it as it grows (``live:``), the run
+            of a tracker (``mlflow:``, ``trackio:``, ``wandb:``), or schemes of other packages. In a notebook also
+            below the cell (``jupyter:``), by itself, and no other target is needed there.
         title: above the plot; by default the name of the first target.
         every: seconds between two editions, at least 0.5; more if `max_share` asks for it.
         max_points: shown of each curve; neighbours become their minimum and maximum.
@@ -94,8 +94,11 @@ def plot(
         named.append(CELL)
     if not named:
         raise ValueError("plot() needs a target, such as 'loss.html'")
+    is_silent = rank > 0 and ranks == "first"
+    if not is_silent:
+        named = [*map(with_run, named)]
     about = About(new_id(), title or _title(named[0]), named, inline, max_points, time.time())
-    if rank > 0 and ranks == "first":
+    if is_silent:
         return Plot(about, None, [], every, max_share, 0.0, False)
     sinks = [open_sink(target, inline=inline) for target in named]
     if linger is None:
@@ -150,7 +153,7 @@ _kernel_end = KernelEnd(_open_plots)
 
 def _close_those_before(new: Plot) -> None:
     """A cell that runs again opens its plots again: two would overwrite each other's files."""
-    places = {target for target in new.targets if not is_fleeting(target)}
+    places = {target for target in new.targets if not has_room(target)}
     for other in tuple(_open_plots):
         if not other.closed and (places & {*other.targets} or _is_again(other._run, new._run)):
             other._end(None)

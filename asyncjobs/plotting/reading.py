@@ -60,13 +60,16 @@ class Batch(NamedTuple):
             file.place += count
 
 
-def batches(files: Sequence[tuple[str, PointsFile]]) -> Iterator[Batch]:
-    """What is new in `files`, which are in the order in which they were made; each batch must be accepted."""
+def batches(files: Sequence[tuple[str, PointsFile]], most_values: int | None = None) -> Iterator[Batch]:
+    """What is new in `files`, which are in the order in which they were made; each batch must be accepted.
+
+    A batch has at most `most_values` in all its columns together, but at least one row of each of its files.
+    """
     has_more = True
     while has_more:
         has_more = False
         for group in _groups(_in_turn(files)):
-            batch = _batch(group)
+            batch = _batch(group, most_values)
             if batch is not None:
                 has_more = True
                 yield batch
@@ -102,11 +105,13 @@ def _groups(files: Sequence[tuple[str, PointsFile]]) -> list[list[tuple[str, Poi
     return [*apart, *together.values()]
 
 
-def _batch(group: Sequence[tuple[str, PointsFile]]) -> Batch | None:
+def _batch(group: Sequence[tuple[str, PointsFile]], most_values: int | None) -> Batch | None:
     """The next rows of these files together; None: there are none."""
-    found = [(path, file, serials) for path, file in group if (serials := file.peek())]
+    width = len(group) * max(len(file.names) for _, file in group)
+    most = PIECE if most_values is None else max(1, most_values // width)
+    found = [(path, file, serials) for path, file in group if (serials := file.peek(most))]
     # Behind the last of a file that may go on, rows of the others may have to wait for more of it.
-    bound = min((serials[-1] for _, file, serials in found if file.may_have_more(len(serials))), default=inf)
+    bound = min((serials[-1] for _, file, serials in found if file.may_have_more(len(serials), most)), default=inf)
     parts = [(path, file, serials[: bisect_right(serials, bound)]) for path, file, serials in found]
     parts = [part for part in parts if part[2]]
     taken = [(path, file, len(serials)) for path, file, serials in parts]
@@ -177,20 +182,20 @@ class PointsFile:
         """Whether its first row is there."""
         return self._numbers[self._width - 1] != 0.0
 
-    def peek(self) -> list[float]:
-        """The serial numbers of some rows that are new; empty if there are none."""
+    def peek(self, most: int) -> list[float]:
+        """The serial numbers of at most so many rows that are new; empty if there are none."""
         if not self.is_followed and not any(self._serials(NEAR)):  # most files, most of the time
             return []
-        serials = self._serials(PIECE)
+        serials = self._serials(max(most, NEAR))
         if serials and not serials[0] and self._is_left_out(serials):
             # Of a file that is followed by another nothing more comes.
             self.place = self.place + 1 if any(serials) else self._rows
-            serials = self._serials(PIECE)
-        return serials[: serials.index(0.0)] if 0.0 in serials else serials
+            serials = self._serials(max(most, NEAR))
+        return serials[: min(most, serials.index(0.0))] if 0.0 in serials else serials[:most]
 
-    def may_have_more(self, count: int) -> bool:
-        """Whether there may be rows by now that come after the next `count` of its table."""
-        return count == PIECE or self.place + count == self._rows
+    def may_have_more(self, count: int, most: int) -> bool:
+        """Whether there may be rows by now that come after the next `count` of its table, when `most` were wanted."""
+        return count == most or self.place + count == self._rows
 
     def columns(self, count: int) -> list[list[float]]:
         """Of the next `count` rows the steps, and of each name the values."""

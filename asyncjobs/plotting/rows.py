@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -34,10 +34,19 @@ class Rows:
     columns: Sequence[Sequence[float | None]]
     """Of each name its values; None: that call had none."""
 
+    def records(self) -> Iterator[tuple[float, dict[str, float]]]:
+        """The step of each call, and its values by name."""
+        for step, *values in zip(self.steps, *self.columns, strict=True):
+            pairs = zip(self.names, values, strict=True)
+            yield step, {name: value for name, value in pairs if value is not None}
+
 
 @runtime_checkable
 class RowSink(Protocol):
-    """One place that every point of a plot goes to. Its methods run in a thread, one call at a time."""
+    """One place that every point of a plot goes to. Its methods run in a thread, one call at a time.
+
+    One with a number `most_values` is given no more numbers at a time, steps not counted, unless a single row has more.
+    """
 
     target: str
     """As in `Sink`."""
@@ -66,6 +75,7 @@ class FromSpool:
         self._number = number
         self._patience = 0.0 if is_settled else PATIENCE
         self._taken = spool.taken(number)
+        self._most_values: int | None = getattr(sink, "most_values", None)
         self._files: dict[str, PointsFile] = {}
         self._busy = threading.Lock()
         self._is_over = False
@@ -107,7 +117,7 @@ class FromSpool:
         before = self._taken.rows
         found = [(path, self._opened(path)) for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,))]
         files = [(path, file) for path, file in found if file is not None]
-        for batch in batches(files):
+        for batch in batches(files, self._most_values):
             if self._is_over:
                 break
             self._sink.add(Rows(batch.names, batch.steps, batch.columns))

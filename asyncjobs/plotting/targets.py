@@ -16,8 +16,11 @@ from asyncjobs.plotting.rows import RowSink
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.files import LocalFile
 from asyncjobs.plotting.sinks.forms import form_of
+from asyncjobs.plotting.sinks.mlflow import MLflow, with_mlflow_run
 from asyncjobs.plotting.sinks.remote import open_remote
 from asyncjobs.plotting.sinks.tensorboard import TensorBoard
+from asyncjobs.plotting.sinks.trackio import Trackio, with_trackio_run
+from asyncjobs.plotting.sinks.wandb import WandB, with_wandb_run
 from asyncjobs.plotting.sinks.web import WebAddress, shown
 
 ENTRY_POINTS = "asyncjobs.sinks"
@@ -28,12 +31,21 @@ SCHEMES: Mapping[str, Callable[[str], Sink | RowSink]] = {
     "https": WebAddress,
     "jupyter": open_cell,
     "live": LivePage,
+    "mlflow": MLflow,
     "tensorboard": TensorBoard,
+    "trackio": Trackio,
+    "wandb": WandB,
 }
 FLEETING = frozenset({"jupyter", "live"})
 """Schemes of what is seen only while the program runs: several plots may go there, and nothing can be sent later."""
 FOLDERS = ("tensorboard:",)
 """Schemes that a folder on this machine follows."""
+RUNS: Mapping[str, Callable[[str], str]] = {
+    "mlflow": with_mlflow_run,
+    "trackio": with_trackio_run,
+    "wandb": with_wandb_run,
+}
+"""Schemes of what belongs to a run, and the functions that name the run in a target: by default the active one."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters and more: C: is a drive
 
@@ -51,7 +63,7 @@ def open_sink(target: str | os.PathLike[str], *, inline: bool = False) -> Sink |
     if path is not None:
         return LocalFile(path, form_of(str(path), inline=inline))
     text = os.fspath(target)
-    scheme = text.partition(":")[0].lower()
+    scheme = _scheme(text)
     opener = SCHEMES.get(scheme) or _from_others(scheme)
     sink = opener(text) if opener is not None else open_remote(text, inline=inline)
     if sink is None:
@@ -79,7 +91,23 @@ def file_of(target: str | os.PathLike[str]) -> Path | None:
 
 def is_fleeting(target: str) -> bool:
     """Whether the target is of such a scheme."""
-    return target.partition(":")[0].lower() in FLEETING
+    return _scheme(target) in FLEETING
+
+
+def has_room(target: str) -> bool:
+    """Whether several plots may go there without one overwriting another."""
+    return _scheme(target) in FLEETING or _scheme(target) in RUNS
+
+
+def with_run(target: str) -> str:
+    """The target with the run that it belongs to, if it is of that kind, so that a later process finds it.
+
+    Raises:
+        ValueError: no run is active in this program, or the one that it names is not there.
+        ModuleNotFoundError: the package is missing; says how to install it.
+    """
+    name_run = RUNS.get(_scheme(target))
+    return target if name_run is None else name_run(target)
 
 
 def absolute(address: str) -> str:
@@ -100,9 +128,15 @@ def for_rank(target: str, rank: int) -> str:
         return f"{target.rstrip('/')}/rank{rank}"
     place, mark, query = target.partition("?")
     stem, suffix = posixpath.splitext(place)
+    if _SCHEME.match(place) and "://" not in place:
+        return target
     if not suffix or "method=post" in query.lower():
         return target
     return f"{stem}.rank{rank}{suffix}{mark}{query}"
+
+
+def _scheme(target: str) -> str:
+    return target.partition(":")[0].lower()
 
 
 def _from_others(scheme: str) -> Callable[[str], Sink | RowSink] | None:

@@ -64,11 +64,10 @@ def _events(rows: Rows) -> Iterator[Any]:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     now = time.time()
-    for step, *values in zip(rows.steps, *rows.columns, strict=True):
+    for step, values in rows.records():
         if not isfinite(step):
             continue
-        pairs = zip(rows.names, values, strict=True)
-        tags = [Summary.Value(tag=name, simple_value=value) for name, value in pairs if value is not None]
+        tags = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         yield Event(wall_time=now, step=int(step), summary=Summary(value=tags))
 
 
