@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psutil
@@ -27,12 +28,16 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "has not answered" in record.getMessage()]
 
 
-async def heard(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Wait until it has said something."""
-    async with asyncio.timeout(10):
-        while not complaints(caplog):
+async def blames_the_lock(hold: Callable[[], Awaitable[object]], caplog: pytest.LogCaptureFixture) -> bool:
+    """Whether it says that something kept the interpreter lock, if a job does; a busy machine may keep it from looking
+    until the job is over, and then it is nobody's."""
+    for _ in range(10):
+        await hold()
+        for _ in range(50):
+            if any("something kept the interpreter lock" in text for text in complaints(caplog)):
+                return True
             await asyncio.sleep(0.01)  # its thread has to come round
-    return complaints(caplog)
+    return False
 
 
 async def lagged(runner: Runner, seconds: float) -> None:
@@ -113,9 +118,8 @@ async def test_a_loop_that_answers_is_not_complained_about(runner: Runner, caplo
 async def test_a_thread_that_holds_the_interpreter_lock_is_reported_afterwards(
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await runner.options(name="lock holder").run(hold_the_interpreter_lock, 1.2)
-    (text, *_) = await heard(caplog)
-    assert "something kept the interpreter lock" in text
+    holding = runner.options(name="lock holder")
+    assert await blames_the_lock(lambda: holding.run(hold_the_interpreter_lock, 1.2), caplog)
     await lagged(runner, 0.5)
     await still_works(runner)
 
@@ -126,9 +130,7 @@ async def test_f7_a_coroutine_that_holds_the_interpreter_lock_is_reported_afterw
     async def holder() -> None:
         hold_the_interpreter_lock(1.2)
 
-    await runner.run(holder)
-    (text, *_) = await heard(caplog)
-    assert "something kept the interpreter lock" in text
+    assert await blames_the_lock(lambda: runner.run(holder), caplog)
 
 
 async def test_without_a_watchdog_nothing_is_said_and_no_thread_runs(caplog: pytest.LogCaptureFixture) -> None:
