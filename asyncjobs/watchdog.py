@@ -22,6 +22,8 @@ logger: logging.Logger = logging.getLogger("asyncjobs")
 
 PARK_AFTER = 4
 """Quiet looks in a row after which the thread parks."""
+TICK = 0.02
+"""Seconds in which the system surely counts what a running thread has used."""
 
 
 class Watchdog:
@@ -108,8 +110,8 @@ class Watchdog:
             self._closed = True
             return
         answered = self._answered.wait(self._threshold)
-        while not answered and (left := self._threshold - stretch.usable()) > 0:
-            answered = self._answered.wait(left)
+        while not answered and ((left := self._threshold - stretch.usable()) > 0 or self._waits_for_a_core()):
+            answered = self._answered.wait(max(left, 0.0))
         if answered:  # before anybody can read of it
             self._lags.add(stretch.length())
         # Even with an answer: it may have come while we could not run ourselves.
@@ -120,6 +122,11 @@ class Watchdog:
             while not self._answered.wait(1.0) and not self._loop.is_closed():
                 continue
             self._lags.add(stretch.length())
+
+    def _waits_for_a_core(self) -> bool:
+        """Whether the loop's thread does so at this moment, of which the system tells only when that is over."""
+        before = _used(self._loop_thread_native)
+        return before is not None and not self._answered.wait(TICK) and _used(self._loop_thread_native) == before
 
     def _stretch(self) -> _Stretch:
         return _Stretch((self._loop_thread_native, threading.get_native_id()))
@@ -170,3 +177,14 @@ def _queued_for_a_core(thread: int) -> float:
             return int(file.read().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):  # not Linux, or a kernel built without it
         return 0.0
+
+
+def _used(thread: int) -> int | None:
+    """Nanoseconds that `thread` has had a core, if it is ready to run or running; None if not, or if nobody knows."""
+    try:
+        with open(f"/proc/self/task/{thread}/stat", encoding="ascii", errors="replace") as file:
+            is_ready = file.read().rpartition(")")[2].split()[0] == "R"
+        with open(f"/proc/self/task/{thread}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[0]) if is_ready else None
+    except (OSError, ValueError, IndexError):
+        return None
