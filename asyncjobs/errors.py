@@ -16,6 +16,8 @@
     ├── WrongLoop                 called from another event loop or thread
     ├── LaneStalled               too many threads were abandoned
     ├── WouldDeadlock             a job waits for a job that only its own end could start
+    ├── OutOfRangeError           a closed queue of `asyncjobs.flow` has too few elements (also an EOFError)
+    ├── QueueClosedError          a closed queue of `asyncjobs.flow` takes no more elements
     └── QueueFull                 in `asyncjobs.jobqueue` (also an asyncio.QueueFull)
 
     JobStopped (BaseException)    raised *inside* a job that is asked to stop
@@ -155,6 +157,24 @@ class LaneStalled(AsyncJobsError, RuntimeError):
 
 class WouldDeadlock(AsyncJobsError, RuntimeError):
     """What a job waits for can come only after the job itself has ended."""
+
+
+class OutOfRangeError(AsyncJobsError, EOFError):
+    """A queue is closed and has fewer elements than were to be taken; the end of its data.
+
+    Attributes:
+        requested: how many were to be taken.
+        size: how many there are; they can still be taken.
+    """
+
+    requested: int = 0
+    size: int = 0
+
+
+class QueueClosedError(AsyncJobsError, RuntimeError):
+    """A queue is closed, or was closed while an enqueue waited; `left` is how many elements did not go in."""
+
+    left: int = 0
 
 
 class JobStopped(BaseException):
