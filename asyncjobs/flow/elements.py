@@ -192,7 +192,7 @@ def _as_array(value: Any, dtype: Any, position: int) -> Any:
         found = np.asarray(value)
         is_exact = isinstance(value, np.ndarray | np.generic)
         # Numbers and lists of Python are of no exact type: they may become a narrower one of the same kind.
-        if dtype is not None and not is_exact and _may_become(found.dtype, dtype):
+        if dtype is not None and not is_exact and (not found.size or _may_become(found.dtype, dtype)):
             found = np.asarray(value, dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"component {position} is no array: {_short(value)} ({error})") from None
