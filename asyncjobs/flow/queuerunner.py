@@ -212,12 +212,9 @@ def _name_of(op: Op) -> str:
 
 
 def _error_types(types: Any) -> tuple[type[Exception], ...]:
-    if (
-        not isinstance(types, tuple)
-        or not types
-        or not all(isinstance(t, type) and issubclass(t, Exception) for t in types)
-    ):
+    is_tuple = isinstance(types, tuple) and types
+    if not is_tuple or not all(isinstance(each, type) and issubclass(each, Exception) for each in types):
         raise TypeError(
             f"queue_closed_exception_types={types!r} is not allowed; allowed: a tuple of exception classes, not empty"
         )
-    return types
+    return tuple(types)
