@@ -21,13 +21,14 @@ from asyncjobs.errors import WouldDeadlock as WouldDeadlock
 from asyncjobs.errors import WrongLoop as WrongLoop
 from asyncjobs.events import JobEvent as JobEvent
 from asyncjobs.events import Progress as Progress
+from asyncjobs.flow.base import QueueStats as QueueStats
+from asyncjobs.flow.blocking import SyncQueue as SyncQueue
 from asyncjobs.flow.coordinator import Coordinator as Coordinator
 from asyncjobs.flow.coordinator import SyncCoordinator as SyncCoordinator
 from asyncjobs.flow.queuerunner import QueueRunner as QueueRunner
 from asyncjobs.flow.queues import FIFOQueue as FIFOQueue
 from asyncjobs.flow.queues import PaddingFIFOQueue as PaddingFIFOQueue
 from asyncjobs.flow.queues import PriorityQueue as PriorityQueue
-from asyncjobs.flow.queues import QueueStats as QueueStats
 from asyncjobs.flow.queues import RandomShuffleQueue as RandomShuffleQueue
 from asyncjobs.job import Job as Job
 from asyncjobs.jobqueue import QueueFull as QueueFull
@@ -100,6 +101,7 @@ __all__ = [
     "Shared",
     "Stats",
     "SyncCoordinator",
+    "SyncQueue",
     "SyncRunner",
     "TaskQueue",
     "ThreadLane",

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from asyncjobs.flow import FIFOQueue, PaddingFIFOQueue, RandomShuffleQueue
-from asyncjobs.flow.queues import Queue
+from asyncjobs.flow import FIFOQueue, PaddingFIFOQueue, Queue, RandomShuffleQueue
 
 T = TypeVar("T")
 

@@ -376,6 +376,8 @@ async def test_C15_after_the_join_an_exception_is_raised_where_it_is_reported(ki
 async def test_C16_clear_stop_makes_it_fit_for_a_second_run(kind: type[Any_]) -> None:
     coord = kind()
     waiting = asyncio.create_task(waited(coord, 60))
+    while not coord.token._callbacks and coord.token._event is None:  # it waits
+        await asyncio.sleep(0.001)
     coord.clear_stop()  # nothing to clear: who waits goes on waiting
     coord.request_stop(ValueError("First"))
     assert await waiting is True

@@ -251,6 +251,16 @@ async def test_PQ3_a_batch_is_taken_in_one_piece() -> None:
     assert (priorities.tolist(), values) == ([1, 2, 3], ["a", "b", "c"])
 
 
+async def test_PQ3_a_batch_that_waits_holds_up_the_dequeue_behind_it() -> None:
+    queue: Queue[Any] = PriorityQueue(3)
+    batch = await waiting(queue.dequeue_many(2))
+    await queue.enqueue((2, "b"))
+    single = await waiting(queue.dequeue())
+    await queue.enqueue_many([(1, "a"), (3, "c")])
+    assert (await batch)[1] == ["a", "b"]
+    assert await single == (3, "c")
+
+
 async def test_PQ3_a_batch_that_can_never_be_inside_is_refused() -> None:
     queue: Queue[Any] = PriorityQueue(3)
     with pytest.raises(ValueError, match="count=4 is not allowed; allowed: at most capacity=3"):

@@ -192,6 +192,8 @@ async def test_Q11_a_cancelling_close_fails_pending_enqueues_at_once_and_leaves_
     assert caught.value.left == 3
     with pytest.raises(QueueClosedError, match="cancelled: 1 of 1"):
         await single
+    with pytest.raises(QueueClosedError, match="is closed: 1 of 1"):
+        await queue.enqueue(7)
     assert sorted([element async for element in queue]) == [1, 2]
 
 
@@ -594,7 +596,7 @@ async def test_statistics_tell_who_waits_and_how_full_it_was() -> None:
 
 async def test_occupancy_is_weighted_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    for module in ("queues", "lines"):
+    for module in ("base", "lines"):
         monkeypatch.setattr(f"asyncjobs.flow.{module}.monotonic", lambda: now[0])
     queue: Queue[Any] = fifo(4)
     now[0] += 10  # 10 s empty

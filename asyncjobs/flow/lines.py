@@ -9,7 +9,7 @@ withdrawn. All calls come from one thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -20,17 +20,15 @@ from asyncjobs.flow.storage import Store
 class Waiter:
     """One operation, from its call until it is over."""
 
-    __slots__ = ("error", "future", "is_over", "since")
-
-    def __init__(self) -> None:
-        self.is_over: bool = False
-        """Served or refused; it stands in no line any more."""
-        self.error: Exception | None = None
-        """Why it was refused."""
-        self.future: Any = None
-        """Resolved when it is over, if somebody waits; done earlier, it was cancelled. Any kind of future."""
-        self.since: float = 0.0
-        """When the waiting began."""
+    # Most of these never change: what is set on the class costs the instance nothing.
+    is_over: bool = False
+    """Served or refused; it stands in no line any more."""
+    error: Exception | None = None
+    """Why it was refused."""
+    future: Any = None
+    """Resolved when it is over, if somebody waits; done earlier, it was cancelled. Any kind of future."""
+    since: float = 0.0
+    """When the waiting began."""
 
     def step(self, lines: Lines) -> bool:
         """Do what can be done now; whether anything could."""
@@ -39,19 +37,14 @@ class Waiter:
     def leave(self, lines: Lines) -> None:
         """Give back what it holds: nobody will come for it."""
 
-    def refuse(self, error: Exception) -> bool:
-        """It is over, with this error."""
+    def end(self, error: Exception | None = None) -> bool:
+        """It is over, refused if there is an error; always True."""
         self.error = error
         self.is_over = True
         return True
 
-    def check(self) -> None:
-        """Raise why it was refused, if it was."""
-        if self.error is not None:
-            raise self._pop_error()
-
-    def _pop_error(self) -> Exception:
-        # Not kept: the error's traceback refers to frames that refer to us.
+    def refusal(self) -> Exception:
+        """Why it was refused; only once, for the error's traceback will refer to frames that refer to us."""
         error, self.error = self.error, None
         assert error is not None
         return error
@@ -60,23 +53,19 @@ class Waiter:
 class Put(Waiter):
     """Elements that go in one by one, as there is room."""
 
-    __slots__ = ("_at", "_elements")
-
     def __init__(self, elements: Sequence[Any]) -> None:
-        super().__init__()
         self._elements = elements
         self._at = 0
 
     def step(self, lines: Lines) -> bool:
         if lines.is_closed:
-            return self.refuse(self._refusal(lines))
+            return self.end(self._refusal(lines))
         upto = min(len(self._elements), self._at + lines.limit - lines.size)
         if upto <= self._at:
             return False
         lines.put(self._elements[self._at : upto])
         self._at = upto
-        self.is_over = upto == len(self._elements)
-        return True
+        return upto < len(self._elements) or self.end()
 
     def _refusal(self, lines: Lines) -> QueueClosedError:
         left = len(self._elements) - self._at
@@ -92,21 +81,15 @@ class Put(Waiter):
 class Close(Waiter):
     """A close that comes after all who stand before it."""
 
-    __slots__ = ()
-
     def step(self, lines: Lines) -> bool:
         lines.shut()
-        self.is_over = True
-        return True
+        return self.end()
 
 
 class Take(Waiter):
     """A batch of `want` elements, fewer only if it may be less and the queue is closed."""
 
-    __slots__ = ("_may_be_less", "held", "want")
-
     def __init__(self, want: int, *, may_be_less: bool = False) -> None:
-        super().__init__()
         self.want: int = want
         self.held: list[Any] = []
         self._may_be_less = may_be_less
@@ -119,22 +102,20 @@ class Take(Waiter):
         if takes <= 0 or (takes < missing and lines.is_whole):
             return False
         self.held += lines.take(takes)
-        self.is_over = takes == missing
-        return True
+        return takes < missing or self.end()
 
     def _rest(self, lines: Lines) -> bool:
         """The queue is closed and has too few, for ever."""
         there = len(self.held) + lines.size
         if self._may_be_less and there:
             self.held += lines.take(lines.size)
-            self.is_over = True
-            return True
+            return self.end()
         self.leave(lines)
         error = OutOfRangeError(
             f"{lines.name} is closed and has insufficient elements (requested {self.want}, current size {there})"
         )
         error.requested, error.size = self.want, there
-        return self.refuse(error)
+        return self.end(error)
 
     def leave(self, lines: Lines) -> None:
         held, self.held = self.held, []
@@ -145,8 +126,8 @@ class Take(Waiter):
 class Lines:
     """The store, its bound, the two lines, and the account of what went through."""
 
-    # Invariant: after `pump`, neither head can step. So where a line is empty and the store suits, an operation
-    # may go ahead without a waiter: nobody is before it. `queues` does so.
+    # Invariant: after `pump`, neither head can step; so where there is room, nobody waits to put. `base` goes ahead
+    # without a waiter then. (Who takes may wait while elements are there: for a whole batch.)
 
     __slots__ = (
         "_open_since",
@@ -171,9 +152,9 @@ class Lines:
     def __init__(self, name: str, capacity: int, store: Store) -> None:
         self.name: str = name
         self.capacity: int = capacity
-        self.push = store.push
-        self.pop = store.pop
-        self.unpop = store.unpop
+        self.push: Callable[[Any], object] = store.push
+        self.pop: Callable[[], Any] = store.pop
+        self.unpop: Callable[[Sequence[Any]], None] = store.unpop
         self.is_whole: bool = store.is_whole
         self.floor: int = store.floor
         """So many have to stay; 0 once it is closed."""
@@ -220,7 +201,8 @@ class Lines:
 
     def pump(self) -> None:
         """Serve both lines until nothing moves."""
-        while self._serve(self.putters) | self._serve(self.takers):
+        self._serve(self.putters)
+        while self._serve(self.takers) and self._serve(self.putters):
             continue
 
     def _serve(self, line: deque[Any]) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncjobs.errors import OutOfRangeError, QueueClosedError
+from asyncjobs.flow.base import Queue
 from asyncjobs.flow.coordinator import Coordinator
-from asyncjobs.flow.queues import Queue
 from asyncjobs.futures import call_soon
 from asyncjobs.lanes.daemon import DaemonThreads
 
