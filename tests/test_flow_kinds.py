@@ -228,6 +228,12 @@ async def test_PQ1_names_and_dtypes_include_the_priority() -> None:
     assert {name: column.tolist() for name, column in batch.items()} == {"when": [1, 2], "what": [1.5, 0.5]}
 
 
+@pytest.mark.parametrize("said", [{"dtypes": ["int64"]}, {"shapes": [()]}, {"names": ["when"]}])
+def test_PQ1_there_is_a_value_after_the_priority(said: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least one value after it"):
+        PriorityQueue(3, **said)
+
+
 async def test_PQ2_equals_leave_in_the_order_they_came_also_when_put_back() -> None:
     queue: Queue[Any] = PriorityQueue(9)
     taker = await waiting(queue.dequeue_many(4))

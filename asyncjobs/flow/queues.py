@@ -144,6 +144,8 @@ class PriorityQueue(Queue[T]):
         name: str = "priority_queue",
     ) -> None:
         form = _fixed(layout(names=names, shapes=shapes, dtypes=dtypes, has_priority=True))
+        if form.components == 1:
+            raise ValueError("one component is not allowed; allowed: the priority, and at least one value after it")
         first: Any = 0 if form.names is None else form.names[0]
         super().__init__(name, whole_number("capacity", capacity, 1), Priority(lambda element: element[first]), form)
 
