@@ -558,6 +558,18 @@ def test_jobs_of_a_sync_runner_are_joined_without_a_loop() -> None:
         assert job.result() is True
 
 
+@both
+async def test_a_member_whose_loop_is_late_to_tell_is_asked(kind: type[Any_]) -> None:
+    class Late(Future[None]):
+        def add_done_callback(self, fn: Any) -> None:
+            """Nobody gets round to it."""
+
+    coord, member = kind(), Late()
+    member.set_exception(ValueError("long ago"))
+    with pytest.raises(ValueError, match="long ago"):
+        await joined(coord, member)
+
+
 async def test_a_sync_coordinator_takes_no_tasks() -> None:
     task = asyncio.create_task(asyncio.sleep(0))
     with pytest.raises(TypeError, match="A Coordinator joins tasks"):

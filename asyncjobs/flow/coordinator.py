@@ -92,7 +92,7 @@ class BaseCoordinator:
         with self._lock:
             if error is not None and self._joined:
                 raise error
-            if error is not None and not any(error is known for known in self._exceptions):
+            if error is not None and not self._knows(error):
                 self._keep(error, is_first=not self._token.cancelled)
             self._token.cancel("a stop was requested" if error is None else f"{type(error).__name__}: {error}")
 
@@ -105,6 +105,9 @@ class BaseCoordinator:
         if exception is not None and not isinstance(exception, BaseException):
             raise TypeError(f"exception={exception!r} is not allowed; allowed: None, an exception, or sys.exc_info()")
         return None if isinstance(exception, self._clean) else exception
+
+    def _knows(self, error: BaseException) -> bool:
+        return any(error is known for known in self._exceptions)
 
     def _keep(self, error: BaseException, *, is_first: bool) -> None:
         self._exceptions.append(error)
@@ -165,7 +168,7 @@ class BaseCoordinator:
         with self._lock:
             self._members.pop(member, None)
         error = None if getattr(member, "cancelled", _no)() else member.exception()
-        if error is None or isinstance(error, JobCancelled):
+        if error is None or isinstance(error, JobCancelled) or self._knows(error):
             return
         try:
             self.request_stop(error)
@@ -184,6 +187,9 @@ class BaseCoordinator:
 
     def _settle(self, members: list[Any], *, ignore_live_threads: bool) -> None:
         """The end of a join: raise what there is to raise."""
+        for member in members:
+            if is_future(member) and member.done():
+                self._has_ended(member)  # a job tells so on its own loop, which may be behind
         stragglers = [member for member in members if not is_over(member)]
         told = f"Coordinator stopped with threads still running: {' '.join(map(name_of, stragglers))}"
         with self._lock:
