@@ -8,7 +8,9 @@ from asyncjobs.errors import JobStopped as JobStopped
 from asyncjobs.errors import JobTimeout as JobTimeout
 from asyncjobs.errors import LaneStalled as LaneStalled
 from asyncjobs.errors import NotSendable as NotSendable
+from asyncjobs.errors import OutOfRangeError as OutOfRangeError
 from asyncjobs.errors import PlotIncomplete as PlotIncomplete
+from asyncjobs.errors import QueueClosedError as QueueClosedError
 from asyncjobs.errors import RemoteError as RemoteError
 from asyncjobs.errors import ResourceExhausted as ResourceExhausted
 from asyncjobs.errors import ResultNotSendable as ResultNotSendable
@@ -20,6 +22,15 @@ from asyncjobs.errors import WouldDeadlock as WouldDeadlock
 from asyncjobs.errors import WrongLoop as WrongLoop
 from asyncjobs.events import JobEvent as JobEvent
 from asyncjobs.events import Progress as Progress
+from asyncjobs.flow.base import QueueStats as QueueStats
+from asyncjobs.flow.blocking import SyncQueue as SyncQueue
+from asyncjobs.flow.coordinator import Coordinator as Coordinator
+from asyncjobs.flow.coordinator import SyncCoordinator as SyncCoordinator
+from asyncjobs.flow.queuerunner import QueueRunner as QueueRunner
+from asyncjobs.flow.queues import FIFOQueue as FIFOQueue
+from asyncjobs.flow.queues import PaddingFIFOQueue as PaddingFIFOQueue
+from asyncjobs.flow.queues import PriorityQueue as PriorityQueue
+from asyncjobs.flow.queues import RandomShuffleQueue as RandomShuffleQueue
 from asyncjobs.job import Job as Job
 from asyncjobs.jobqueue import QueueFull as QueueFull
 from asyncjobs.lanes.executor import ExecutorLane as ExecutorLane
@@ -53,7 +64,9 @@ __all__ = [
     "ArenaFull",
     "AsyncJobsError",
     "CancelToken",
+    "Coordinator",
     "ExecutorLane",
+    "FIFOQueue",
     "Job",
     "JobCancelled",
     "JobContext",
@@ -66,13 +79,20 @@ __all__ = [
     "LaneStalled",
     "LoopLane",
     "NotSendable",
+    "OutOfRangeError",
+    "PaddingFIFOQueue",
     "Plot",
     "PlotIncomplete",
     "Pool",
+    "PriorityQueue",
     "ProcessLane",
     "ProcessPoolExecutor",
     "Progress",
+    "QueueClosedError",
     "QueueFull",
+    "QueueRunner",
+    "QueueStats",
+    "RandomShuffleQueue",
     "RemoteError",
     "ResourceExhausted",
     "ResultNotSendable",
@@ -82,6 +102,8 @@ __all__ = [
     "RunnerClosed",
     "Shared",
     "Stats",
+    "SyncCoordinator",
+    "SyncQueue",
     "SyncRunner",
     "TaskQueue",
     "ThreadLane",

@@ -17,6 +17,8 @@
     ├── LaneStalled               too many threads were abandoned
     ├── PlotIncomplete            a plot has not arrived everywhere, and was opened with `on_error="raise"`
     ├── WouldDeadlock             a job waits for a job that only its own end could start
+    ├── OutOfRangeError           a closed queue of `asyncjobs.flow` has too few elements (also an EOFError)
+    ├── QueueClosedError          a closed queue of `asyncjobs.flow` takes no more elements
     └── QueueFull                 in `asyncjobs.jobqueue` (also an asyncio.QueueFull)
 
     JobStopped (BaseException)    raised *inside* a job that is asked to stop
@@ -160,6 +162,24 @@ class WouldDeadlock(AsyncJobsError, RuntimeError):
 
 class PlotIncomplete(AsyncJobsError, RuntimeError):
     """A plot that was opened with ``on_error="raise"`` has not arrived everywhere; what is missing is kept."""
+
+
+class OutOfRangeError(AsyncJobsError, EOFError):
+    """A queue is closed and has fewer elements than were to be taken; the end of its data.
+
+    Attributes:
+        requested: how many were to be taken.
+        size: how many there are; they can still be taken.
+    """
+
+    requested: int = 0
+    size: int = 0
+
+
+class QueueClosedError(AsyncJobsError, RuntimeError):
+    """A queue is closed, or was closed while an enqueue waited; `left` is how many elements did not go in."""
+
+    left: int = 0
 
 
 class JobStopped(BaseException):
