@@ -38,13 +38,13 @@ class Scale:
 
 
 FULL = Scale((64 * 1024, MIB, 16 * MIB, DECIDES, 512 * MIB), rounds=5, warm_up=4, calls=20, burst=200, soak=10_000)
-QUICK = Scale((64 * 1024, DECIDES), rounds=2, warm_up=1, calls=2, burst=40, soak=300)
+QUICK = Scale((64 * 1024, DECIDES), rounds=1, warm_up=1, calls=1, burst=20, soak=200)
 
 
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
     """Measure everything, print it, and write the figures and the page where a path is given.
 
-    About eight minutes on two cores, with `quick` one; nothing else should run meanwhile.
+    About eight minutes on two cores, with `quick` half a minute; nothing else should run meanwhile.
     """
     check_writable(html_path)
     scale = QUICK if quick else FULL
