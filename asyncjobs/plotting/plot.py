@@ -25,7 +25,7 @@ from asyncjobs.plotting.publisher import PlotStats, Publisher
 from asyncjobs.plotting.rows import fed
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
-from asyncjobs.plotting.spool import HIDDEN, About, Spool, create, home, new_id
+from asyncjobs.plotting.spool import About, Spool, beside, create, home, new_id
 from asyncjobs.plotting.studio import studio
 from asyncjobs.plotting.targets import absolute, file_of, for_rank, is_fleeting, open_sink
 from asyncjobs.sync.leaving import has_left, leave_at_exit
@@ -141,7 +141,7 @@ def _title(target: str) -> str:
 
 def _root(targets: Sequence[str]) -> Path:
     files = [path for path in map(file_of, targets) if path is not None]
-    return files[0].parent / HIDDEN if files else home()
+    return beside(files[0]) if files else home()
 
 
 _open_plots: weakref.WeakSet[Plot] = weakref.WeakSet()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from asyncjobs.plotting import layout
 from asyncjobs.plotting.curve import Curve
+from asyncjobs.plotting.private import is_mine
 
 PIECE = 8192
 """Rows that are read in one go."""
@@ -140,9 +141,11 @@ def _writer(path: str) -> str:
 
 
 def open_file(path: str, patience: float) -> PointsFile | _Frames | None:
-    """None: it is not whole yet, never became so, or is gone."""
+    """None: it is not whole yet, never became so, is gone, or somebody else could have written it."""
     try:
         with open(path, "rb") as file:
+            if not is_mine(os.fstat(file.fileno())):  # pictures in it are unpickled
+                return None
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):  # mapping nothing is a ValueError
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from asyncjobs.plotting.private import is_mine
 
 fcntl: ModuleType | None
 try:
@@ -74,7 +77,7 @@ class Spool:
 
     def _note(self, name: str, value: Any) -> None:
         temporary = self.folder / f"{name}.tmp"
-        temporary.write_text(json.dumps(value))
+        _write(temporary, value)
         os.replace(temporary, self.folder / f"{name}.json")
 
     def _noted(self, name: str) -> Any:
@@ -91,47 +94,87 @@ class Spool:
 
     def remove(self) -> None:
         """All of it has been sent."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
         self.close()
-        with suppress(OSError):  # others are in it
-            self.folder.parent.rmdir()
 
 
 def create(root: Path, about: About) -> Spool:
     """A new folder below `root`.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be made; names it. Nothing is left of it.
     """
     folder = root / about.plot
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700)  # a target may hold a password
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)  # a target may hold a password
+        return Spool(folder, about, _begun(folder, about))
+    except OSError as error:
+        _remove(folder)
+        # A full disk names no path by itself.
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
+def _begun(folder: Path, about: About) -> int:
+    """Write what the plot is; the descriptor that locks it, -1 where there are no locks."""
     unnamed = folder / "plot.tmp"
-    unnamed.write_text(json.dumps(asdict(about)))
+    _write(unnamed, asdict(about))
+    if not is_mine(unnamed.stat()):
+        raise PermissionError(errno.EPERM, "its file system does not keep whose a file is; name another with spool=")
     lock = _locked(unnamed)
     # Locked before it has the name under which others look for orphans.
     os.replace(unnamed, folder / _ABOUT)
-    return Spool(folder, about, -1 if lock is None else lock)
+    return -1 if lock is None else lock
 
 
 def orphans(root: Path, but: str = "") -> Iterator[Spool]:
-    """The spools below `root`, or `root` itself, whose process is gone; each is ours until it is closed.
+    """The spools below `root`, beside the files in it, or `root` itself, whose process is gone; each is ours until it
+    is closed.
 
-    The one of that id is left out: whoever asks has it open, or is about to close it.
+    The one of that id is left out: whoever asks has it open, or is about to close it. So is what somebody else could
+    have written: there are functions in a spool, and they are called.
     """
-    folders = [root] if (root / _ABOUT).exists() else sorted(path.parent for path in root.glob(f"*/{_ABOUT}"))
-    for folder in folders:
+    for folder in _folders(root):
         if folder.name == but:
             continue
         lock = _locked(folder / _ABOUT)
         if lock is None:
             continue
-        try:
-            about = About(**json.loads((folder / _ABOUT).read_text()))
-        except (OSError, ValueError, TypeError):  # killed while it was made: nothing was accepted yet
+        about = _about(folder, lock)
+        if about is None:
             os.close(lock)
             continue
         yield Spool(folder, about, lock)
+
+
+def _folders(root: Path) -> list[Path]:
+    if (root / _ABOUT).exists():
+        return [root]
+    places = f"*/{_ABOUT}", f"{HIDDEN}*/*/{_ABOUT}"
+    return sorted(path.parent for place in places for path in root.glob(place))
+
+
+def _about(folder: Path, descriptor: int) -> About | None:
+    """What the plot is; None: its folder is not ours, or it was killed while it was made, and nothing was accepted."""
+    try:
+        if not (is_mine(folder.lstat()) and is_mine(os.fstat(descriptor))):
+            return None
+        with open(descriptor, encoding="utf-8", closefd=False) as file:
+            return About(**json.load(file))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def beside(file: Path) -> Path:
+    """Where the spool of a plot lies whose first file that is: in the folder around it. If that is shared, in one of
+    this user's own there; if that is not to be had, among the user's files."""
+    folder = file.parent
+    try:
+        root = folder / (HIDDEN if is_mine(folder.stat()) else f"{HIDDEN}-{os.geteuid()}")
+        root.mkdir(mode=0o700, exist_ok=True)
+        return root if is_mine(root.stat()) else home()
+    except OSError:
+        return home()
 
 
 def home() -> Path:
@@ -145,12 +188,25 @@ def new_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
 
 
+def _write(path: Path, value: Any) -> None:
+    """As JSON, in a file of this user's alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # others are in it
+        folder.parent.rmdir()
+
+
 def _locked(path: Path) -> int | None:
     """A descriptor that holds the lock of an existing file until it is closed; None: somebody else does."""
     if fcntl is None:
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
