@@ -509,6 +509,13 @@ def test_on_error_raise_hides_no_other_error_and_no_success(out: Path) -> None:
         (("a.html",), {"max_points": 3}, ValueError, "max_points=3 is not allowed"),
         (("a.html",), {"linger": -1}, ValueError, "linger=-1 is not allowed"),
         (("a.html",), {"ranks": "some"}, ValueError, "ranks='some' is not allowed; allowed: 'first' and 'all'"),
+        (("a.html",), {"title": 3}, TypeError, "title=3 is not allowed; allowed: text, or None"),
+        (("a.html",), {"title": ["a"]}, TypeError, r"title=\['a'\] is not allowed"),
+        (("a.html",), {"title": "x\ud800"}, ValueError, r"title='x\\ud800' is not allowed; allowed: text that UTF-8"),
+        (("a.html",), {"spool": 3}, TypeError, "spool=3 is not allowed; allowed: the path of a folder, or None"),
+        (("a.html",), {"spool": "a\0b"}, ValueError, r"spool='a\\x00b' is not allowed"),
+        (("a\0b.html",), {}, ValueError, r"'a\\x00b.html' is not allowed; allowed: a path without"),
+        (("loss-12:30.html",), {}, ValueError, r"no sink knows .*Or do you mean the file '\./loss-12:30\.html'"),
         (("a.html",), {"on_error": "stop"}, ValueError, "on_error='stop' is not allowed; allowed: 'warn' and 'raise'"),
     ],
 )
@@ -549,6 +556,13 @@ def test_other_ranks_do_nothing_unless_asked(out: Path, name: str, monkeypatch: 
     with aj.plot(out, ranks="all") as p:
         p.log(0, y=1.0)
     assert out.exists()
+
+
+def test_a_rank_that_is_no_number_is_none(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "\u00b2")
+    with aj.plot(out) as p:
+        p.log(0, y=1.0)
+    assert shown(out) == {"y": ([0.0], [1.0])}
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -22,12 +22,13 @@ from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.notebook import CELL, LINGER_IN_NOTEBOOK, KernelEnd, is_shown_in_cells
 from asyncjobs.plotting.pen import Pen
 from asyncjobs.plotting.publisher import PlotStats, Publisher
-from asyncjobs.plotting.rows import fed
+from asyncjobs.plotting.rows import RowSink, fed
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import About, Spool, beside, create, home, new_id
 from asyncjobs.plotting.studio import studio
 from asyncjobs.plotting.targets import absolute, file_of, for_rank, is_fleeting, open_sink
+from asyncjobs.plotting.telling import tell
 from asyncjobs.sync.leaving import has_left, leave_at_exit
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -86,6 +87,8 @@ def plot(
                 p.log(step, loss=loss)
     """
     _check(every, max_points, max_share, linger)
+    _check_title(title)
+    folder = None if spool is None else _checked_folder(spool)
     _check_choice("ranks", ranks, ("first", "all"))
     _check_choice("on_error", on_error, ("warn", "raise"))
     rank = _rank()
@@ -97,12 +100,9 @@ def plot(
     about = About(new_id(), title or _title(named[0]), named, inline, max_points, time.time())
     if rank > 0 and ranks == "first":
         return Plot(about, None, [], every, max_share, 0.0, False)
-    sinks = [open_sink(target, inline=inline) for target in named]
     if linger is None:
         linger = LINGER if find_notebook() is None else LINGER_IN_NOTEBOOK
-    opened = create(Path(spool) if spool is not None else _root(named), about)
-    fed_sinks = [fed(sink, opened, n) for n, sink in enumerate(sinks)]
-    return Plot(about, opened, fed_sinks, every, max_share, linger, on_error == "raise")
+    return Plot(about, *_opened(about, folder), every, max_share, linger, on_error == "raise")
 
 
 def _check(every: float, max_points: int, max_share: float, linger: float | None) -> None:
@@ -120,9 +120,30 @@ def _check_choice(name: str, value: str, allowed: tuple[str, str]) -> None:
         raise ValueError(f"{name}={value!r} is not allowed; allowed: {' and '.join(map(repr, allowed))}")
 
 
+def _check_title(title: str | None) -> None:
+    if title is None:
+        return
+    if not isinstance(title, str):
+        raise TypeError(f"title={title!r} is not allowed; allowed: text, or None")
+    try:
+        title.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"title={title!r} is not allowed; allowed: text that UTF-8 can hold") from None
+
+
+def _checked_folder(spool: str | os.PathLike[str]) -> Path:
+    """As this process finds it wherever it may go."""
+    if not isinstance(spool, str | os.PathLike):
+        raise TypeError(f"spool={spool!r} is not allowed; allowed: the path of a folder, or None")
+    if "\0" in os.fspath(spool):
+        raise ValueError(f"spool={spool!r} is not allowed; allowed: a path without the character \\0")
+    return Path(spool).expanduser().absolute()
+
+
 def _rank() -> int:
     """This process's number in a distributed training; 0 in any other."""
-    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0)
+    given = [os.environ.get(name, "") for name in RANKS]
+    return next((int(text) for text in given if text.isascii() and text.isdigit()), 0)
 
 
 def _named(target: str | os.PathLike[str], rank: int) -> str:
@@ -136,12 +157,31 @@ def _title(target: str) -> str:
     if is_fleeting(target):
         return "plot"
     path = file_of(target)
-    return path.stem if path is not None else shown(target)
+    # A file's name may hold bytes that are no text.
+    return path.stem.encode(errors="replace").decode() if path is not None else shown(target)
 
 
 def _root(targets: Sequence[str]) -> Path:
     files = [path for path in map(file_of, targets) if path is not None]
     return beside(files[0]) if files else home()
+
+
+def _opened(about: About, folder: Path | None) -> tuple[Spool, list[Sink]]:
+    """The spool and the sinks; none of them if one cannot be had. What shows itself at once comes last."""
+    numbered = [*enumerate(about.targets)]
+    with ExitStack() as undo:
+        sinks = {n: _opened_sink(target, about, undo) for n, target in numbered if not is_fleeting(target)}
+        spool = create(folder or _root(about.targets), about)
+        undo.callback(spool.remove)
+        sinks |= {n: _opened_sink(target, about, undo) for n, target in numbered if is_fleeting(target)}
+        undo.pop_all()
+    return spool, [fed(sinks[n], spool, n) for n in sorted(sinks)]
+
+
+def _opened_sink(target: str, about: About, undo: ExitStack) -> Sink | RowSink:
+    sink = open_sink(target, inline=about.inline)
+    undo.callback(_close_sink, sink)
+    return sink
 
 
 _open_plots: weakref.WeakSet[Plot] = weakref.WeakSet()
@@ -161,7 +201,7 @@ def _is_again(before: Run | None, now: Run | None) -> bool:
     return before is not None and now is not None and before.cell == now.cell and before.request != now.request
 
 
-def _close_sink(sink: Sink) -> None:
+def _close_sink(sink: Sink | RowSink) -> None:
     try:
         sink.close()
     except Exception:  # whatever it may raise, the others are closed as well, and the spool is kept or removed
@@ -300,9 +340,7 @@ class Plot(Pen):
             self._spool.remove()
         else:
             self._spool.close()
-            print(
-                f"asyncjobs: {self._what_is_missing()}", file=sys.stderr, flush=True
-            )  # a kernel may be killed before it does
+            tell(self._what_is_missing())
 
     def _or_raise(self, has_arrived: bool) -> bool:
         if self._raises and not has_arrived:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import IO
 
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.page import page
+from asyncjobs.plotting.page import check_plotly, page
 from asyncjobs.plotting.sinks.base import Refused
 
 TIMEOUT = 30.0
@@ -44,6 +44,8 @@ class WebAddress:
         self._headers = _credentials(parts)
         self._is_page = parts.path.endswith(".html")
         self.target: str = shown(address)
+        if self._is_page:
+            check_plotly(self.target)
 
     def send(self, edition: Edition) -> None:
         body, kind = self._body(edition)
