@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -22,6 +23,7 @@ from programs import launching
 
 import asyncjobs as aj
 from asyncjobs.bench import probes
+from asyncjobs.plotting.replay import Replay
 
 PREAMBLE = """
 import os, signal, sys, time
@@ -177,6 +179,52 @@ def test_what_was_kept_for_a_server_arrives_once_when_it_is_back(tmp_path: Path)
         assert server.received[0][0].startswith(about.parent.name)
 
 
+# --- what a last line says --------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_rows_that_found_no_room_on_the_disk_are_said_to_be_lost(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p = aj.plot(nobody(), spool=small_disk / "spool", linger=0.2)
+    for step in range(60_000):
+        p.log(step, y=1.0)
+    assert not p.close()
+    assert p.stats.logged == 60_000
+    replay = Replay(next((small_disk / "spool").iterdir()), 100, is_settled=True)
+    replay.refresh()
+    replay.close()
+    assert 0 < replay.rows < 60_000
+    assert f"LOST are {60_000 - replay.rows:,} rows, and what else found no room" in capsys.readouterr().err
+
+
+def wait_for(path: str) -> dict[str, Any]:
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return {"data": []}
+
+
+def test_a_plot_that_ends_while_a_picture_is_drawn_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    p = aj.plot(tmp_path / "loss.json", linger=0.3)
+    p.draw(wait_for, str(tmp_path / "go"))
+    assert not p.close()
+    (tmp_path / "go").touch()
+    line = capsys.readouterr().err
+    assert "plot 'loss' is not complete: its newest state was not made in time; the rest is in " in line
+    assert "LOST" not in line
+
+
 # --- leaving ----------------------------------------------------------------------------
 
 OPEN = """
@@ -247,8 +295,13 @@ def test_a_forked_child_plots_nothing_and_ends(launch: Any, tmp_path: Path) -> N
             p.log(step, loss=2.0, **({{"child": 3.0}} if not child else {{}}))
             p.write([1], [2], name="of the child" if not child else "of the parent")
         if not child:
-            p.close()
+            assert p.closed and "closed" in repr(p), p
+            assert p.flush(1) and p.close(), "it is the parent's to wait"
+            with p:
+                pass
+            assert (p.stats.dropped, p.stats.logged) == (0, 0)
             sys.exit(5)
+        assert not p.closed
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
         p.close()
         say("closed")

@@ -98,6 +98,20 @@ def test_log_after_the_end_is_dropped_with_one_warning(out: Path, caplog: pytest
     ]
 
 
+def test_each_call_after_the_end_is_counted_and_one_is_told_of(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    p = aj.plot(out)
+    p.log(0, y=1.0)
+    p.close()
+    p.write([1.0], [2.0], name="fit")
+    p.draw(bars, [1.0])
+    p.log(1, y=1.0)
+    assert p.stats.dropped == 3
+    assert (p.stats.logged, p.stats.missing) == (1, ())
+    (told,) = [record.message for record in caplog.records if "after the plot was closed" in record.message]
+    assert told == "write(name='fit') came after the plot was closed, and is lost"
+    assert [*shown(out)] == ["y"]
+
+
 def test_names_may_come_and_go(out: Path) -> None:
     with aj.plot(out) as p:
         p.log(0, a=1.0)
@@ -597,6 +611,25 @@ def test_a_process_job_logs_to_the_same_plot(out: Path) -> None:
     assert found["here"] == ([0.0], [1.0])
     assert sorted(found["far"][1]) == [float(n) for n in range(300)]
     assert found["from 200"] == ([1.0, 2.0], [3.0, 4.0])
+
+
+def flush_far_away(p: aj.Plot) -> tuple[bool, bool, str]:
+    with p:
+        p.log(0, far=1.0)
+        try:
+            _ = p.stats
+        except AttributeError as error:
+            return p.flush(1), p.close(), str(error)
+    return False, False, "it has what it cannot know"
+
+
+def test_a_process_job_may_flush_and_close_what_is_not_its_own(out: Path) -> None:
+    with aj.plot(out) as p, aj.SyncRunner(processes=1) as runner:
+        flushed, closed, said = runner.options(lane="process").submit(flush_far_away, p).result(60)
+        assert (flushed, closed, p.closed) == (True, True, False)
+        assert "and no stats: ask the process that opened it" in said
+        p.log(1, far=2.0)
+    assert sorted(shown(out)["far"][1]) == [1.0, 2.0]
 
 
 def test_a_pen_for_a_plot_that_has_ended_writes_nowhere(out: Path) -> None:

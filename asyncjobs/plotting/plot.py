@@ -9,7 +9,8 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -22,6 +23,7 @@ from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.notebook import CELL, LINGER_IN_NOTEBOOK, KernelEnd, is_shown_in_cells
 from asyncjobs.plotting.pen import Pen
 from asyncjobs.plotting.publisher import PlotStats, Publisher
+from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.rows import RowSink, fed
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
@@ -231,6 +233,8 @@ class Plot(Pen):
         self._closing = threading.RLock()
         self._publisher: Publisher | None = None
         self._is_complete = True
+        self._problem: OSError | None = None
+        """Why something that was accepted is not on the disk; known at the end."""
         self._stats = PlotStats()
         if spool is None or self._journal is None:
             return
@@ -256,16 +260,22 @@ class Plot(Pen):
 
     @property
     def closed(self) -> bool:
-        """Whether it takes nothing: it was closed, or never plotted, as in other ranks than the first."""
-        return self._publisher is None
+        """Whether it takes nothing: it was closed, or never plotted here, as in other ranks than the first and in
+        forked children."""
+        return self._publisher is None or self._is_elsewhere
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether this is a forked child's copy of a plot that was open: it is the parent's to look after."""
+        return self._publisher is not None and self._studio.portal.is_foreign
 
     @property
     def stats(self) -> PlotStats:
         """What has become of what was handed over."""
         publisher = self._publisher
-        if publisher is not None:
+        if publisher is not None and not self._is_elsewhere:
             self._stats = publisher.stats(self._dropped, time.monotonic() - self._began)
-        return self._stats
+        return replace(self._stats, dropped=self._dropped)
 
     # --- waiting ------------------------------------------------------------------------
 
@@ -279,7 +289,7 @@ class Plot(Pen):
         """
         check_seconds("timeout", timeout, or_none=True)
         publisher = self._publisher
-        if publisher is None:
+        if publisher is None or self._is_elsewhere:
             return self._is_complete
         return self._or_raise(self._studio.portal.call(publisher.flush, timeout, self._raises and timeout is None))
 
@@ -287,7 +297,7 @@ class Plot(Pen):
         """As `flush`, for coroutines of any loop."""
         check_seconds("timeout", timeout, or_none=True)
         publisher = self._publisher
-        if publisher is None:
+        if publisher is None or self._is_elsewhere:
             return self._is_complete
         future = asyncio.run_coroutine_threadsafe(
             publisher.flush(timeout, self._raises and timeout is None), self._studio.portal.loop
@@ -317,8 +327,10 @@ class Plot(Pen):
 
     def _end(self, timeout: float | None) -> None:
         """`close`, for whoever cannot do anything about what is missing."""
+        if self._is_elsewhere:  # a thread that is not here may hold the lock
+            return
         with self._closing:
-            if self._publisher is not None and not self._studio.portal.is_foreign:
+            if self._publisher is not None:
                 self._close(self._publisher, self._linger if timeout is None else timeout)
 
     def _close(self, publisher: Publisher, timeout: float) -> None:
@@ -333,6 +345,7 @@ class Plot(Pen):
         self._publisher = None
         has_left(self)
         if journal is not None:
+            self._problem = journal.problem
             journal.close()
         for sink in self._sinks:
             _close_sink(sink)
@@ -349,12 +362,22 @@ class Plot(Pen):
 
     def _what_is_missing(self) -> str:
         stats = self.stats
-        missing = ", ".join(stats.missing)
+        missing = f" at {', '.join(stats.missing)}" if stats.missing else ": its newest state was not made in time"
         why = f" ({stats.last_error})" if stats.last_error else ""
         return (
-            f"plot {self._title!r} is not complete at {missing}{why}; the rest is in {self._spool.folder}: "
-            f"the next start sends it, or `asyncjobs plot resume {self._spool.folder.parent}`"
+            f"plot {self._title!r} is not complete{missing}{why}; the rest is in {self._spool.folder}: "
+            f"the next start sends it, or `asyncjobs plot resume {self._spool.folder.parent}`{self._what_is_lost()}"
         )
+
+    def _what_is_lost(self) -> str:
+        """Of the rest that is kept: what was in memory only, for the disk was full."""
+        if self._problem is None:
+            return ""
+        with suppress(OSError), closing(Replay(self._spool.folder, FEWEST, is_settled=True)) as kept:
+            kept.refresh()
+            lost = self._stats.logged - kept.rows
+            return f". LOST are {lost:,} rows, and what else found no room there: {self._problem.strerror}"
+        return f". LOST is what found no room there: {self._problem.strerror}"
 
     def leave(self, drain: float | None) -> None:
         """The interpreter exits, and nobody closed us: `close`, within `drain` seconds."""

@@ -45,7 +45,7 @@ class PlotStats:
     last_error: str | None = None
     """Of any sink."""
     dropped: int = 0
-    """Calls of `log` with values that are no numbers, or after the end."""
+    """Calls of `log` with values that are no numbers, and calls of any kind after the end."""
     cpu_share: float = 0.0
     """Share of one core that plotting has taken since the start, drawing not counted."""
     missing: tuple[str, ...] = ()
