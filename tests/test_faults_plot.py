@@ -20,10 +20,13 @@ from typing import Any
 import pytest
 from plots import shown, wait_until
 from programs import launching
+from servers import Answer, answering
 
 import asyncjobs as aj
 from asyncjobs.bench import probes
 from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.resume import resume as resumed
+from asyncjobs.plotting.resume import send_leftovers
 
 PREAMBLE = """
 import os, signal, sys, time
@@ -83,8 +86,14 @@ def serving(port: int | None = None) -> Iterator[Server]:
 
 
 def resume(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "asyncjobs", "plot", "resume", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, env=probes.source_environment(), check=False)
+    return command("resume", folder)
+
+
+def command(verb: str, folder: Path, *options: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """``asyncjobs plot VERB FOLDER``, with what is typed at its questions."""
+    words = [sys.executable, "-m", "asyncjobs", "plot", verb, str(folder), *options]
+    environment = probes.source_environment()
+    return subprocess.run(words, capture_output=True, text=True, env=environment, check=False, input=typed)
 
 
 # --- kill -9 ----------------------------------------------------------------------------
@@ -129,6 +138,70 @@ def test_the_next_start_sends_the_rest_of_a_plot_to_where_it_has_not_arrived(lau
         assert shown(tmp_path / "old.json")["loss"][0][-1] == 4999.0
         assert len(server.received) == before + 1
     assert shown(tmp_path / "new.json") == {"y": ([0.0], [1.0])}
+
+
+@pytest.mark.slow
+def test_the_rest_is_found_from_the_folder_of_the_plot(launch: Any, tmp_path: Path) -> None:
+    out = tmp_path / "loss.json"
+    assert launch(KILLED.format(targets=repr(str(out)), spool=None)).ends() == -signal.SIGKILL
+    done = resume(tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"loss to {out}: complete\n")
+    assert not (tmp_path / ".asyncjobs-plots").exists()
+
+
+def leave_two(address: str, spool: Path) -> None:
+    """Two plots that never arrived."""
+    left = [aj.plot(f"{address}?{title}", title=title, spool=spool, linger=0.0) for title in ("one", "two")]
+    for p in left:
+        p.log(0, y=1.0)
+    for p in left:
+        assert not p.close()
+
+
+def test_what_cannot_be_sent_is_tried_and_told_of_once_in_a_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = tmp_path / "spool"
+    with answering(lambda _: Answer(500)) as server:
+        leave_two(f"{server.address}/loss", spool)
+        with aj.plot(tmp_path / "new.json", spool=spool) as p:
+            p.log(0, y=1.0)
+            wait_until(lambda: "earlier plot" in caplog.text, "somebody tells of it")
+        tries = len(server.requests)
+        assert send_leftovers(spool, [], "another") == []
+        assert len(server.requests) == tries
+        (told,) = [record.message for record in caplog.records if "earlier plot" in record.message]
+        assert "could not be sent to http://127.0.0.1" in told
+        assert "so it is with 1 more" in told
+        assert f"`asyncjobs plot discard {spool}` deletes it" in told
+        leave_two(f"{server.address}/loss", spool)
+        assert send_leftovers(spool, [], "another") == [], "it was said that there are such"
+        server.answer = lambda _: Answer()
+        wait_until(lambda: resumed(spool) == [] and not spool.exists(), "whoever asks for it gets it")
+
+
+@pytest.mark.slow
+def test_what_is_left_can_be_listed_and_thrown_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address, spool = nobody().replace("//", "//ann:sesame@"), tmp_path / "spool"
+    leave_two(address, spool)
+    folders = sorted(spool.iterdir())
+    listed = command("list", spool)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    lines = listed.stdout.splitlines()
+    assert [str(folder) in line for folder, line in zip(folders, lines, strict=True)] == [True, True]
+    assert sorted(line.split()[2] for line in lines) == ["one", "two"]
+    assert "sesame" not in listed.stdout
+    refused = command("discard", spool, typed="n\n")
+    assert (refused.returncode, sorted(spool.iterdir())) == (1, folders)
+    first = command("discard", folders[0], "--yes")
+    assert (first.returncode, first.stdout.splitlines()[-1], [*spool.iterdir()]) == (0, "deleted 1", folders[1:])
+    with aj.plot(tmp_path / "lives.json", spool=spool) as p:
+        p.log(0, y=1.0)
+        assert command("discard", spool, typed="y\n").returncode == 0
+        p.log(1, y=2.0)
+    assert shown(tmp_path / "lives.json")["y"][1] == [1.0, 2.0]
+    assert not spool.exists()
+    assert command("discard", tmp_path).stdout == "deleted 0\n"
 
 
 def test_the_rest_of_a_living_plot_is_left_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -127,15 +127,15 @@ def _begun(folder: Path, about: About) -> int:
     return -1 if lock is None else lock
 
 
-def orphans(root: Path, but: str = "") -> Iterator[Spool]:
+def orphans(root: Path, but: Collection[str] = ()) -> Iterator[Spool]:
     """The spools below `root`, beside the files in it, or `root` itself, whose process is gone; each is ours until it
     is closed.
 
-    The one of that id is left out: whoever asks has it open, or is about to close it. So is what somebody else could
+    Those of such ids are left out: whoever asks has one open, or is about to close it. So is what somebody else could
     have written: there are functions in a spool, and they are called.
     """
     for folder in _folders(root):
-        if folder.name == but:
+        if folder.name in but:
             continue
         lock = _locked(folder / _ABOUT)
         if lock is None:
