@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import struct
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plots import shown, wait_until
+from plots import shown, small_disk, wait_until
 from programs import launching
 from servers import Answer, answering
 
@@ -255,29 +254,18 @@ def test_what_was_kept_for_a_server_arrives_once_when_it_is_back(tmp_path: Path)
 # --- what a last line says --------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_rows_that_found_no_room_on_the_disk_are_said_to_be_lost(
-    small_disk: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    p = aj.plot(nobody(), spool=small_disk / "spool", linger=0.2)
-    for step in range(60_000):
-        p.log(step, y=1.0)
-    assert not p.close()
-    assert p.stats.logged == 60_000
-    replay = Replay(next((small_disk / "spool").iterdir()), 100, is_settled=True)
-    replay.refresh()
-    replay.close()
+    with small_disk(tmp_path, "256k") as disk:
+        p = aj.plot(nobody(), spool=disk / "spool", linger=0.2)
+        for step in range(60_000):
+            p.log(step, y=1.0)
+        assert not p.close()
+        assert p.stats.logged == 60_000
+        replay = Replay(next((disk / "spool").iterdir()), 100, is_settled=True)
+        replay.refresh()
+        replay.close()
     assert 0 < replay.rows < 60_000
     assert f"LOST are {60_000 - replay.rows:,} rows, and what else found no room" in capsys.readouterr().err
 

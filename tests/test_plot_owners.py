@@ -140,6 +140,12 @@ def test_a_folder_that_somebody_else_has_made_ahead_is_not_taken(everybodys: Pat
     assert list(trap.iterdir()) == []
 
 
+def test_a_pipe_in_place_of_a_spool_holds_nobody_up(everybodys: Path) -> None:
+    (everybodys / HIDDEN / "trap").mkdir(parents=True)
+    os.mkfifo(everybodys / HIDDEN / "trap" / "plot.json")
+    assert resume(everybodys) == []
+
+
 def test_a_spool_that_others_may_write_to_is_left_alone(everybodys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     p = aj.plot(everybodys / "mine.json", "http://127.0.0.1:9/loss.json", linger=0.0)
     p.log(0, y=1.0)

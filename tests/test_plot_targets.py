@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plots import shown
+from plots import shown, small_disk
 
 import asyncjobs as aj
 
@@ -112,26 +109,15 @@ def test_sinks_that_are_open_are_closed_if_a_later_one_is_bad(tmp_path: Path, mo
     assert names() == [], "no spool either"
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system without any room."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system can be mounted by root only")
-    with contextlib.suppress(OSError):
-        (folder / "full").write_bytes(bytes(16384))
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_spool_on_a_disk_that_is_full_is_an_error_that_names_it(full_disk: Path) -> None:
-    with pytest.raises(OSError, match="No space left") as caught:
-        aj.plot("loss.json", spool=full_disk / "spool")
-    assert caught.value.errno == errno.ENOSPC
-    assert str(caught.value.filename).startswith(str(full_disk / "spool"))
-    assert [path.name for path in full_disk.iterdir()] == ["full"]
+def test_a_spool_on_a_disk_that_is_full_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "16k") as disk:
+        with contextlib.suppress(OSError):
+            (disk / "full").write_bytes(bytes(16384))
+        with pytest.raises(OSError, match="No space left") as caught:
+            aj.plot("loss.json", spool=disk / "spool")
+        assert caught.value.errno == errno.ENOSPC
+        assert str(caught.value.filename).startswith(str(disk / "spool"))
+        assert [path.name for path in disk.iterdir()] == ["full"]
 
 
 # --- programs without a terminal --------------------------------------------------------

@@ -157,7 +157,7 @@ def _folders(root: Path) -> list[Path]:
 def _about(folder: Path, descriptor: int) -> About | None:
     """What the plot is; None: its folder is not ours, or it was killed while it was made, and nothing was accepted."""
     try:
-        if not (is_mine(folder.lstat()) and is_mine(os.fstat(descriptor))):
+        if not (is_mine(folder.stat()) and is_mine(os.fstat(descriptor))):
             return None
         with open(descriptor, encoding="utf-8", closefd=False) as file:
             return About(**json.load(file))
@@ -206,7 +206,7 @@ def _locked(path: Path) -> int | None:
     if fcntl is None:
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block us
     except OSError:
         return None
     try:
