@@ -13,6 +13,7 @@ import pytest
 from plots import shown, small_disk
 
 import asyncjobs as aj
+from asyncjobs.plotting.spool import About, create, new_id
 
 NOWHERE = "http://127.0.0.1:9"
 """The port of the discard service, which nobody runs."""
@@ -118,6 +119,23 @@ def test_a_spool_on_a_disk_that_is_full_is_an_error_that_names_it(tmp_path: Path
         assert caught.value.errno == errno.ENOSPC
         assert str(caught.value.filename).startswith(str(disk / "spool"))
         assert [path.name for path in disk.iterdir()] == ["full"]
+
+
+def test_plots_that_begin_and_end_in_one_folder_are_not_in_each_others_way(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def begin_and_end() -> None:
+        for _ in range(300):
+            spool = create(tmp_path / "spool", About(new_id(), "loss", ["loss.json"], False, 100, 0.0))
+            made.append(spool.about.plot)
+            spool.remove()
+
+    threads = [threading.Thread(target=begin_and_end) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1200
 
 
 # --- programs without a terminal --------------------------------------------------------

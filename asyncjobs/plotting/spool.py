@@ -25,6 +25,9 @@ except ImportError:  # not on Windows: then no folder is ever taken for an orpha
 HIDDEN = ".asyncjobs-plots"
 """Where the spools of plots lie whose first file is in the folder around it."""
 
+MOST_TRIES = 100
+"""Times that a folder may vanish while we make another in it."""
+
 _ABOUT = "plot.json"
 
 
@@ -106,13 +109,24 @@ def create(root: Path, about: About) -> Spool:
     """
     folder = root / about.plot
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)  # a target may hold a password
+        _make(folder)
         return Spool(folder, about, _begun(folder, about))
     except OSError as error:
         _remove(folder)
         # A full disk names no path by itself.
         raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
+def _make(folder: Path) -> None:
+    """Make it and the one around it, which a plot that ends at this moment takes away if it is empty."""
+    for tries_left in reversed(range(MOST_TRIES)):
+        try:
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700)  # a target may hold a password
+            return
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
 
 
 def _begun(folder: Path, about: About) -> int:
