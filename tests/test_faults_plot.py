@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plots import shown, wait_until
+from plots import shown, small_disk, wait_until
 from programs import launching
+from servers import Answer, answering
 
 import asyncjobs as aj
 from asyncjobs.bench import probes
+from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.resume import resume as resumed
+from asyncjobs.plotting.resume import send_leftovers
 
 PREAMBLE = """
 import os, signal, sys, time
@@ -81,8 +85,14 @@ def serving(port: int | None = None) -> Iterator[Server]:
 
 
 def resume(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "asyncjobs", "plot", "resume", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, env=probes.source_environment(), check=False)
+    return command("resume", folder)
+
+
+def command(verb: str, folder: Path, *options: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """``asyncjobs plot VERB FOLDER``, with what is typed at its questions."""
+    words = [sys.executable, "-m", "asyncjobs", "plot", verb, str(folder), *options]
+    environment = probes.source_environment()
+    return subprocess.run(words, capture_output=True, text=True, env=environment, check=False, input=typed)
 
 
 # --- kill -9 ----------------------------------------------------------------------------
@@ -127,6 +137,70 @@ def test_the_next_start_sends_the_rest_of_a_plot_to_where_it_has_not_arrived(lau
         assert shown(tmp_path / "old.json")["loss"][0][-1] == 4999.0
         assert len(server.received) == before + 1
     assert shown(tmp_path / "new.json") == {"y": ([0.0], [1.0])}
+
+
+@pytest.mark.slow
+def test_the_rest_is_found_from_the_folder_of_the_plot(launch: Any, tmp_path: Path) -> None:
+    out = tmp_path / "loss.json"
+    assert launch(KILLED.format(targets=repr(str(out)), spool=None)).ends() == -signal.SIGKILL
+    done = resume(tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"loss to {out}: complete\n")
+    assert not (tmp_path / ".asyncjobs-plots").exists()
+
+
+def leave_two(address: str, spool: Path) -> None:
+    """Two plots that never arrived."""
+    left = [aj.plot(f"{address}?{title}", title=title, spool=spool, linger=0.0) for title in ("one", "two")]
+    for p in left:
+        p.log(0, y=1.0)
+    for p in left:
+        assert not p.close()
+
+
+def test_what_cannot_be_sent_is_tried_and_told_of_once_in_a_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = tmp_path / "spool"
+    with answering(lambda _: Answer(500)) as server:
+        leave_two(f"{server.address}/loss", spool)
+        with aj.plot(tmp_path / "new.json", spool=spool) as p:
+            p.log(0, y=1.0)
+            wait_until(lambda: "earlier plot" in caplog.text, "somebody tells of it")
+        tries = len(server.requests)
+        assert send_leftovers(spool, [], "another") == []
+        assert len(server.requests) == tries
+        (told,) = [record.message for record in caplog.records if "earlier plot" in record.message]
+        assert "could not be sent to http://127.0.0.1" in told
+        assert "so it is with 1 more" in told
+        assert f"`asyncjobs plot discard {spool}` deletes it" in told
+        leave_two(f"{server.address}/loss", spool)
+        assert send_leftovers(spool, [], "another") == [], "it was said that there are such"
+        server.answer = lambda _: Answer()
+        wait_until(lambda: resumed(spool) == [] and not spool.exists(), "whoever asks for it gets it")
+
+
+@pytest.mark.slow
+def test_what_is_left_can_be_listed_and_thrown_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address, spool = nobody().replace("//", "//ann:sesame@"), tmp_path / "spool"
+    leave_two(address, spool)
+    folders = sorted(spool.iterdir())
+    listed = command("list", spool)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    lines = listed.stdout.splitlines()
+    assert [str(folder) in line for folder, line in zip(folders, lines, strict=True)] == [True, True]
+    assert sorted(line.split()[2] for line in lines) == ["one", "two"]
+    assert "sesame" not in listed.stdout
+    refused = command("discard", spool, typed="n\n")
+    assert (refused.returncode, sorted(spool.iterdir())) == (1, folders)
+    first = command("discard", folders[0], "--yes")
+    assert (first.returncode, first.stdout.splitlines()[-1], [*spool.iterdir()]) == (0, "deleted 1", folders[1:])
+    with aj.plot(tmp_path / "lives.json", spool=spool) as p:
+        p.log(0, y=1.0)
+        assert command("discard", spool, typed="y\n").returncode == 0
+        p.log(1, y=2.0)
+    assert shown(tmp_path / "lives.json")["y"][1] == [1.0, 2.0]
+    assert not spool.exists()
+    assert command("discard", tmp_path).stdout == "deleted 0\n"
 
 
 def test_the_rest_of_a_living_plot_is_left_alone(tmp_path: Path) -> None:
@@ -175,6 +249,41 @@ def test_what_was_kept_for_a_server_arrives_once_when_it_is_back(tmp_path: Path)
         assert resume(spool).returncode == 0
         assert len(server.received) == 1
         assert server.received[0][0].startswith(about.parent.name)
+
+
+# --- what a last line says --------------------------------------------------------------
+
+
+def test_rows_that_found_no_room_on_the_disk_are_said_to_be_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path, "256k") as disk:
+        p = aj.plot(nobody(), spool=disk / "spool", linger=0.2)
+        for step in range(60_000):
+            p.log(step, y=1.0)
+        assert not p.close()
+        assert p.stats.logged == 60_000
+        replay = Replay(next((disk / "spool").iterdir()), 100, is_settled=True)
+        replay.refresh()
+        replay.close()
+    assert 0 < replay.rows < 60_000
+    assert f"LOST are {60_000 - replay.rows:,} rows, and what else found no room" in capsys.readouterr().err
+
+
+def wait_for(path: str) -> dict[str, Any]:
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return {"data": []}
+
+
+def test_a_plot_that_ends_while_a_picture_is_drawn_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    p = aj.plot(tmp_path / "loss.json", linger=0.3)
+    p.draw(wait_for, str(tmp_path / "go"))
+    assert not p.close()
+    (tmp_path / "go").touch()
+    line = capsys.readouterr().err
+    assert "plot 'loss' is not complete: its newest state was not made in time; the rest is in " in line
+    assert "LOST" not in line
 
 
 # --- leaving ----------------------------------------------------------------------------
@@ -247,8 +356,13 @@ def test_a_forked_child_plots_nothing_and_ends(launch: Any, tmp_path: Path) -> N
             p.log(step, loss=2.0, **({{"child": 3.0}} if not child else {{}}))
             p.write([1], [2], name="of the child" if not child else "of the parent")
         if not child:
-            p.close()
+            assert p.closed and "closed" in repr(p), p
+            assert p.flush(1) and p.close(), "it is the parent's to wait"
+            with p:
+                pass
+            assert (p.stats.dropped, p.stats.logged) == (0, 0)
             sys.exit(5)
+        assert not p.closed
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
         p.close()
         say("closed")

@@ -111,6 +111,20 @@ def test_log_after_the_end_is_dropped_with_one_warning(out: Path, caplog: pytest
     ]
 
 
+def test_each_call_after_the_end_is_counted_and_one_is_told_of(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    p = aj.plot(out)
+    p.log(0, y=1.0)
+    p.close()
+    p.write([1.0], [2.0], name="fit")
+    p.draw(bars, [1.0])
+    p.log(1, y=1.0)
+    assert p.stats.dropped == 3
+    assert (p.stats.logged, p.stats.missing) == (1, ())
+    (told,) = [record.message for record in caplog.records if "after the plot was closed" in record.message]
+    assert told == "write(name='fit') came after the plot was closed, and is lost"
+    assert [*shown(out)] == ["y"]
+
+
 def test_names_may_come_and_go(out: Path) -> None:
     with aj.plot(out) as p:
         p.log(0, a=1.0)
@@ -589,6 +603,13 @@ def test_on_error_raise_hides_no_other_error_and_no_success(out: Path) -> None:
         (("a.html",), {"max_points": 3}, ValueError, "max_points=3 is not allowed"),
         (("a.html",), {"linger": -1}, ValueError, "linger=-1 is not allowed"),
         (("a.html",), {"ranks": "some"}, ValueError, "ranks='some' is not allowed; allowed: 'first' and 'all'"),
+        (("a.html",), {"title": 3}, TypeError, "title=3 is not allowed; allowed: text, or None"),
+        (("a.html",), {"title": ["a"]}, TypeError, r"title=\['a'\] is not allowed"),
+        (("a.html",), {"title": "x\ud800"}, ValueError, r"title='x\\ud800' is not allowed; allowed: text that UTF-8"),
+        (("a.html",), {"spool": 3}, TypeError, "spool=3 is not allowed; allowed: the path of a folder, or None"),
+        (("a.html",), {"spool": "a\0b"}, ValueError, r"spool='a\\x00b' is not allowed"),
+        (("a\0b.html",), {}, ValueError, r"'a\\x00b.html' is not allowed; allowed: a path without"),
+        (("loss-12:30.html",), {}, ValueError, r"no sink knows .*Or do you mean the file '\./loss-12:30\.html'"),
         (("a.html",), {"on_error": "stop"}, ValueError, "on_error='stop' is not allowed; allowed: 'warn' and 'raise'"),
     ],
 )
@@ -631,6 +652,13 @@ def test_other_ranks_do_nothing_unless_asked(out: Path, name: str, monkeypatch: 
     assert out.exists()
 
 
+def test_a_rank_that_is_no_number_is_none(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "\u00b2")
+    with aj.plot(out) as p:
+        p.log(0, y=1.0)
+    assert shown(out) == {"y": ([0.0], [1.0])}
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
@@ -663,6 +691,25 @@ def test_a_process_job_logs_to_the_same_plot(out: Path) -> None:
     assert found["here"] == ([0.0], [1.0])
     assert sorted(found["far"][1]) == [float(n) for n in range(300)]
     assert found["from 200"] == ([1.0, 2.0], [3.0, 4.0])
+
+
+def flush_far_away(p: aj.Plot) -> tuple[bool, bool, str]:
+    with p:
+        p.log(0, far=1.0)
+        try:
+            _ = p.stats
+        except AttributeError as error:
+            return p.flush(1), p.close(), str(error)
+    return False, False, "it has what it cannot know"
+
+
+def test_a_process_job_may_flush_and_close_what_is_not_its_own(out: Path) -> None:
+    with aj.plot(out) as p, aj.SyncRunner(processes=1) as runner:
+        flushed, closed, said = runner.options(lane="process").submit(flush_far_away, p).result(60)
+        assert (flushed, closed, p.closed) == (True, True, False)
+        assert "and no stats: ask the process that opened it" in said
+        p.log(1, far=2.0)
+    assert sorted(shown(out)["far"][1]) == [1.0, 2.0]
 
 
 def test_a_pen_for_a_plot_that_has_ended_writes_nowhere(out: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import io
 import json
 import logging
 import time
+import urllib.request
+from email.message import Message
 from pathlib import Path
 
 import pytest
 from plots import wait_until
-from servers import RESET, STALL, Answer, Server, serving
+from servers import RESET, STALL, Answer, Request, Server, serving
 
 import asyncjobs as aj
 from asyncjobs.plotting.resume import resume
@@ -149,6 +152,57 @@ def test_what_a_dead_server_did_not_get_a_later_start_brings(caplog: pytest.LogC
         assert len(set(keys(server))) == 1
         assert resume(home()) == []
     assert warnings_in(caplog) == []
+
+
+# --- redirects ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_redirect_is_followed_with_all_that_was_sent(status: int, method: str) -> None:
+    with serving() as other, serving() as server:
+        server.answer = lambda request: (
+            Answer() if request.path == "/there" else Answer(status, {"Location": f"{place_of(request)}/there"})
+        )
+
+        def place_of(request: Request) -> str:
+            return server.address if "near" in request.path else other.address
+
+        for start in ("near", "far"):
+            address = server.address.replace("//", "//ann:sesame@")
+            with aj.plot(f"{address}/{start}?method={method}", title=start) as plot:
+                plot.log(1, loss=5.0)
+                assert plot.flush(PATIENCE)
+        assert [(request.method, request.path) for request in server.requests] == [
+            (method, "/near"),
+            (method, "/there"),
+            (method, "/far"),
+        ]
+        assert [(request.method, request.path) for request in other.requests] == [(method, "/there")]
+        assert (last_point(other), keys(server)[2:]) == (5.0, keys(other))
+        assert ["Authorization" in request.headers for request in server.requests] == [True, True, True]
+        assert "Authorization" not in other.requests[0].headers, "the password is for the first host"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_would_lose_the_plot_is_a_refusal(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving() as other, serving(*[Answer(status, {"Location": other.address + "/b?token=sesame"})] * 9) as server:
+        plot = aj.plot(f"{server.address}/loss?method=POST", every=0.5)
+        plot.log(1, loss=1.0)
+        assert not plot.flush(2.0)
+        error = str(plot.stats.last_error)
+        assert f"the server answered {status} " in error
+        assert error.endswith(f", to {other.address}/b")
+        assert len(server.requests) <= 2, "it would be refused again"
+        assert not plot.close(0.0)
+    assert other.requests == []
+    assert "sesame" not in capsys.readouterr().err
+
+
+def test_a_redirect_is_not_followed_to_where_everybody_can_read_it() -> None:
+    request = urllib.request.Request("https://example.org/a", b"plot", method="PUT")
+    found = web._Redirects().redirect_request(request, io.BytesIO(), 307, "", Message(), "http://example.org/a")
+    assert found is None
 
 
 # --- secrets --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from asyncjobs.bench import sync as bench_sync
 from asyncjobs.cli import doctor as judge
 from asyncjobs.cli import machine
 from asyncjobs.cli.demo import prepare, run_demo
-from asyncjobs.plotting.resume import resume
+from asyncjobs.plotting.resume import Leftover, discard, leftovers, resume
 
 app: typer.Typer = typer.Typer(
     help="Background jobs for Python: see it work, measure it, find out what is wrong.",
@@ -37,6 +38,14 @@ app.add_typer(plots, name="plot")
 JsonPath = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", dir_okay=False)]
 HtmlPath = Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.", dir_okay=False)]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer rounds: rougher figures in a fraction of the time.")]
+
+
+SpoolPath = Annotated[
+    Path,
+    typer.Argument(
+        help="A plot's spool, a folder of such, or the one where the plot's file is.", exists=True, file_okay=False
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -88,9 +97,7 @@ def sync_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: 
 
 
 @plots.command("resume")
-def resume_command(
-    folder: Annotated[Path, typer.Argument(help="A plot's spool, or a folder of such.", exists=True, file_okay=False)],
-) -> None:
+def resume_command(folder: SpoolPath) -> None:
     """Send what plots of programs that have ended left unsent; exit code 1 if something is still left."""
     outcomes = resume(folder)
     for outcome in outcomes:
@@ -100,6 +107,32 @@ def resume_command(
         typer.echo(f"nothing is left to send below {folder}")
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@plots.command("list")
+def list_command(folder: SpoolPath) -> None:
+    """Show what plots of programs that have ended left unsent."""
+    for one in leftovers(folder):
+        typer.echo(_line(one))
+
+
+@plots.command("discard")
+def discard_command(
+    folder: SpoolPath,
+    is_sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete what plots of programs that have ended left unsent."""
+    found = leftovers(folder)
+    for one in found:
+        typer.echo(_line(one))
+    if found and not is_sure:
+        typer.confirm("Delete all of it?", abort=True)
+    typer.echo(f"deleted {sum(len(discard(one.folder)) for one in found)}")
+
+
+def _line(one: Leftover) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created_at))
+    return f"{since}  {one.title} to {', '.join(one.targets)}: {one.nbytes / 1e6:.1f} MB in {one.folder}"
 
 
 @bench.command("plotting")

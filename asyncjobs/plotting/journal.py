@@ -214,6 +214,7 @@ class Journal:
                 raise
             self.problem = error
         descriptor = os.memfd_create("asyncjobs-plot")
+        os.fchmod(descriptor, 0o600)  # as a file of ours; a replay reads no others
         os.ftruncate(descriptor, nbytes)
         place = f"/proc/self/fd/{descriptor}"
         self._in_memory[place] = descriptor

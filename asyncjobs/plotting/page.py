@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 
 from asyncjobs.page import FONT, escape
 
@@ -32,6 +33,16 @@ def bundle() -> Traversable:
         ModuleNotFoundError: plotly is not installed.
     """
     return resources.files("plotly").joinpath("package_data", "plotly.min.js")
+
+
+def check_plotly(target: str) -> None:
+    """Refuse a target that will show a page without having plotly.js; quick, for plotly is not imported.
+
+    Raises:
+        ModuleNotFoundError: plotly is not installed; says how to install it.
+    """
+    if find_spec("plotly") is None:
+        raise ModuleNotFoundError(f"{target} needs plotly.js: pip install 'asyncjobs-runner[plot]'")
 
 
 @cache

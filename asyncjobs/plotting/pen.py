@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from asyncjobs.plotting import drawing
 from asyncjobs.plotting.arrays import column
@@ -77,6 +77,8 @@ class Pen:
             raise ValueError(f"x has {len(xs):,} points and y has {len(ys):,}; they must be as many")
         if self._journal is not None:
             self._journal.put("trace", _checked_name(name), mode, xs, ys)
+        else:
+            self._miss(f"write(name={name!r:.40})")
 
     def draw(self, make: Any, /, *args: Any, name: str | None = None, lane: str = "thread") -> None:
         """Have ``make(*args)`` draw a picture in the background: a plotly figure, or a dictionary like one.
@@ -98,15 +100,16 @@ class Pen:
         name = name or getattr(make, "__name__", "figure")
         if self._journal is not None:
             self._journal.put("draw", _checked_name(name), lane, memoryview(packed), memoryview(b""))
+        else:
+            self._miss(f"draw(name={name!r:.40})")
 
     def __reduce__(self) -> tuple[Callable[..., Pen], tuple[str | None]]:
         return _attached, (None if self._journal is None else str(self._journal.folder),)
 
     def _log_anything(self, step: Any, values: dict[str, Any]) -> None:
         journal = self._journal
-        if journal is None and self._is_over:
-            self._dropped += 1
-            self._complain(f"log({step!r:.40}) came after the plot was closed, and is lost")
+        if journal is None:
+            self._miss(f"log({step!r:.40})")
         if journal is None or not values:
             return
         try:
@@ -136,6 +139,12 @@ class Pen:
                 if isinstance(value, Real):
                     _plain.add(type(value))
         return good
+
+    def _miss(self, what: str) -> None:
+        """It comes when nothing is taken: too late, or where nothing is plotted and nobody need know."""
+        if self._is_over:
+            self._dropped += 1
+            self._complain(f"{what} came after the plot was closed, and is lost")
 
     def _complain(self, text: str) -> None:
         """Say it once; a loop would say much the same a million times."""
@@ -180,15 +189,41 @@ _pens: weakref.WeakSet[Pen] = weakref.WeakSet()
 _attachments: dict[str, Pen] = {}
 
 
+class Guest(Pen):
+    """A plot in a process job. It writes: the process that opened the plot waits, closes and counts."""
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """True at once: that process has what was handed over."""
+        return True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """As `flush`; the plot stays open."""
+        return True
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The plot stays open."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"a plot in a process job has log, write, draw, flush and close, and no {name}: ask the process that "
+            "opened it",
+            name=name,
+            obj=self,
+        )
+
+
 def _attached(folder: str | None) -> Pen:
     """In a process job: a pen of this process for the plot whose spool is there; one for all jobs."""
     if folder is None or not os.path.isdir(folder):  # the plot has ended
-        return Pen(None)
+        return Guest(None)
     pen = _attachments.get(folder)
     if pen is None:
         for other in [one for one in _attachments if not os.path.isdir(one)]:  # a worker outlives many plots
             _attachments.pop(other)._fall_silent()
-        pen = _attachments[folder] = Pen(Journal(Path(folder)))
+        pen = _attachments[folder] = Guest(Journal(Path(folder)))
     return pen
 
 

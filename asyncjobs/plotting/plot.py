@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -22,12 +23,14 @@ from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.notebook import CELL, LINGER_IN_NOTEBOOK, KernelEnd, is_shown_in_cells
 from asyncjobs.plotting.pen import Pen
 from asyncjobs.plotting.publisher import PlotStats, Publisher
-from asyncjobs.plotting.rows import fed
+from asyncjobs.plotting.replay import Replay
+from asyncjobs.plotting.rows import RowSink, fed
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.sinks.web import shown
-from asyncjobs.plotting.spool import HIDDEN, About, Spool, create, home, new_id
+from asyncjobs.plotting.spool import About, Spool, beside, create, home, new_id
 from asyncjobs.plotting.studio import studio
 from asyncjobs.plotting.targets import absolute, file_of, for_rank, has_room, is_fleeting, open_sink, with_run
+from asyncjobs.plotting.telling import tell
 from asyncjobs.sync.leaving import has_left, leave_at_exit
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -86,6 +89,8 @@ def plot(
                 p.log(step, loss=loss)
     """
     _check(every, max_points, max_share, linger)
+    _check_title(title)
+    folder = None if spool is None else _checked_folder(spool)
     _check_choice("ranks", ranks, ("first", "all"))
     _check_choice("on_error", on_error, ("warn", "raise"))
     rank = _rank()
@@ -100,12 +105,9 @@ def plot(
     about = About(new_id(), title or _title(named[0]), named, inline, max_points, time.time())
     if is_silent:
         return Plot(about, None, [], every, max_share, 0.0, False)
-    sinks = [open_sink(target, inline=inline) for target in named]
     if linger is None:
         linger = LINGER if find_notebook() is None else LINGER_IN_NOTEBOOK
-    opened = create(Path(spool) if spool is not None else _root(named), about)
-    fed_sinks = [fed(sink, opened, n) for n, sink in enumerate(sinks)]
-    return Plot(about, opened, fed_sinks, every, max_share, linger, on_error == "raise")
+    return Plot(about, *_opened(about, folder), every, max_share, linger, on_error == "raise")
 
 
 def _check(every: float, max_points: int, max_share: float, linger: float | None) -> None:
@@ -123,9 +125,30 @@ def _check_choice(name: str, value: str, allowed: tuple[str, str]) -> None:
         raise ValueError(f"{name}={value!r} is not allowed; allowed: {' and '.join(map(repr, allowed))}")
 
 
+def _check_title(title: str | None) -> None:
+    if title is None:
+        return
+    if not isinstance(title, str):
+        raise TypeError(f"title={title!r} is not allowed; allowed: text, or None")
+    try:
+        title.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"title={title!r} is not allowed; allowed: text that UTF-8 can hold") from None
+
+
+def _checked_folder(spool: str | os.PathLike[str]) -> Path:
+    """As this process finds it wherever it may go."""
+    if not isinstance(spool, str | os.PathLike):
+        raise TypeError(f"spool={spool!r} is not allowed; allowed: the path of a folder, or None")
+    if "\0" in os.fspath(spool):
+        raise ValueError(f"spool={spool!r} is not allowed; allowed: a path without the character \\0")
+    return Path(spool).expanduser().absolute()
+
+
 def _rank() -> int:
     """This process's number in a distributed training; 0 in any other."""
-    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0)
+    given = [os.environ.get(name, "") for name in RANKS]
+    return next((int(text) for text in given if text.isascii() and text.isdigit()), 0)
 
 
 def _named(target: str | os.PathLike[str], rank: int) -> str:
@@ -139,12 +162,31 @@ def _title(target: str) -> str:
     if is_fleeting(target):
         return "plot"
     path = file_of(target)
-    return path.stem if path is not None else shown(target)
+    # A file's name may hold bytes that are no text.
+    return path.stem.encode(errors="replace").decode() if path is not None else shown(target)
 
 
 def _root(targets: Sequence[str]) -> Path:
     files = [path for path in map(file_of, targets) if path is not None]
-    return files[0].parent / HIDDEN if files else home()
+    return beside(files[0]) if files else home()
+
+
+def _opened(about: About, folder: Path | None) -> tuple[Spool, list[Sink]]:
+    """The spool and the sinks; none of them if one cannot be had. What shows itself at once comes last."""
+    numbered = [*enumerate(about.targets)]
+    with ExitStack() as undo:
+        sinks = {n: _opened_sink(target, about, undo) for n, target in numbered if not is_fleeting(target)}
+        spool = create(folder or _root(about.targets), about)
+        undo.callback(spool.remove)
+        sinks |= {n: _opened_sink(target, about, undo) for n, target in numbered if is_fleeting(target)}
+        undo.pop_all()
+    return spool, [fed(sinks[n], spool, n) for n in sorted(sinks)]
+
+
+def _opened_sink(target: str, about: About, undo: ExitStack) -> Sink | RowSink:
+    sink = open_sink(target, inline=about.inline)
+    undo.callback(_close_sink, sink)
+    return sink
 
 
 _open_plots: weakref.WeakSet[Plot] = weakref.WeakSet()
@@ -164,7 +206,7 @@ def _is_again(before: Run | None, now: Run | None) -> bool:
     return before is not None and now is not None and before.cell == now.cell and before.request != now.request
 
 
-def _close_sink(sink: Sink) -> None:
+def _close_sink(sink: Sink | RowSink) -> None:
     try:
         sink.close()
     except Exception:  # whatever it may raise, the others are closed as well, and the spool is kept or removed
@@ -194,6 +236,8 @@ class Plot(Pen):
         self._closing = threading.RLock()
         self._publisher: Publisher | None = None
         self._is_complete = True
+        self._problem: OSError | None = None
+        """Why something that was accepted is not on the disk; known at the end."""
         self._stats = PlotStats()
         if spool is None or self._journal is None:
             return
@@ -219,16 +263,22 @@ class Plot(Pen):
 
     @property
     def closed(self) -> bool:
-        """Whether it takes nothing: it was closed, or never plotted, as in other ranks than the first."""
-        return self._publisher is None
+        """Whether it takes nothing: it was closed, or never plotted here, as in other ranks than the first and in
+        forked children."""
+        return self._publisher is None or self._is_elsewhere
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether this is a forked child's copy of a plot that was open: it is the parent's to look after."""
+        return self._publisher is not None and self._studio.portal.is_foreign
 
     @property
     def stats(self) -> PlotStats:
         """What has become of what was handed over."""
         publisher = self._publisher
-        if publisher is not None:
+        if publisher is not None and not self._is_elsewhere:
             self._stats = publisher.stats(self._dropped, time.monotonic() - self._began)
-        return self._stats
+        return replace(self._stats, dropped=self._dropped)
 
     # --- waiting ------------------------------------------------------------------------
 
@@ -242,7 +292,7 @@ class Plot(Pen):
         """
         check_seconds("timeout", timeout, or_none=True)
         publisher = self._publisher
-        if publisher is None:
+        if publisher is None or self._is_elsewhere:
             return self._is_complete
         return self._or_raise(self._studio.portal.call(publisher.flush, timeout, self._raises and timeout is None))
 
@@ -250,7 +300,7 @@ class Plot(Pen):
         """As `flush`, for coroutines of any loop."""
         check_seconds("timeout", timeout, or_none=True)
         publisher = self._publisher
-        if publisher is None:
+        if publisher is None or self._is_elsewhere:
             return self._is_complete
         future = asyncio.run_coroutine_threadsafe(
             publisher.flush(timeout, self._raises and timeout is None), self._studio.portal.loop
@@ -280,8 +330,10 @@ class Plot(Pen):
 
     def _end(self, timeout: float | None) -> None:
         """`close`, for whoever cannot do anything about what is missing."""
+        if self._is_elsewhere:  # a thread that is not here may hold the lock
+            return
         with self._closing:
-            if self._publisher is not None and not self._studio.portal.is_foreign:
+            if self._publisher is not None:
                 self._close(self._publisher, self._linger if timeout is None else timeout)
 
     def _close(self, publisher: Publisher, timeout: float) -> None:
@@ -296,6 +348,7 @@ class Plot(Pen):
         self._publisher = None
         has_left(self)
         if journal is not None:
+            self._problem = journal.problem
             journal.close()
         for sink in self._sinks:
             _close_sink(sink)
@@ -303,9 +356,7 @@ class Plot(Pen):
             self._spool.remove()
         else:
             self._spool.close()
-            print(
-                f"asyncjobs: {self._what_is_missing()}", file=sys.stderr, flush=True
-            )  # a kernel may be killed before it does
+            tell(self._what_is_missing())
 
     def _or_raise(self, has_arrived: bool) -> bool:
         if self._raises and not has_arrived:
@@ -314,12 +365,22 @@ class Plot(Pen):
 
     def _what_is_missing(self) -> str:
         stats = self.stats
-        missing = ", ".join(stats.missing)
+        missing = f" at {', '.join(stats.missing)}" if stats.missing else ": its newest state was not made in time"
         why = f" ({stats.last_error})" if stats.last_error else ""
         return (
-            f"plot {self._title!r} is not complete at {missing}{why}; the rest is in {self._spool.folder}: "
-            f"the next start sends it, or `asyncjobs plot resume {self._spool.folder.parent}`"
+            f"plot {self._title!r} is not complete{missing}{why}; the rest is in {self._spool.folder}: "
+            f"the next start sends it, or `asyncjobs plot resume {self._spool.folder.parent}`{self._what_is_lost()}"
         )
+
+    def _what_is_lost(self) -> str:
+        """Of the rest that is kept: what was in memory only, for the disk was full."""
+        if self._problem is None:
+            return ""
+        with suppress(OSError), closing(Replay(self._spool.folder, FEWEST, is_settled=True)) as kept:
+            kept.refresh()
+            lost = self._stats.logged - kept.rows
+            return f". LOST are {lost:,} rows, and what else found no room there: {self._problem.strerror}"
+        return f". LOST is what found no room there: {self._problem.strerror}"
 
     def leave(self, drain: float | None) -> None:
         """The interpreter exits, and nobody closed us: `close`, within `drain` seconds."""

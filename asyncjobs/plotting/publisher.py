@@ -17,7 +17,7 @@ from asyncjobs.plotting.figures import Numbers, compose, numbers
 from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.reading import Frame
 from asyncjobs.plotting.replay import Replay
-from asyncjobs.plotting.resume import resume
+from asyncjobs.plotting.resume import send_leftovers
 from asyncjobs.plotting.rows import FromSpool
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
@@ -46,7 +46,7 @@ class PlotStats:
     last_error: str | None = None
     """Of any sink."""
     dropped: int = 0
-    """Calls of `log` with values that are no numbers, or after the end."""
+    """Calls of `log` with values that are no numbers, and calls of any kind after the end."""
     cpu_share: float = 0.0
     """Share of one core that plotting has taken since the start, drawing not counted."""
     missing: tuple[str, ...] = ()
@@ -233,15 +233,14 @@ class Publisher:
 
     async def _send_what_others_left(self) -> None:
         root = self._spool.folder.parent
-        rest = partial(resume, root, replaced=self._replaced(), but=self._spool.about.plot)
+        rest = partial(send_leftovers, root, self._replaced(), self._spool.about.plot)
         try:
-            outcomes = await self._runner.options(lane="thread", name=f"rest of {root}").run(rest)
+            sentences = await self._runner.options(lane="thread", name=f"rest of {root}").run(rest)
         except Exception as error:  # a spool may be damaged in any way, and training goes on
             self._complain(f"plots in {root} could not be resumed: {type(error).__name__}: {error}")
             return
-        for outcome in outcomes:
-            what = f"an earlier plot {outcome.title!r} could not be sent to {outcome.target} either: {outcome.error}"
-            self._complain(what if outcome.error else f"sent the rest of an earlier plot to {outcome.target}")
+        for sentence in sentences:
+            self._complain(sentence)
 
     def _replaced(self) -> list[str]:
         """Targets at which an earlier plot would be overwritten at once; who wants every point wants its points too."""

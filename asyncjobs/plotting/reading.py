@@ -14,6 +14,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from asyncjobs.plotting import layout, mapping
+from asyncjobs.plotting.private import is_mine
 
 PIECE = 8192
 """Rows that are read in one go."""
@@ -137,7 +138,7 @@ def _writer(path: str) -> str:
 
 
 def open_file(path: str, patience: float) -> PointsFile | FramesFile | None:
-    """None: it is not whole yet, never became so, or is gone.
+    """None: it is not whole yet, never became so, is gone, or somebody else could have written it.
 
     Raises:
         OSError: it cannot be read.
@@ -147,6 +148,8 @@ def open_file(path: str, patience: float) -> PointsFile | FramesFile | None:
     except FileNotFoundError:
         return None
     try:
+        if not is_mine(os.fstat(descriptor)):  # pictures in it are unpickled
+            return None
         memory = mapping.readable(descriptor)
     finally:
         os.close(descriptor)

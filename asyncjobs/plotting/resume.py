@@ -31,13 +31,73 @@ class Outcome(NamedTuple):
     """None: it has everything."""
 
 
-def resume(root: Path, *, replaced: Collection[str] = (), but: str = "") -> list[Outcome]:
-    """Send the rest of every plot below `root` whose process is gone; blocks.
+class Leftover(NamedTuple):
+    """The rest of a plot whose process is gone."""
+
+    title: str
+    targets: list[str]
+    created_at: float
+    nbytes: int
+    """That its files take."""
+    folder: Path
+
+
+_given_up: set[str] = set()
+"""Ids of plots that an earlier plot of this process could not send: each is tried once."""
+_told: set[Path] = set()
+"""Where there are such, as was said."""
+
+
+def resume(root: Path, *, replaced: Collection[str] = (), but: Collection[str] = ()) -> list[Outcome]:
+    """Send the rest of every plot below `root`, or beside the files in it, whose process is gone; blocks.
 
     What has arrived everywhere is removed; what has not stays for the next time. Each target is tried once, except
-    for those that a newer plot has `replaced`: that one's id is `but`, and it is left alone.
+    for those that a newer plot has `replaced`. Plots of the ids in `but` are left alone.
     """
     return [outcome for spool in orphans(root, but) for outcome in _send_rest(spool, replaced)]
+
+
+def send_leftovers(root: Path, replaced: Collection[str], plot: str) -> list[str]:
+    """As `resume`, for the plot of that id, which begins; what its user should hear.
+
+    In one process each is tried once, and the user hears once of what is left in `root`.
+    """
+    outcomes = resume(root, replaced=replaced, but={plot, *_given_up})
+    sentences = [f"sent the rest of an earlier plot to {one.target}" for one in outcomes if one.error is None]
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    _given_up.update(outcome.folder.name for outcome in failed)
+    if failed and root not in _told:
+        _told.add(root)
+        sentences.append(_what_is_left(root, failed))
+    return sentences
+
+
+def _what_is_left(root: Path, failed: Sequence[Outcome]) -> str:
+    first, others = failed[0], len({outcome.folder for outcome in failed}) - 1
+    return (
+        f"an earlier plot {first.title!r} could not be sent to {first.target} either: {first.error}; "
+        + (f"and so it is with {others} more. " if others else "")
+        + f"`asyncjobs plot list {root}` shows what is left, `asyncjobs plot discard {root}` deletes it"
+    )
+
+
+def leftovers(root: Path) -> list[Leftover]:
+    """What `resume` would send."""
+    return [_looked_at(spool) for spool in orphans(root)]
+
+
+def discard(root: Path) -> list[Leftover]:
+    """Delete what `resume` would send; what that was."""
+    return [_looked_at(spool, is_wanted=False) for spool in orphans(root)]
+
+
+def _looked_at(spool: Spool, *, is_wanted: bool = True) -> Leftover:
+    nbytes = sum(path.stat().st_size for path in spool.folder.iterdir())
+    about = spool.about
+    if not is_wanted:
+        spool.remove()
+    spool.close()
+    return Leftover(about.title, [*map(shown, about.targets)], about.created_at, nbytes, spool.folder)
 
 
 def _send_rest(spool: Spool, replaced: Collection[str]) -> list[Outcome]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from asyncjobs.plotting.private import is_mine
 
 fcntl: ModuleType | None
 try:
@@ -21,6 +24,9 @@ except ImportError:  # not on Windows: then no folder is ever taken for an orpha
 
 HIDDEN = ".asyncjobs-plots"
 """Where the spools of plots lie whose first file is in the folder around it."""
+
+MOST_TRIES = 100
+"""Times that a folder may vanish while we make another in it."""
 
 _ABOUT = "plot.json"
 
@@ -74,7 +80,7 @@ class Spool:
 
     def _note(self, name: str, value: Any) -> None:
         temporary = self.folder / f"{name}.tmp"
-        temporary.write_text(json.dumps(value))
+        _write(temporary, value)
         os.replace(temporary, self.folder / f"{name}.json")
 
     def _noted(self, name: str) -> Any:
@@ -91,47 +97,98 @@ class Spool:
 
     def remove(self) -> None:
         """All of it has been sent."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
         self.close()
-        with suppress(OSError):  # others are in it
-            self.folder.parent.rmdir()
 
 
 def create(root: Path, about: About) -> Spool:
     """A new folder below `root`.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be made; names it. Nothing is left of it.
     """
     folder = root / about.plot
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700)  # a target may hold a password
+    try:
+        _make(folder)
+        return Spool(folder, about, _begun(folder, about))
+    except OSError as error:
+        _remove(folder)
+        # A full disk names no path by itself.
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
+def _make(folder: Path) -> None:
+    """Make it and the one around it, which a plot that ends at this moment takes away if it is empty."""
+    for tries_left in reversed(range(MOST_TRIES)):
+        try:
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700)  # a target may hold a password
+            return
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
+
+
+def _begun(folder: Path, about: About) -> int:
+    """Write what the plot is; the descriptor that locks it, -1 where there are no locks."""
     unnamed = folder / "plot.tmp"
-    unnamed.write_text(json.dumps(asdict(about)))
+    _write(unnamed, asdict(about))
+    if not is_mine(unnamed.stat()):
+        raise PermissionError(errno.EPERM, "its file system does not keep whose a file is; name another with spool=")
     lock = _locked(unnamed)
     # Locked before it has the name under which others look for orphans.
     os.replace(unnamed, folder / _ABOUT)
-    return Spool(folder, about, -1 if lock is None else lock)
+    return -1 if lock is None else lock
 
 
-def orphans(root: Path, but: str = "") -> Iterator[Spool]:
-    """The spools below `root`, or `root` itself, whose process is gone; each is ours until it is closed.
+def orphans(root: Path, but: Collection[str] = ()) -> Iterator[Spool]:
+    """The spools below `root`, beside the files in it, or `root` itself, whose process is gone; each is ours until it
+    is closed.
 
-    The one of that id is left out: whoever asks has it open, or is about to close it.
+    Those of such ids are left out: whoever asks has one open, or is about to close it. So is what somebody else could
+    have written: there are functions in a spool, and they are called.
     """
-    folders = [root] if (root / _ABOUT).exists() else sorted(path.parent for path in root.glob(f"*/{_ABOUT}"))
-    for folder in folders:
-        if folder.name == but:
+    for folder in _folders(root):
+        if folder.name in but:
             continue
         lock = _locked(folder / _ABOUT)
         if lock is None:
             continue
-        try:
-            about = About(**json.loads((folder / _ABOUT).read_text()))
-        except (OSError, ValueError, TypeError):  # killed while it was made: nothing was accepted yet
+        about = _about(folder, lock)
+        if about is None:
             os.close(lock)
             continue
         yield Spool(folder, about, lock)
+
+
+def _folders(root: Path) -> list[Path]:
+    if (root / _ABOUT).exists():
+        return [root]
+    places = f"*/{_ABOUT}", f"{HIDDEN}*/*/{_ABOUT}"
+    return sorted(path.parent for place in places for path in root.glob(place))
+
+
+def _about(folder: Path, descriptor: int) -> About | None:
+    """What the plot is; None: its folder is not ours, or it was killed while it was made, and nothing was accepted."""
+    try:
+        if not (is_mine(folder.stat()) and is_mine(os.fstat(descriptor))):
+            return None
+        with open(descriptor, encoding="utf-8", closefd=False) as file:
+            return About(**json.load(file))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def beside(file: Path) -> Path:
+    """Where the spool of a plot lies whose first file that is: in the folder around it. If that is shared, in one of
+    this user's own there; if that is not to be had, among the user's files."""
+    folder = file.parent
+    try:
+        root = folder / (HIDDEN if is_mine(folder.stat()) else f"{HIDDEN}-{os.geteuid()}")
+        root.mkdir(mode=0o700, exist_ok=True)
+        return root if is_mine(root.stat()) else home()
+    except OSError:
+        return home()
 
 
 def home() -> Path:
@@ -145,12 +202,25 @@ def new_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
 
 
+def _write(path: Path, value: Any) -> None:
+    """As JSON, in a file of this user's alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # others are in it
+        folder.parent.rmdir()
+
+
 def _locked(path: Path) -> int | None:
     """A descriptor that holds the lock of an existing file until it is closed; None: somebody else does."""
     if fcntl is None:
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block us
     except OSError:
         return None
     try:

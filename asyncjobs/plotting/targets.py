@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from asyncjobs.plotting.live.sink import LivePage
 from asyncjobs.plotting.notebook import open_cell
@@ -67,9 +68,10 @@ def open_sink(target: str | os.PathLike[str], *, inline: bool = False) -> Sink |
     opener = SCHEMES.get(scheme) or _from_others(scheme)
     sink = opener(text) if opener is not None else open_remote(text, inline=inline)
     if sink is None:
+        file = "" if "://" in text else f". Or do you mean the file './{text}'?"
         raise ValueError(
             f"no sink knows the scheme of {shown(text)!r}; known are {', '.join(_known_schemes())}, and those of "
-            "fsspec (s3://, gs://, sftp://, …) where it is installed: pip install 'asyncjobs-runner[remote]'"
+            f"fsspec (s3://, gs://, sftp://, …) where it is installed: pip install 'asyncjobs-runner[remote]'{file}"
         )
     return sink
 
@@ -79,13 +81,17 @@ def file_of(target: str | os.PathLike[str]) -> Path | None:
 
     Raises:
         TypeError: it is neither text nor a path.
+        ValueError: no path is like that.
     """
+    if not isinstance(target, str | os.PathLike):
+        raise TypeError(f"a target must be text or a path, not {target!r}")
+    if "\0" in os.fspath(target):
+        raise ValueError(f"{target!r} is not allowed; allowed: a path without the character \\0")
     if isinstance(target, os.PathLike):
         return Path(target)
-    if not isinstance(target, str):
-        raise TypeError(f"a target must be text or a path, not {target!r}")
-    if target.startswith("file://"):
-        return Path(target.removeprefix("file://"))
+    if target[:5].lower() == "file:":  # file:a, file:/a, file:///a, file://localhost/a
+        quoted = re.sub(r"^//(localhost(?=/))?", "", target[5:])
+        return Path(os.fsdecode(unquote_to_bytes(quoted)))
     return None if _SCHEME.match(target) else Path(target)
 
 

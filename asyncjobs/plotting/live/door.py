@@ -10,6 +10,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from asyncjobs.plotting.private import is_mine
 from asyncjobs.plotting.spool import home
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,}")
@@ -47,8 +48,8 @@ def _read(path: Path) -> str | None:
             text = file.read().strip()
     except (OSError, ValueError):
         return None
-    is_private = not hasattr(os, "getuid") or (about.st_uid == os.getuid() and not about.st_mode & 0o077)
-    return text if is_private and _TOKEN.fullmatch(text) else None
+    is_secret = not hasattr(os, "geteuid") or not about.st_mode & 0o077
+    return text if is_mine(about) and is_secret and _TOKEN.fullmatch(text) else None
 
 
 def _kept(path: Path, token: str) -> str:

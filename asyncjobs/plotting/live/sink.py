@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from weakref import WeakKeyDictionary
@@ -15,7 +13,9 @@ from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.live.delta import Figure, delta, parse
 from asyncjobs.plotting.live.request import HOST
 from asyncjobs.plotting.live.site import Site
+from asyncjobs.plotting.page import check_plotly
 from asyncjobs.plotting.studio import studio
+from asyncjobs.plotting.telling import tell
 from asyncjobs.sync.hosted import HostedRunner
 
 _TARGET = re.compile(r"live:(?://(?:127\.0\.0\.1|localhost)(?::(\d{1,5}))?/?)?")
@@ -34,8 +34,7 @@ class LivePage:
 
     def __init__(self, target: str) -> None:
         port = _port(target)
-        if importlib.util.find_spec("plotly") is None:
-            raise ModuleNotFoundError(f"{target} needs plotly.js: pip install 'asyncjobs-runner[plot]'")
+        check_plotly(target)
         host = studio()
         self.target: str = f"live://{HOST}:{port}" if port else "live:"
         self._site = _sites.setdefault(host, Site(host))
@@ -44,7 +43,7 @@ class LivePage:
         self._plot: str | None = None
         address, is_new = self._site.open(port)
         if is_new or find_notebook() is not None:  # there each cell has its own output
-            sys.stderr.write(f"asyncjobs: the live page is at {address}\n")
+            tell(f"the live page is at {address}")
 
     def send(self, edition: Edition) -> None:
         # A large drawing is not taken apart again as long as it is the same.

@@ -10,7 +10,10 @@ from asyncjobs.plotting.sinks.forms import Form
 
 
 class LocalFile:
-    """A file, and others beside it if its form asks for them. Readers see the old one or the new one, never half."""
+    """A file, and others beside it if its form asks for them. Readers see the old one or the new one, never half.
+
+    Of a symbolic link it is the file that the link names.
+    """
 
     def __init__(self, path: Path, form: Form) -> None:
         self.target: str = str(path)
@@ -33,15 +36,21 @@ def _writable(path: Path) -> Path:
         OSError: nothing can be written there; names the path.
     """
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
+    real = _real(path)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    if real.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path.parent} cannot be written to, so {path.name} cannot be made there")
+    if not os.access(real.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{real.parent} cannot be written to, so {real.name} cannot be made there")
     return path
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def _replace(path: Path, content: bytes) -> None:
+    path = _real(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from asyncjobs.plotting.browser import Renderer, check_browser
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.page import page
+from asyncjobs.plotting.page import check_plotly, page
 
 IMAGES = ("png", "svg", "pdf")
 IMAGES_EVERY = 5.0
@@ -93,10 +93,12 @@ def form_of(name: str, *, inline: bool) -> Form:
 
     Raises:
         ValueError: it asks for none; names those that there are.
-        ModuleNotFoundError, FileNotFoundError: what an image needs is missing.
+        ModuleNotFoundError, FileNotFoundError: what a page or an image needs is missing.
     """
     suffix = PurePath(name).suffix
     kind = suffix.lower().removeprefix(".")
+    if kind in ("html", *IMAGES):
+        check_plotly(name)
     if kind == "html":
         return Page(inline=inline)
     if kind == "json":

@@ -8,15 +8,18 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from email.message import Message
+from functools import cache
+from typing import IO
 
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.page import page
+from asyncjobs.plotting.page import check_plotly, page
 from asyncjobs.plotting.sinks.base import Refused
 
 TIMEOUT = 30.0
 """Seconds without a byte from the server after which a try has failed."""
 
-FINAL = frozenset({400, 401, 403, 404, 405, 410, 411, 413, 414, 415, 422, 501})
+FINAL = frozenset({300, 301, 302, 303, 400, 401, 403, 404, 405, 410, 411, 413, 414, 415, 422, 501})
 """Answers that would be the same at a second try."""
 
 
@@ -26,6 +29,8 @@ class WebAddress:
     The JSON is ``{"plot": id, "title": text, "number": n, "figures": {name: figure}}``. ``?method=POST`` in the address
     posts instead of putting, and is not sent. Each edition has an ``Idempotency-Key`` of its own, which is the same at
     every try. User and password in the address become an ``Authorization`` header.
+
+    A redirect by 307 or 308 is followed, to another host without that header. Others ask for a GET, and are refusals.
     """
 
     def __init__(self, address: str) -> None:
@@ -39,21 +44,19 @@ class WebAddress:
         self._headers = _credentials(parts)
         self._is_page = parts.path.endswith(".html")
         self.target: str = shown(address)
+        if self._is_page:
+            check_plotly(self.target)
 
     def send(self, edition: Edition) -> None:
         body, kind = self._body(edition)
         headers = {"Content-Type": kind, "Idempotency-Key": edition.key, **self._headers}
         request = urllib.request.Request(self._address, body, headers, method=self._method)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            with _opener().open(request, timeout=TIMEOUT) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
             with error:
-                raise Refused(
-                    f"the server answered {error.code} {error.reason}",
-                    retry_after(error.headers.get("Retry-After")),
-                    is_final=error.code in FINAL,
-                ) from None
+                raise _refusal(error) from None
 
     def _body(self, edition: Edition) -> tuple[bytes, str]:
         if self._is_page:
@@ -62,6 +65,33 @@ class WebAddress:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Sends the same again to where a server says; urllib's own would send a GET, and the password, to anywhere."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if code not in (307, 308) or after.scheme not in ("https", before.scheme):
+            return None  # an error like any other
+        again = urllib.request.Request(newurl, req.data, req.headers, method=req.get_method())
+        if (before.scheme, before.netloc) != (after.scheme, after.netloc):
+            again.remove_header("Authorization")
+        return again
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """At first need, for it loads the certificates that the system trusts."""
+    return urllib.request.build_opener(_Redirects)
+
+
+def _refusal(error: urllib.error.HTTPError) -> Refused:
+    place = error.headers.get("Location")
+    text = f"the server answered {error.code} {error.reason}" + (f", to {shown(place)}" if place else "")
+    return Refused(text, retry_after(error.headers.get("Retry-After")), is_final=error.code in FINAL)
 
 
 def _method(address: str) -> str:
