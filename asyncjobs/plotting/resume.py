@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.figures import compose, numbers
+from asyncjobs.plotting.figures import compose, gather, numbers
 from asyncjobs.plotting.notebook import CELL
 from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.rows import RowSink, fed
@@ -67,9 +67,10 @@ def _last_edition(spool: Spool) -> Edition | None:
     try:
         replay.refresh()
         mark = replay.mark()
-        calls = {name: frame for name, frame in replay.frames.items() if frame.about["kind"] == "draw"}
-        figures = compose(numbers(replay, about.title)) | {name: draw(frame.x) for name, frame in calls.items()}
-        drawn = max((frame.serial for frame in calls.values()), default=0)
+        calls = [frame for frame in replay.frames.values() if frame.about["kind"] == "draw"]
+        drawings = {frame.about["name"]: draw(frame.x) for frame in calls}
+        figures = gather(about.title, compose(numbers(replay, about.title)), drawings)
+        drawn = max((frame.serial for frame in calls), default=0)
         return Edition(about.plot, about.title, 1, (*mark, drawn), figures) if figures else None
     finally:
         replay.close()
