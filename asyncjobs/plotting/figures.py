@@ -34,10 +34,10 @@ HOVER, HOVER_ALONE = "%{y:.6~g}", "%{y:.6~g} at %{x:,.6~f}"
 
 LEGEND = 900
 """Pixels that a legend has in an image; pages make their own room for it, see `page.LOOK`."""
-ROW, ENTRY, LETTER = 19, 48, 7.5
+ROW, ENTRY, LETTER = 20, 48, 7.5
 """Pixels of a legend: the height of a row, the width of an entry and of a letter in it."""
-FEW_ROWS = 3
-"""Of a legend, for which a figure of usual height has room."""
+FEW_ROWS, MOST_ROWS = 3, 24
+"""Of a legend: for so many a figure of usual height has room, and more would leave the reader none for the curves."""
 
 _MARKUP = re.compile(r"<(?=[^<>]*>)|&(?=#?\w+;)")
 """What plotly would take for the beginning of a tag or of a name of a character."""
@@ -152,7 +152,7 @@ def _layout(known: Numbers, both: bool) -> dict[str, Any]:
             "yref": "container",
         },
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13},
-        "margin": {"l": 64, "r": 24, "t": 60 + ROW * rows, "b": 52},
+        "margin": {"l": 64, "r": 24, "t": 62 + ROW * rows, "b": 52},
         "hovermode": "x unified" if known.curves else "closest",
         "hoverlabel": {"namelength": -1},
         "showlegend": True,
@@ -177,7 +177,7 @@ def _legend_rows(names: Sequence[str]) -> int:
     """About how many the legend has in a figure as wide as `LEGEND`: it is drawn in columns unless one row does."""
     widths = [ENTRY + LETTER * len(name) for name in names]
     columns = max(1, int(LEGEND / max(widths)))
-    return 1 if sum(widths) <= LEGEND else ceil(len(names) / columns)
+    return 1 if sum(widths) <= LEGEND else min(ceil(len(names) / columns), MOST_ROWS)
 
 
 def _axis(title: str) -> dict[str, Any]:
