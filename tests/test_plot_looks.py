@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browser import browsing, needs_browser
 
 import asyncjobs as aj
+from asyncjobs.plotting.page import plotly_js
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -19,6 +23,7 @@ pytest.importorskip("playwright.sync_api")
 
 pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.may_leak("the browser's processes")]
 
+ROOT = Path(__file__).resolve().parents[1]
 LONG = "a rather long title of a run, as people give them: resnet50 lr=3e-4 wd=0.1 batch 256"
 EVIL = "<!--<script>"
 NAMES = ["loss<0.5", "<b>x</b>", "&lt;", EVIL, "</script><script>window.hit=1</script>", "日本語"]
@@ -146,6 +151,24 @@ def test_a_trace_alone_tells_of_both(page: Page, tmp_path: Path) -> None:
         p.write([0.0, 1234567.0, 2469134.0], [0.0, 1 / 3, 1.0], name="fit<1")
     show(page, tmp_path / "a.html")
     assert sorted(hover(page, 2 / 3)) == ["0.333333 at 1,234,567", "fit<1"]
+
+
+def test_the_weights_of_the_digits_are_a_square_with_grey_where_they_are_0(page: Page, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the example's digits are scikit-learn's")
+    example = ROOT / "examples" / "gradient_descent.py"
+    subprocess.run([sys.executable, example], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    # What the network would give: the browser compares it with the hash in the page.
+    page.route(
+        "**/plotly-*.js", lambda route: route.fulfill(body=plotly_js(), headers={"Access-Control-Allow-Origin": "*"})
+    )
+    show(page, tmp_path / "digits.html")
+    found: dict[str, Any] = page.evaluate("""(({_fullData: [trace], _fullLayout: {xaxis, yaxis}}) => ({
+        ranges: [xaxis.range, yaxis.range], size: [xaxis._length, yaxis._length],
+        middle: trace.zmin + trace.zmax, hasAxes: xaxis.visible || yaxis.visible,
+    }))(document.getElementById("figure-1"))""")
+    assert found["ranges"] == [[-0.5, 7.5], [-0.5, 7.5]]
+    assert found["size"][0] == pytest.approx(found["size"][1], abs=1)
+    assert (found["middle"], found["hasAxes"]) == (pytest.approx(0), False)
 
 
 # --- images -----------------------------------------------------------------------------
