@@ -118,8 +118,8 @@ function themed(layout = {}) {
   return look;
 }
 // The figure of curves and traces below a heading that says its title: as high as its legend needs at that width.
-function headed({data, layout}, width) {
-  const widths = data.map(trace => 48 + 7.5 * trace.name.length), room = width - 44 - BARE.r;
+function headed({data, layout = {}}, width) {
+  const widths = data.map(trace => 48 + 7.5 * (trace.name ?? "").length), room = width - 44 - BARE.r;
   const sum = widths.reduce((one, other) => one + other, 0);
   const columns = Math.max(1, Math.floor(room / Math.max(...widths)));
   const rows = sum <= room ? 1 : Math.min(Math.ceil(data.length / columns), MOST_ROWS);
