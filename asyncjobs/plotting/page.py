@@ -138,7 +138,7 @@ function draw() {{
     const place = document.getElementById("figure-" + n), title = figure.layout?.title?.text ?? figure.layout?.title;
     const bare = {{...(title ? {{}} : {{margin: BARE}}), ...figure.layout}};
     const layout = n === HEADED ? headed(figure, place.clientWidth) : bare;
-    place.previousElementSibling.hidden = Boolean(title); // the caption
+    place.previousElementSibling.hidden = n === HEADED || Boolean(title); // the caption
     Plotly.react(place, figure.data, themed(layout), config);
   }});
 }}
