@@ -18,10 +18,11 @@ Array = NDArray[np.float64]
 
 
 def picture(weights: Array, digit: int) -> dict[str, object]:
-    """The weights of one digit as a picture; made in the background."""
+    """The weights of one digit as a picture, made in the background: red speaks for it, blue against."""
+    bare = {"visible": False, "constrain": "domain"}
     return {
-        "data": [{"type": "heatmap", "z": weights[:, digit].reshape(8, 8)[::-1].tolist(), "colorscale": "RdBu"}],
-        "layout": {"title": {"text": f"what makes a {digit}"}, "yaxis": {"scaleanchor": "x"}},
+        "data": [{"type": "heatmap", "z": weights[:, digit].reshape(8, 8)[::-1], "colorscale": "RdBu", "zmid": 0}],
+        "layout": {"title": {"text": f"what makes a {digit}"}, "xaxis": bare, "yaxis": bare | {"scaleanchor": "x"}},
     }
 
 

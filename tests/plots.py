@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -44,6 +45,26 @@ def figures_of(page: Path) -> list[Any]:
 def shown(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """What a plot's JSON file shows."""
     return traces(path.read_text(encoding="utf-8"))
+
+
+MEETING = threading.Barrier(2)
+
+
+def meet() -> dict[str, Any]:
+    """A picture that says whether another one is drawn at the same time; half a second is long enough for that."""
+    try:
+        MEETING.wait(0.5)
+    except threading.BrokenBarrierError:
+        return {"data": [{"name": "alone", "x": [], "y": []}]}
+    return {"data": [{"name": "met another", "x": [], "y": []}]}
+
+
+def compute(seconds: float) -> dict[str, Any]:
+    """A picture that takes its thread so much processor time."""
+    began = time.thread_time()
+    while time.thread_time() - began < seconds:
+        pass
+    return {"data": []}
 
 
 IS_WORKER = True

@@ -370,6 +370,10 @@ def test_titles_and_names_are_text_and_nothing_else(window: Window, capsys: Capt
         p.flush(BOUND)
         wait(page, "document.querySelectorAll('.drawing .main-svg').length > 0")
         assert page.locator("h2 span").inner_text() == evil
+        assert page.locator(".legendtext").all_text_contents() == [evil]
+        wait(page, "document.querySelectorAll('.drawing .main-svg').length >= 4")
+        assert page.locator("figcaption:visible").all_inner_texts() == [f"{evil} (drawn)"]
+        assert page.locator(".gtitle").count() == 0
         assert page.evaluate("window.hit") is None
         assert page.title() == evil
 

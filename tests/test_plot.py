@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import math
 import pickle
+import re
 import threading
+import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ import numpy as np
 import plots
 import pytest
 from plots import figures_of, numbers, shown, traces, wait_until
+from servers import STALL, serving
 
 import asyncjobs as aj
 from asyncjobs.plotting import publisher, studio
@@ -324,7 +328,7 @@ def test_a_drawn_picture_shows_its_arguments_as_they_were(out: Path, lane: str) 
         p.draw(bars, heights, lane=lane)
         heights[0] = 99.0
         assert p.flush(60)
-    assert traces(out.with_name("loss.json").read_text()) == {"bars": ([1.0, 2.0], [1.0, 2.0])}
+    assert shown(out.with_name("loss-bars.json")) == {"bars": ([1.0, 2.0], [1.0, 2.0])}
 
 
 def test_a_figure_of_plotly_s_and_a_function_that_makes_one(tmp_path: Path) -> None:
@@ -348,20 +352,21 @@ def test_the_newest_drawing_of_a_name_wins(out: Path) -> None:
         for height in range(200):
             p.draw(bars, [0.0, float(height)], name="bars")
         assert p.flush(60)
-    assert shown(out) == {"bars": ([1.0, 2.0], [0.0, 199.0])}
+    assert shown(out.with_name("loss-bars.json")) == {"bars": ([1.0, 2.0], [0.0, 199.0])}
+
+
+def fail() -> None:
+    raise LookupError("no data yet")
 
 
 def test_a_drawing_that_fails_is_told_once_and_harms_no_other(out: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> None:
-        raise LookupError("no data yet")
-
     def answer() -> int:
         return 42
 
     with aj.plot(out) as p:
         for _ in range(2):
             p.draw(fail)
-            assert p.flush(60)
+            assert not p.flush(60)
         p.draw(answer)
         p.log(0, y=1.0)
     assert shown(out) == {"y": ([0.0], [1.0])}
@@ -369,6 +374,139 @@ def test_a_drawing_that_fails_is_told_once_and_harms_no_other(out: Path, caplog:
     assert len(told) == 2
     assert "drawing 'fail' failed: LookupError: no data yet" in told[0]
     assert "draw wants a function that returns a plotly figure" in told[1]
+
+
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_a_picture_that_fails_is_no_success_and_nothing_to_keep(
+    out: Path, lane: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p = aj.plot(out)
+    p.log(0, y=1.0)
+    p.draw(fail, lane=lane)
+    assert not p.flush(60)
+    assert (p.stats.undrawn, p.stats.missing) == (("fail",), ())
+    assert p.stats.last_error == "drawing 'fail' failed: LookupError: no data yet"
+    assert not p.close(60)
+    assert p.stats.undrawn == ("fail",)
+    assert shown(out) == {"y": ([0.0], [1.0])}
+    assert not spool_of(out).exists(), "it could not be drawn later either"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_picture_that_fails_is_mended_by_one_that_does_not(out: Path) -> None:
+    with aj.plot(out, on_error="raise") as p:
+        p.draw(fail, name="bars")
+        with pytest.raises(aj.PlotIncomplete, match=r"plot 'loss': drawing 'bars' failed: LookupError: no data yet$"):
+            p.flush()
+        p.draw(bars, [1.0, 2.0])
+        assert p.flush(60)
+        assert (p.stats.undrawn, p.stats.last_error) == ((), None)
+
+
+def test_two_pictures_are_not_drawn_in_threads_at_once(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.draw(plots.meet, name="one")
+        p.draw(plots.meet, name="other")
+    assert [*shown(out.with_name("loss-one.json")), *shown(out.with_name("loss-other.json"))] == ["alone", "alone"]
+
+
+def test_a_dictionary_may_hold_arrays_and_plotly_s_own(out: Path) -> None:
+    from plotly import graph_objects
+
+    def make() -> dict[str, Any]:
+        trace = graph_objects.Scatter(x=[0, 1], y=np.array([0.5, np.nan]), name="plotly's")
+        return {"data": [{"name": "arrays", "x": np.arange(2), "y": np.array([1.5, np.nan])}, trace]}
+
+    with aj.plot(out) as p:
+        p.draw(make)
+        assert p.flush(60)
+    arrays, other = json.loads(out.with_name("loss-make.json").read_text())["data"]
+    assert (arrays["x"], arrays["y"], other["name"]) == ([0, 1], [1.5, None], "plotly's")
+
+
+def since(began: float) -> float:
+    return time.monotonic() - began
+
+
+def test_what_drawing_in_threads_takes_counts_as_plotting(out: Path) -> None:
+    began = time.monotonic()
+    with aj.plot(out) as p:
+        p.draw(plots.compute, 0.3)
+        assert p.flush(60)
+        assert p.stats.cpu_share * since(began) >= 0.3
+        p.draw(plots.compute, 3.0, lane="process")
+        assert p.flush(60)
+        assert p.stats.cpu_share * since(began) < 3.0, "that was another core's"
+
+
+def test_what_sending_the_rest_of_another_plot_takes_counts_as_plotting(
+    out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with aj.plot(NOBODY, spool=out.parent / "spool", linger=0.1) as p:
+        p.draw(plots.compute, 0.3)
+    began = time.monotonic()
+    with aj.plot(out, spool=out.parent / "spool") as p:
+        wait_until(lambda: "could not be sent" in caplog.text.partition("an earlier plot")[2], "it was tried")
+        wait_until(lambda: p.stats.cpu_share * since(began) >= 0.3, "it counts")
+
+
+# --- names ------------------------------------------------------------------------------
+
+
+def test_a_picture_called_like_the_plot_stands_beside_its_curves(tmp_path: Path) -> None:
+    with aj.plot(tmp_path / "loss.json", tmp_path / "loss.html") as p:
+        p.log(0, y=1.0)
+        p.draw(bars, [1.0, 2.0], name="loss")
+        p.draw(bars, [3.0, 4.0], name="loss (drawn)")
+    assert [*shown(tmp_path / "loss.json")] == ["y"]
+    assert len([path for path in tmp_path.glob("loss-loss*.json") if [*shown(path)] == ["bars"]]) == 2
+    assert [[*traces(figure)] for figure in figures_of(tmp_path / "loss.html")] == [["y"], ["bars"], ["bars"]]
+
+
+def test_every_picture_has_a_file_of_its_own_whatever_it_is_called(out: Path) -> None:
+    names = [
+        "Größe",
+        "Grüße",
+        "日本",
+        "中国",
+        "my fit",
+        "my_fit",
+        "a/b",
+        "a:b",
+        "n" * 300,
+        "n" * 301,
+        "../up",
+        "<lambda>",
+    ]
+    with aj.plot(out) as p:
+        for number, name in enumerate(names):
+            p.draw(bars, [float(number), 0.0], name=name)
+    found = {path.name: shown(path)["bars"][1][0] for path in out.parent.glob("loss-*.json")}
+    assert sorted(found.values()) == [float(n) for n in range(len(names))]
+    assert {f"loss-{name}.json" for name in names[:6]} < {*found}
+    assert len([name for name in found if re.fullmatch(r"loss-a_b-[0-9a-f]{8}\.json", name)]) == 2
+    assert max(map(len, found)) < 80
+
+
+def test_a_picture_is_never_in_the_file_of_the_curves(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.draw(bars, [1.0, 2.0])
+        assert p.flush(60)
+        assert [path.name for path in out.parent.glob("*.json")] == ["loss-bars.json"]
+        p.log(0, y=1.0)
+        assert p.flush(60)
+    assert {path.name: [*shown(path)] for path in out.parent.glob("*.json")} == {
+        "loss.json": ["y"],
+        "loss-bars.json": ["bars"],
+    }
+
+
+def test_names_stay_as_they_are_unless_plotly_would_take_them_for_html(out: Path) -> None:
+    names = ["loss<0.5", "R&D", "a < b", "<b>x</b>", "&lt;"]
+    with aj.plot(out) as p:
+        p.log(0, **dict.fromkeys(names, 1.0))
+    assert [*shown(out)] == ["loss<0.5", "R&D", "a < b", "&lt;b>x&lt;/b>", "&amp;lt;"]
+    assert [*map(html.unescape, shown(out))] == names
 
 
 def test_what_cannot_be_drawn_is_an_error_at_the_call(out: Path) -> None:
@@ -458,6 +596,16 @@ def test_a_page_shows_logged_and_written_traces_apart(tmp_path: Path) -> None:
     assert text.count("</script>") == 2
     assert "showSendToCloud: false" in text
     assert len(text) < 20_000
+
+
+def test_no_two_of_many_curves_look_the_same(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.log(0, **{f"layer{n}": 1.0 for n in range(20)})
+        for n in range(20):
+            p.write([1.0, 2.0], [2.0, 3.0], name=f"trace{n}", mode="markers" if n % 2 else "lines")
+    found = json.loads(out.read_text())["data"]
+    assert len({(one["line"]["color"], one["line"]["dash"]) for one in found}) == 40
+    assert len({(one["marker"]["color"], one["marker"]["symbol"]) for one in found}) == 40
 
 
 def test_an_inline_page_brings_plotly_along(tmp_path: Path) -> None:
@@ -578,6 +726,30 @@ def test_on_error_raise_hides_no_other_error_and_no_success(out: Path) -> None:
     with aj.plot(out.with_name("other.json"), on_error="raise", spool=out.parent / "other") as p:
         p.log(0, y=1.0)
         assert p.flush(20)
+
+
+def test_many_sinks_that_are_stuck_hold_up_no_other(out: Path) -> None:
+    with serving(*[STALL] * 40) as server:
+        p = aj.plot(*(f"{server.address}/{n}.json" for n in range(40)), out, linger=0.1)
+        p.log(0, y=1.0)
+        wait_until(out.exists, "the file is there")
+        assert not p.close()
+
+
+def test_the_plots_runner_says_nothing_of_itself_and_ends_soon(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ends = []
+    for turn in range(3):  # a machine that is busy may take longer once
+        with serving(STALL) as server:
+            p = aj.plot(f"{server.address}/loss.json", linger=0.1, spool=out.parent / f"spool {turn}")
+            p.log(0, y=1.0)
+            wait_until(lambda: server.requests, "the sink is stuck")
+            studio.studio().portal.post(time.sleep, 0.6)  # the loop answers nobody
+            p.close()
+            began = time.monotonic()
+            plots.end_studio()
+            ends.append(since(began))
+    assert min(ends) < 1.5
+    assert [record.message for record in caplog.records if "runner" in record.message or "loop" in record.message] == []
 
 
 # --- bad input --------------------------------------------------------------------------

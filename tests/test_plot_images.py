@@ -71,7 +71,7 @@ def test_a_drawn_figure_is_an_image_of_its_own_in_the_size_that_it_names(tmp_pat
     with aj.plot(tmp_path / "loss.svg") as plot:
         logged(plot).draw({"data": [{"y": [1, 3, 2]}], "layout": {"width": 321, "height": 123}}, name="my fit")
         assert plot.flush(PATIENCE)
-    svg = ElementTree.parse(tmp_path / "loss-my_fit.svg").getroot()
+    svg = ElementTree.parse(tmp_path / "loss-my fit.svg").getroot()
     assert (svg.get("width"), svg.get("height")) == ("321", "123")
 
 

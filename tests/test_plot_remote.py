@@ -27,11 +27,11 @@ def test_a_page_and_the_json_of_each_figure_are_put_into_a_file_system() -> None
         assert [name.partition("://")[2] for name in plot.targets] == ["runs/7/loss.html", "runs/7/loss.json"]
     memory = fsspec.filesystem("memory")
     assert sorted(memory.ls("/runs/7", detail=False)) == [
-        "/runs/7/loss-my_fit.json",
+        "/runs/7/loss-my fit.json",
         "/runs/7/loss.html",
         "/runs/7/loss.json",
     ]
-    assert memory.cat_file("/runs/7/loss-my_fit.json") == b'{"data": [{"y": [1, 3, 2]}]}'
+    assert memory.cat_file("/runs/7/loss-my fit.json") == b'{"data": [{"y": [1, 3, 2]}]}'
     memory.rm("/runs", recursive=True)
 
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import cloudpickle
+
+
+class Drawn(NamedTuple):
+    """What came of one call."""
+
+    seconds: float
+    """Processor time that its thread spent on it."""
+    figure: str | None
+    """Plotly's JSON; None: it failed."""
+    error: str | None
 
 
 def pack(make: Any, args: tuple[Any, ...]) -> bytes:
@@ -32,6 +44,29 @@ def draw(packed: bytes) -> str:
     if hasattr(figure, "to_json"):
         return str(figure.to_json())
     if isinstance(figure, dict) and "data" in figure:
-        # JSON has no word for what is not a number.
-        return json.dumps(json.loads(json.dumps(figure), parse_constant=lambda _: None))
+        return _json(figure)
     raise TypeError(f"draw wants a function that returns a plotly figure, or a dict with 'data', not {figure!r:.80}")
+
+
+def attempt(packed: bytes) -> Drawn:
+    """`draw`, but nothing is raised: time that was spent in vain is spent as well."""
+    began = time.thread_time()
+    figure = error = None
+    try:
+        figure = draw(packed)
+    except Exception as problem:  # the user's function may raise anything
+        error = f"{type(problem).__name__}: {problem}"
+    return Drawn(time.thread_time() - began, figure, error)
+
+
+def _json(figure: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(figure)
+    except TypeError:  # there are arrays in it, or traces of plotly's
+        if find_spec("plotly") is None:
+            raise
+        from plotly.io import to_json
+
+        return str(to_json(figure, validate=False))
+    # JSON has no word for what is not a number.
+    return json.dumps(json.loads(text, parse_constant=lambda _: None))

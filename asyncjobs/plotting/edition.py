@@ -23,7 +23,10 @@ class Edition:
     mark: tuple[int, ...]
     """The same for the same state of the plot, also in another process."""
     figures: Mapping[str, str]
-    """Name and plotly JSON of each figure: first what was logged and written, then what was drawn."""
+    """Name and plotly JSON of each figure: first what was logged and written, then what was drawn.
+
+    The first of these is called like the plot, and no other is.
+    """
 
     @property
     def key(self) -> str:

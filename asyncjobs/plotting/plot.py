@@ -341,10 +341,11 @@ class Plot(Pen):
         self._fall_silent()
         self._is_over = True
         try:
-            self._is_complete = self._studio.portal.call(publisher.finish, timeout)
+            has_arrived = self._studio.portal.call(publisher.finish, timeout)
         except RunnerClosed:  # the exit has ended the loop
-            self._is_complete = False
+            has_arrived = False
         self._stats = publisher.stats(self._dropped, time.monotonic() - self._began)
+        self._is_complete = has_arrived and not self._stats.undrawn
         self._publisher = None
         has_left(self)
         if journal is not None:
@@ -352,7 +353,7 @@ class Plot(Pen):
             journal.close()
         for sink in self._sinks:
             _close_sink(sink)
-        if self._is_complete:
+        if has_arrived:
             self._spool.remove()
         else:
             self._spool.close()
@@ -360,7 +361,10 @@ class Plot(Pen):
 
     def _or_raise(self, has_arrived: bool) -> bool:
         if self._raises and not has_arrived:
-            raise PlotIncomplete(self._what_is_missing())
+            stats = self.stats
+            lacks_pictures_only = stats.undrawn and not stats.missing
+            text = f"plot {self._title!r}: {stats.last_error}" if lacks_pictures_only else self._what_is_missing()
+            raise PlotIncomplete(text)
         return has_arrived
 
     def _what_is_missing(self) -> str:

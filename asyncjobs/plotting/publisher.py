@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from asyncjobs.plotting.courier import Courier
-from asyncjobs.plotting.drawing import draw
+from asyncjobs.plotting.drawing import Drawn, attempt
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.figures import Numbers, compose, numbers
+from asyncjobs.plotting.figures import Numbers, compose, gather, numbers
 from asyncjobs.plotting.journal import Journal
 from asyncjobs.plotting.reading import Frame
 from asyncjobs.plotting.replay import Replay
@@ -21,6 +21,7 @@ from asyncjobs.plotting.resume import send_leftovers
 from asyncjobs.plotting.rows import FromSpool
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
+from asyncjobs.plotting.studio import PICTURES
 from asyncjobs.plotting.targets import is_fleeting
 from asyncjobs.runner import Runner
 
@@ -30,6 +31,8 @@ HEAVY = 1_000_000
 """Bytes of numbers that are made text in a worker process: here that would hold the training up for milliseconds."""
 COMPOSING = ""
 """Among names of pictures, which are never empty: the figure of what was logged and written."""
+LANES: Mapping[str, str] = {"thread": PICTURES, "process": "process"}
+"""Of the plots' runner, by what `draw` calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,16 @@ class PlotStats:
     """Editions that a newer one overtook before they were sent."""
     retries: int = 0
     last_error: str | None = None
-    """Of any sink."""
+    """Of any picture, or any sink."""
     dropped: int = 0
     """Calls of `log` with values that are no numbers, and calls of any kind after the end."""
     cpu_share: float = 0.0
-    """Share of one core that plotting has taken since the start, drawing not counted."""
+    """Share of one core that plotting has taken since the start, drawing in threads and sending what earlier plots
+    have left counted; what worker processes and browsers do is not."""
     missing: tuple[str, ...] = ()
     """Targets that do not have the newest edition."""
+    undrawn: tuple[str, ...] = ()
+    """Pictures of which the newest call of `draw` failed: an earlier one is shown, or none."""
 
 
 class Publisher:
@@ -76,6 +82,8 @@ class Publisher:
         self._drawing: dict[str, asyncio.Task[None]] = {}
         self._tried: dict[str, int] = {}
         """Serial number of what was drawn last, or could not be."""
+        self._undrawn: dict[str, str] = {}
+        """Why the newest call for a picture failed."""
         self._complaints: set[str] = set()
         self._edition: Edition | None = None
         self._has_news = False
@@ -85,7 +93,7 @@ class Publisher:
         self._is_over, self._has_ended = asyncio.Event(), asyncio.Event()
         self._unrested = 0.0
         self.spent: float = 0.0
-        """Processor time in seconds that plotting has taken, drawing not counted."""
+        """Processor time in seconds that the threads of this process have spent on plotting."""
 
     async def run(self) -> None:
         """Until `finish`."""
@@ -106,16 +114,19 @@ class Publisher:
             self._has_ended.set()
 
     async def finish(self, timeout: float) -> bool:
-        """`flush`, and end."""
+        """As `flush`, and end; a picture that could not be drawn is nothing that may arrive later."""
         try:
-            return await self.flush(timeout)
+            return await self._arrival(timeout, False)
         finally:
             self._is_over.set()
             await self._has_ended.wait()
 
     async def flush(self, timeout: float | None, gives_up: bool = False) -> bool:
-        """Send what was accepted so far; False: some sink does not have it within `timeout` seconds, or it cannot be
-        read. One that `gives_up` waits for no second try of a sink."""
+        """Send what was accepted so far; False: some sink does not have it within `timeout` seconds, it cannot be
+        read, or a picture could not be drawn. One that `gives_up` waits for no second try of a sink."""
+        return await self._arrival(timeout, gives_up) and not self._undrawn
+
+    async def _arrival(self, timeout: float | None, gives_up: bool) -> bool:
         try:
             async with asyncio.timeout(timeout):
                 # What is being drawn now, then the newer ones that had to wait for it. Not until nothing is: others
@@ -143,10 +154,11 @@ class Publisher:
             sent=sum(one.sent for one in done),
             coalesced=sum(one.coalesced for one in done),
             retries=sum(one.retries for one in done),
-            last_error=next((one.last_error for one in done if one.last_error), None),
+            last_error=next(filter(None, [*self._undrawn.values(), *(one.last_error for one in done)]), None),
             dropped=dropped,
             cpu_share=self.spent / seconds if seconds > 0 else 0.0,
             missing=tuple(courier.sink.target for courier in self.couriers if courier.arrived < newest),
+            undrawn=tuple(self._undrawn),
         )
 
     # --- looking ------------------------------------------------------------------------
@@ -211,7 +223,7 @@ class Publisher:
         self._is_stale = False
         about = self._spool.about
         mark, figures = self._composed
-        figures = figures | {name: text for name, (_, text) in self._drawings.items()}
+        figures = gather(about.title, figures, {name: text for name, (_, text) in self._drawings.items()})
         if not figures:
             return
         number = 1 if self._edition is None else self._edition.number + 1
@@ -222,25 +234,30 @@ class Publisher:
 
     async def _draw(self, name: str, frame: Frame) -> None:
         try:
-            text = await self._runner.options(lane=frame.how, name=f"draw {name}").run(draw, frame.x)
-        except Exception as error:  # the user's function may raise anything, and training goes on
-            self._complain(f"drawing {name!r} failed: {type(error).__name__}: {error}")
-        else:
-            self._drawings[name] = (frame.serial, text)
-            self._is_stale = True
+            drawn = await self._runner.options(lane=LANES[frame.how], name=f"draw {name}").run(attempt, frame.x)
+        except Exception as error:  # the worker may have died of it
+            drawn = Drawn(0.0, None, f"{type(error).__name__}: {error}")
         finally:
             del self._drawing[name]
+        if frame.how == "thread":
+            self._spend(drawn.seconds)
+        if drawn.figure is None:
+            self._undrawn[name] = f"drawing {name!r} failed: {drawn.error}"
+            self._complain(self._undrawn[name])
+            return
+        self._undrawn.pop(name, None)
+        self._drawings[name] = (frame.serial, drawn.figure)
+        self._is_stale = True
 
     async def _send_what_others_left(self) -> None:
         root = self._spool.folder.parent
         rest = partial(send_leftovers, root, self._replaced(), self._spool.about.plot)
         try:
-            sentences = await self._runner.options(lane="thread", name=f"rest of {root}").run(rest)
+            spent = await self._runner.options(lane="thread", name=f"rest of {root}").run(_timed, rest)
         except Exception as error:  # a spool may be damaged in any way, and training goes on
             self._complain(f"plots in {root} could not be resumed: {type(error).__name__}: {error}")
             return
-        for sentence in sentences:
-            self._complain(sentence)
+        self._spend(spent)
 
     def _replaced(self) -> list[str]:
         """Targets at which an earlier plot would be overwritten at once; who wants every point wants its points too."""
@@ -268,3 +285,10 @@ class Publisher:
         if text not in self._complaints:
             self._complaints.add(text)
             logger.warning("%s", text)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """The processor time in seconds that this thread spent on it."""
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from asyncjobs.plotting.drawing import draw
 from asyncjobs.plotting.edition import Edition
-from asyncjobs.plotting.figures import compose, numbers
+from asyncjobs.plotting.figures import compose, gather, numbers
 from asyncjobs.plotting.notebook import CELL
 from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.rows import RowSink, fed
@@ -19,6 +20,8 @@ from asyncjobs.plotting.sinks.forms import Page
 from asyncjobs.plotting.sinks.web import shown
 from asyncjobs.plotting.spool import Spool, orphans
 from asyncjobs.plotting.targets import is_fleeting, open_sink
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 
 class Outcome(NamedTuple):
@@ -58,7 +61,7 @@ def resume(root: Path, *, replaced: Collection[str] = (), but: Collection[str] =
 
 
 def send_leftovers(root: Path, replaced: Collection[str], plot: str) -> list[str]:
-    """As `resume`, for the plot of that id, which begins; what its user should hear.
+    """As `resume`, for the plot of that id, which begins; what its user is told: here, for it may be over by then.
 
     In one process each is tried once, and the user hears once of what is left in `root`.
     """
@@ -69,6 +72,8 @@ def send_leftovers(root: Path, replaced: Collection[str], plot: str) -> list[str
     if failed and root not in _told:
         _told.add(root)
         sentences.append(_what_is_left(root, failed))
+    for sentence in sentences:
+        logger.warning("%s", sentence)
     return sentences
 
 
@@ -127,9 +132,10 @@ def _last_edition(spool: Spool) -> Edition | None:
     try:
         replay.refresh()
         mark = replay.mark()
-        calls = {frame.name: frame for frame in replay.frames.values() if frame.kind == "draw"}
-        figures = compose(numbers(replay, about.title)) | {name: draw(frame.x) for name, frame in calls.items()}
-        drawn = max((frame.serial for frame in calls.values()), default=0)
+        calls = [frame for frame in replay.frames.values() if frame.kind == "draw"]
+        drawings = {frame.name: draw(frame.x) for frame in calls}
+        figures = gather(about.title, compose(numbers(replay, about.title)), drawings)
+        drawn = max((frame.serial for frame in calls), default=0)
         return Edition(about.plot, about.title, 1, (*mark, drawn), figures) if figures else None
     finally:
         replay.close()

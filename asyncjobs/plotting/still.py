@@ -18,6 +18,8 @@ POINT_NBYTES = 22
 """Two numbers of 8 bytes, in base64."""
 HEIGHT = 450
 """Pixels of a figure that does not say."""
+BESIDE = 48
+"""Pixels for a caption and some air."""
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -32,7 +34,8 @@ def bundle(name: str, figure: str, nbytes: int) -> dict[str, Any]:
     small = slim(figure, nbytes)
     if small is None:
         return {"text/plain": f"{name}: a figure of {len(figure):,} bytes, too large for a saved notebook"}
-    return {PLOTLY: _inked(small), "text/html": frame(name, {name: _dumps(small)}), "text/plain": name}
+    page_of_it = frame(name, {name: _dumps(small)}, has_heading=False)
+    return {PLOTLY: _inked(small), "text/html": page_of_it, "text/plain": name}
 
 
 def slim(figure: str, nbytes: int) -> dict[str, Any] | None:
@@ -55,10 +58,11 @@ def slim(figure: str, nbytes: int) -> dict[str, Any] | None:
     return found if len(_dumps(found)) <= nbytes else None
 
 
-def frame(title: str, figures: Mapping[str, str]) -> str:
+def frame(title: str, figures: Mapping[str, str], *, has_heading: bool = True) -> str:
     """The figures as a page of their own inside another one, which then need not know plotly."""
-    document = html.escape(page(title, figures, inline=False), quote=True)
-    height = 40 + sum(json.loads(figure).get("layout", {}).get("height", HEIGHT) for figure in figures.values())
+    document = html.escape(page(title, figures, inline=False, has_heading=has_heading), quote=True)
+    heights = [json.loads(figure).get("layout", {}).get("height", HEIGHT) + BESIDE for figure in figures.values()]
+    height = 40 + has_heading * BESIDE + sum(heights)
     look = f"width:100%;height:{height}px;border:0"
     return f'<iframe srcdoc="{document}" title="{html.escape(title)}" style="{look}"></iframe>'
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import threading
 
+from asyncjobs.lanes.thread import ThreadLane
 from asyncjobs.runner import Runner
 from asyncjobs.sync.hosted import HostedRunner
 
-THREADS = 32
-"""Sinks that may be busy, or stuck, at the same time."""
+THREADS = 256
+"""Sinks that may be busy, or stuck, at the same time; a thread is started when one is needed."""
+PICTURES = "picture"
+"""The lane of pictures that are drawn in a thread, one at a time: two that import pandas for the first time at once
+would each see half of it."""
+GRACE = 0.1
+"""Seconds that a send or a drawing gets to end by itself once nobody waits for it: an exit takes that long."""
 EXIT_DRAIN = 8.0
 """Seconds; longer than plots usually wait, for plots are to leave first."""
 
@@ -22,7 +28,15 @@ def studio() -> HostedRunner:
     global _studio
     with _making:
         if _studio is None or not _studio.is_usable:
-            runner = Runner(threads=THREADS, processes=1)
+            # Nobody can do anything about a loop that answers late on a busy machine.
+            runner = Runner(
+                threads=THREADS,
+                processes=1,
+                lanes={PICTURES: ThreadLane(1, max_abandoned=THREADS)},
+                options={"grace": GRACE},
+                watchdog=None,
+            )
+            runner._tells_of_cancels = False  # each plot says itself what did not arrive
             _studio = HostedRunner(runner, "plots", EXIT_DRAIN, is_silent=True)
         return _studio
 

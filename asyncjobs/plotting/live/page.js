@@ -6,9 +6,8 @@ const NUMBERS = {
   f8: Float64Array, f4: Float32Array, i4: Int32Array, u4: Uint32Array,
   i2: Int16Array, u2: Uint16Array, i1: Int8Array, u1: Uint8Array,
 };
-const BARE = {l: 64, r: 24, t: 24, b: 48}; // of a figure that has a caption instead of a title
 const state = document.getElementById("state"), main = document.querySelector("main");
-const plots = new Map(); // by id: {n, isOver, section, figures: by name {data, layout, place, isStale}}
+const plots = new Map(); // by id: {n, isOver, section, figures: by name {data, layout, place, isMain, isStale}}
 
 // --- what the server says ---------------------------------------------------------------
 
@@ -99,8 +98,7 @@ function setFigure(plot, name, figure) {
   found.data = figure.data.map(trace => ({...trace, x: numbers(trace.x), y: numbers(trace.y)}));
   const title = figure.layout?.title?.text ?? figure.layout?.title;
   found.layout = {uirevision: "asyncjobs", ...(title ? {} : {margin: BARE}), ...figure.layout};
-  if (title === plot.title) // the heading says it
-    found.layout = {...found.layout, title: undefined, margin: {...found.layout.margin, t: 40}};
+  found.isMain = name === plot.title;
   found.caption.hidden = Boolean(title);
   found.isStale = true;
 }
@@ -182,7 +180,8 @@ function draw() {
     for (const figure of plot.figures.values()) {
       if (!figure.isStale) continue;
       figure.isStale = false;
-      Plotly.react(figure.place, figure.data, themed(figure.layout), config);
+      const layout = figure.isMain ? headed(figure, figure.place.clientWidth) : figure.layout;
+      Plotly.react(figure.place, figure.data, themed(layout), config);
     }
 }
 

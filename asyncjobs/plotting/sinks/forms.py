@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -16,6 +17,10 @@ IMAGES_EVERY = 5.0
 """Seconds from one image to the next: each takes a browser some tenths of a second of work."""
 
 
+LONGEST_NAME = 48
+"""Letters of a figure's name in that of its file; each may take four bytes, of which file systems allow 255."""
+
+
 class Form(Protocol):
     """How an edition becomes what is in files."""
 
@@ -23,7 +28,7 @@ class Form(Protocol):
     """Seconds from one edition to the next, at least."""
 
     def contents(self, edition: Edition) -> Iterator[tuple[str, bytes]]:
-        """For each file how its stem ends, and all that is in it: first the file itself, which ends in nothing."""
+        """For each file how its stem ends, and all that is in it; that of the file itself ends in nothing."""
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -47,7 +52,7 @@ class Page:
 class Json:
     """Plotly's JSON, which ``plotly.io.read_json`` reads, of each figure.
 
-    What was logged and written is in the file itself, a drawn figure in ``loss-NAME.json`` beside it.
+    What was logged and written is in the file itself, a drawn figure always in ``loss-NAME.json`` beside it.
     """
 
     every: float = 0.0
@@ -83,9 +88,17 @@ class Image:
 
 
 def _figures(edition: Edition) -> Iterator[tuple[str, str]]:
-    """``loss.png`` and the drawn figure "my fit" make ``loss-my_fit.png``."""
-    for number, (name, figure) in enumerate(edition.figures.items()):
-        yield "-" + re.sub(r"[^A-Za-z0-9._-]", "_", name) if number else "", figure
+    """``loss.png`` and the drawn figure "my fit" make ``loss-my fit.png``."""
+    for name, figure in edition.figures.items():
+        yield "" if name == edition.title else f"-{_file_name(name)}", figure
+
+
+def _file_name(name: str) -> str:
+    """What every file system takes; a name that is none, or too long for one, gets a few letters that no other has."""
+    allowed = re.sub(r"[^\w .-]", "_", name)[:LONGEST_NAME]
+    if allowed == name:
+        return name
+    return f"{allowed}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def form_of(name: str, *, inline: bool) -> Form:
