@@ -69,7 +69,7 @@ _HOMES = {
     "default_runner": "sync.background",
     "gather": "waiting",
     "job": "options",
-    "plot": "plotting.plot",
+    "plot": "plotting.opening",
     "run": "main",
 }
 

@@ -40,8 +40,8 @@ from asyncjobs.lanes.thread import ThreadLane as ThreadLane
 from asyncjobs.main import run as run
 from asyncjobs.options import JobOptions as JobOptions
 from asyncjobs.options import job as job
+from asyncjobs.plotting.opening import plot as plot
 from asyncjobs.plotting.plot import Plot as Plot
-from asyncjobs.plotting.plot import plot as plot
 from asyncjobs.retry import Retry as Retry
 from asyncjobs.runner import Runner as Runner
 from asyncjobs.shared import Shared as Shared
