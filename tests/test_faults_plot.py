@@ -203,6 +203,7 @@ def test_what_is_left_can_be_listed_and_thrown_away(tmp_path: Path, capsys: pyte
     assert shown(tmp_path / "lives.json")["y"][1] == [1.0, 2.0]
     assert not spool.exists()
     assert command("discard", tmp_path).stdout == "deleted 0\n"
+    assert command("list", tmp_path).stdout == f"nothing is left to send below {tmp_path}\n"
 
 
 def test_the_rest_of_a_living_plot_is_left_alone(tmp_path: Path) -> None:

@@ -112,8 +112,11 @@ def resume_command(folder: SpoolPath) -> None:
 @plots.command("list")
 def list_command(folder: SpoolPath) -> None:
     """Show what plots of programs that have ended left unsent."""
-    for one in leftovers(folder):
+    found = leftovers(folder)
+    for one in found:
         typer.echo(_line(one))
+    if not found:
+        typer.echo(f"nothing is left to send below {folder}")
 
 
 @plots.command("discard")
