@@ -93,6 +93,12 @@ class Program:
         os.close(self._source)
 
 
+QUIET = """import logging
+logging.getLogger("asyncjobs").addFilter(lambda record: "has not answered" not in record.getMessage())
+"""
+"""What the watchdog says of a busy machine is no part of a program's output."""
+
+
 @contextlib.contextmanager
 def launching(folder: Path, preamble: str) -> Iterator[Callable[..., Program]]:
     """A function that starts a script: ``launch(text, terminal=True)``; `preamble` comes first in each.
@@ -103,7 +109,7 @@ def launching(folder: Path, preamble: str) -> Iterator[Callable[..., Program]]:
 
     def start(text: str, *, terminal: bool = False, warnings: str = "default::ResourceWarning") -> Program:
         path = folder / f"script{len(started)}.py"
-        path.write_text(preamble + textwrap.dedent(text))
+        path.write_text(QUIET + preamble + textwrap.dedent(text))
         package = str(Path(aj.__file__).parent.parent)
         environment = {**os.environ, "PYTHONPATH": package, "PYTHONWARNINGS": warnings}
         program = Program(*_run([sys.executable, str(path)], environment, terminal))
