@@ -55,6 +55,10 @@ class Batch(NamedTuple):
                 pairs = [(step, value) for step, value in zip(self.steps, column, strict=True) if value is not None]
                 yield name, [step for step, _ in pairs], [value for _, value in pairs]
 
+    def files(self) -> Iterator[tuple[str, PointsFile]]:
+        """Paths and files that they come from."""
+        return ((path, file) for path, file, _ in self.parts)
+
     def accept(self) -> None:
         """Go on behind them."""
         for _, file, count in self.parts:

@@ -71,13 +71,17 @@ class Replay:
                 self.curves.setdefault(name, Curve(self._max_points)).extend(steps, values)
             self.rows += len(batch.steps)
             batch.accept()
+            self._let_go(batch.files())
+        self._let_go(files)
+        return self.rows > before
+
+    def _let_go(self, files: Iterable[tuple[str, PointsFile]]) -> None:
+        """Of those that were read to their end: their memory counts as ours."""
         for path, file in files:
-            if file.is_exhausted:  # its memory counts as ours
-                file.close()
-                del self._files[path]
+            if file.is_exhausted and path in self._files:
+                self._files.pop(path).close()
                 self._done.add(path)
                 self.exhausted.append(path)
-        return self.rows > before
 
     def _read_frame(self, file: FramesFile) -> bool:
         frame = file.read()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -77,6 +77,7 @@ class FromSpool:
         self._taken = spool.taken(number)
         self._most_values: int | None = getattr(sink, "most_values", None)
         self._files: dict[str, PointsFile] = {}
+        self._done: set[str] = set()
         self._busy = threading.Lock()
         self._is_over = False
 
@@ -115,7 +116,11 @@ class FromSpool:
     def _take_some(self) -> bool:
         """Whether there was anything to take."""
         before = self._taken.rows
-        found = [(path, self._opened(path)) for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,))]
+        found = [
+            (path, self._opened(path))
+            for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,))
+            if path not in self._done
+        ]
         files = [(path, file) for path, file in found if file is not None]
         for batch in batches(files, self._most_values):
             if self._is_over:
@@ -123,12 +128,17 @@ class FromSpool:
             self._sink.add(Rows(batch.names, batch.steps, batch.columns))
             self._taken.rows += len(batch.steps)
             batch.accept()
-            self._taken.places.update({os.path.basename(path): file.place for path, file, _ in batch.parts})
+            self._taken.places.update({os.path.basename(path): file.place for path, file in batch.files()})
             self._spool.note_taken(self._number, self._taken)
-        for path, file in files:
-            if file.is_exhausted:  # its memory counts as ours
-                self._files.pop(path).close()
+            self._close_exhausted(batch.files())
+        self._close_exhausted(files)
         return self._taken.rows > before
+
+    def _close_exhausted(self, files: Iterable[tuple[str, PointsFile]]) -> None:
+        for path, file in files:
+            if file.is_exhausted and path in self._files:  # its memory counts as ours
+                self._files.pop(path).close()
+                self._done.add(path)
 
     def _opened(self, path: str) -> PointsFile | None:
         known = self._files.get(path)
