@@ -150,12 +150,12 @@ class SyncQueue(Generic[T]):
             if waiter.is_over or waiter.future is not None:
                 lines.withdraw(line, waiter)
 
-        job = running.get()
+        token = _token_of_job()
         try:
-            if job is None:
+            if token is None:
                 self._wait(enter, woken)
             else:
-                self._wait_in_job(job.token, enter, woken)
+                self._wait_in_job(token, enter, woken)
         except BaseException:
             call_soon(self._loop, leave)
             raise
@@ -204,3 +204,11 @@ class SyncQueue(Generic[T]):
             else:
                 return
         raise RunnerClosed(f"the event loop of {self._queue.name} has ended")
+
+
+def _token_of_job() -> CancelToken | None:
+    job = running.get()
+    try:
+        return None if job is None else job.token
+    except ReferenceError:  # it has ended, and left this thread behind
+        return None
