@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from asyncjobs import OutOfRangeError, QueueClosedError, current_job
 
 if TYPE_CHECKING:
-    from asyncjobs import SyncQueue
+    from asyncjobs import Coordinator, SyncQueue
 
 _kept: list[Any] = []
 
@@ -84,7 +85,8 @@ def refusals(queue: SyncQueue[Any]) -> tuple[Any, ...]:
 
 
 def deep(value: dict[str, list[SyncQueue[Any]]]) -> int:
-    return value["queues"][0].dequeue() + value["queues"][1].dequeue()
+    total: int = value["queues"][0].dequeue() + value["queues"][1].dequeue()
+    return total
 
 
 def same(value: Any) -> Any:
@@ -96,7 +98,8 @@ def keep(queue: SyncQueue[Any]) -> None:
 
 
 def use_kept() -> int:
-    return _kept[-1].size()
+    size: int = _kept[-1].size()
+    return size
 
 
 def use_at_start(queue: SyncQueue[Any]) -> None:
@@ -121,6 +124,29 @@ def tell_pid_and_take(pids: SyncQueue[Any], queue: SyncQueue[Any]) -> Any:
 def tell_pid_and_put(pids: SyncQueue[Any], queue: SyncQueue[Any], element: Any) -> None:
     pids.enqueue(os.getpid())
     queue.enqueue(element)
+
+
+def insist(queue: SyncQueue[Any]) -> None:
+    try:
+        queue.enqueue(1)
+    finally:
+        queue.enqueue(2)
+
+
+def work_until_stopped(coord: Coordinator, reports: SyncQueue[Any], fails: bool) -> bool:
+    with coord.stop_on_exception():
+        reports.enqueue("working")
+        if fails:
+            raise ValueError("enough")
+        coord.token.wait()
+    return coord.should_stop()
+
+
+def report_the_end(coord: Coordinator) -> None:
+    try:
+        raise OutOfRangeError("no more files")
+    except OutOfRangeError:
+        coord.request_stop(sys.exc_info())
 
 
 def take_in_threads(queue: SyncQueue[Any], count: int) -> list[Any]:

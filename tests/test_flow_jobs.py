@@ -19,7 +19,7 @@ from flows import drained, filled, standing, waiting
 
 import asyncjobs as aj
 from asyncjobs import FIFOQueue, Runner, SyncQueue
-from asyncjobs.flow import PaddingFIFOQueue
+from asyncjobs.flow import PaddingFIFOQueue, Queue
 from asyncjobs.remote.queue import RemoteQueue
 
 LANES = ("thread", "process")
@@ -183,7 +183,7 @@ async def test_a_keyword_and_a_queue_handed_on_by_its_blocking_face(one: Runner)
 
 
 async def test_coroutine_jobs_get_the_queue_itself(one: Runner) -> None:
-    async def take(queue: FIFOQueue[int]) -> int:
+    async def take(queue: Queue[int]) -> int:
         return await queue.dequeue()
 
     assert await one.run(take, await filled(FIFOQueue[int](5), 7)) == 7
@@ -200,9 +200,9 @@ async def test_several_threads_of_one_process_job_may_ask_at_once(one: Runner) -
 def test_a_program_without_a_loop_of_its_own_passes_queues_too() -> None:
     queue = FIFOQueue[Any](20)
     with aj.SyncRunner(processes=1, threads=1) as runner:
-        consumer = runner.options(lane="process").submit(work.consume, queue)
-        runner.run(work.produce, queue, 0, 30)
-        runner.run(work.close_and_look, queue)
+        consumer = runner.options(lane="process").submit(work.consume, queue.argument)
+        runner.run(work.produce, queue.argument, 0, 30)
+        runner.run(work.close_and_look, queue.argument)
         assert consumer.result() == [(0, number) for number in range(30)]
 
 
@@ -282,7 +282,8 @@ async def test_a_producer_killed_while_it_waits_puts_nothing_later(runner: Runne
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(aj.WorkerLost):
         await doomed
-    assert await drained(queue) == [1]
+    assert await queue.dequeue() == 1
+    assert queue.size() == 0
 
 
 async def test_what_a_worker_was_served_and_never_got_goes_back_to_the_front(runner: Runner) -> None:
@@ -332,6 +333,17 @@ async def test_a_job_that_stops_may_still_close(runner: Runner, kind: str) -> No
     assert await drained(queue) == [1, 2]
 
 
+@pytest.mark.parametrize("kind", LANES)
+async def test_a_job_that_stops_is_not_let_wait_again(runner: Runner, kind: str) -> None:
+    queue = await filled(FIFOQueue[int](1), 0)
+    job = await lane(runner, kind, grace=60).submit(work.insist, queue)
+    await standing(queue, producers=1)
+    job.cancel()
+    with pytest.raises(aj.JobCancelled):
+        await job
+    assert await drained(queue) == [0]
+
+
 async def test_the_exception_of_the_stop_ladder_breaks_no_channel(one: Runner) -> None:
     queue = FIFOQueue[int](2)
     pid = await lane(one, "process").run(work.pid)
@@ -353,6 +365,30 @@ async def test_a_thread_that_a_job_left_behind_takes_nothing(one: Runner) -> Non
     while not queue.size():  # taken for the thread, and given back
         await asyncio.sleep(0.001)
     assert await drained(queue) == [1]
+
+
+# --- the coordinator --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LANES)
+async def test_jobs_stop_together_and_say_why(runner: Runner, kind: str) -> None:
+    coord, reports = aj.Coordinator(), FIFOQueue[str](2)
+    submit = lane(runner, kind).submit
+    patient = await submit(work.work_until_stopped, coord, reports, False)
+    await reports.dequeue()
+    failing = await submit(work.work_until_stopped, coord, reports, True)
+    with pytest.raises(ValueError, match="enough"):
+        await coord.join([patient, failing])
+    assert (await patient, await failing) == (True, True)
+
+
+@pytest.mark.parametrize("kind", LANES)
+async def test_the_end_of_the_data_is_a_clean_stop_from_jobs_too(one: Runner, kind: str) -> None:
+    coord = aj.Coordinator()
+    await lane(one, kind).run(work.report_the_end, coord)
+    assert coord.should_stop()
+    await coord.join()
+    assert await lane(one, kind).run(work.same, [coord]) == [coord]
 
 
 # --- misuse -----------------------------------------------------------------------------

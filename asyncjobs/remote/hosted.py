@@ -47,11 +47,10 @@ class Hosted:
         Raises:
             WrongLoop: it is in use on another.
         """
-        raise NotImplementedError
 
     def blocking(self, loop: Any) -> Any:
-        """The face for threads."""
-        raise NotImplementedError
+        """The face for threads; itself, if that is fit for them."""
+        return self
 
     def face(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """What makes the face for processes, called with the number and with these."""

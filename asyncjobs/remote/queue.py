@@ -82,7 +82,7 @@ class RemoteQueue:
 
     def __reduce__(self) -> tuple[Any, ...]:
         passenger(self)
-        return arrive, (self._number, type(self), (self._kind, self.name, self.capacity))
+        return arrive, (self._number, type(self), ())  # it goes home, where it is itself
 
     def __repr__(self) -> str:
         return f"<RemoteQueue of {self._kind} {self.name!r}, capacity {self.capacity}>"
