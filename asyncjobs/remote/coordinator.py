@@ -35,6 +35,8 @@ class RemoteCoordinator:
         """
         error = exception[1] if isinstance(exception, tuple) else exception
         ask(self._number, "a coordinator", "request_stop", None if error is None else failure.capture(error))
+        # The flag's own news is still on its way here.
+        self.token.cancel("a stop was requested" if error is None else f"{type(error).__name__}: {error}")
 
     @contextmanager
     def stop_on_exception(self) -> Iterator[None]:
