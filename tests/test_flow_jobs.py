@@ -20,7 +20,9 @@ from flows import drained, filled, standing, waiting
 import asyncjobs as aj
 from asyncjobs import FIFOQueue, Runner, SyncQueue
 from asyncjobs.flow import PaddingFIFOQueue, Queue
+from asyncjobs.remote.asking import Asking
 from asyncjobs.remote.queue import RemoteQueue
+from asyncjobs.wire import frames
 
 LANES = ("thread", "process")
 MIB = 1 << 17
@@ -332,6 +334,33 @@ async def test_a_job_that_stops_may_still_close(runner: Runner, kind: str) -> No
         await job
     assert queue.is_closed()
     assert await drained(queue) == [1, 2]
+
+
+def test_a_stop_between_the_request_and_the_wait_is_heard() -> None:
+    """A worker's end alone: the token is raised while the request goes out, which asked to wait."""
+    sent, job = [], WorkerLike()
+
+    def send(kind: int, number: int, body: bytes) -> None:
+        sent.append(kind)
+        job.token.cancel("enough")
+
+    with pytest.raises(aj.JobStopped, match="enough"):
+        Asking(WithoutMemory(), send, lambda: job).ask(1, "a queue", "dequeue", None)  # type: ignore[arg-type]
+    assert sent == [frames.ASK, frames.WITHDRAWN]
+
+
+class WorkerLike:
+    """The running job."""
+
+    def __init__(self) -> None:
+        self.token = aj.CancelToken()
+
+
+class WithoutMemory:
+    """Nothing large travels."""
+
+    has_ended = False
+    cap = 1 << 20
 
 
 @pytest.mark.parametrize("kind", LANES)

@@ -81,9 +81,10 @@ class Asking:
         number = next(self._numbers)
         self._inboxes[number] = inbox
         answer: Answer | None = None
+        may_wait = not job.token.cancelled  # looked at once: the stop may come between here and the answer
         try:
-            self._send_request(number, host, parcel, may_wait=not job.token.cancelled)
-            answer = self._answer(job, inbox)
+            self._send_request(number, host, parcel, may_wait=may_wait)
+            answer = self._answer(job, inbox) if may_wait else inbox.get()
             if answer is None:
                 _stop(job)
             flags, body = answer
@@ -106,9 +107,7 @@ class Asking:
         self._send(frames.ASK, number, ASK_HEAD.pack(host, flags) + body)
 
     def _answer(self, job: Job, inbox: SimpleQueue[Answer | None]) -> Answer | None:
-        """What came, None if the job is to stop first. One that is stopping already is answered at once."""
-        if job.token.cancelled:
-            return inbox.get()
+        """What came, None if the job is to stop first."""
         forget = job.token.add_callback(lambda _: inbox.put(None))
         try:
             return inbox.get()
