@@ -9,6 +9,7 @@ import pickle
 import signal
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flow_jobs as work
@@ -189,6 +190,13 @@ async def test_coroutine_jobs_get_the_queue_itself(one: Runner) -> None:
         return await queue.dequeue()
 
     assert await one.run(take, await filled(FIFOQueue[int](5), 7)) == 7
+
+
+async def test_threads_of_a_foreign_executor_get_the_blocking_face() -> None:
+    queue = await filled(FIFOQueue[int](5), 7)
+    with ThreadPoolExecutor(1) as executor:
+        async with Runner(lanes={"own": aj.ExecutorLane(executor)}) as runner:
+            assert await runner.options(lane="own").run(work.take, queue.argument) == 7
 
 
 async def test_several_threads_of_one_process_job_may_ask_at_once(one: Runner) -> None:
