@@ -280,11 +280,11 @@ class Worker:
         """SIGUSR1, in the main thread: raise in the job, and only in that job, once."""
         if self._running and self._interrupted == self._running:
             self._interrupted = 0
+            if self._asking.interrupt():
+                return
             # A package that is broken off half-way stays broken for whoever imports it next.
             self._retiring = self._retiring or _is_importing(frame)
-            if not self._asking.interrupt():
-                reason = self._stops.get(self._running)
-                raise JobStopped(reason.text if reason else "stopped")
+            raise JobStopped(reason.text if (reason := self._stops.get(self._running)) else "stopped")
 
     # --- what the running job sees ------------------------------------------------------
 
