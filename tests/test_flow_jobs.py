@@ -241,7 +241,7 @@ async def test_a_large_array_is_copied_beside_the_loop(one: Runner) -> None:
 
 @pytest.mark.slow
 async def test_a_training_set_far_larger_than_its_memory_streams_through() -> None:
-    cap, each = 32 << 20, 64
+    cap, each = 48 << 20, 64
     async with Runner(processes=4, arena_bytes=cap) as runner:
         queue = FIFOQueue[Any](4)
         submit = lane(runner, "process").submit
@@ -254,7 +254,7 @@ async def test_a_training_set_far_larger_than_its_memory_streams_through() -> No
     assert sorted(numbers) == list(range(2 * each))  # 128 MiB
     assert memory.inlined == 0
     assert memory.nbytes <= cap
-    assert memory.segments <= 24  # a few for each end: what was there went round
+    assert memory.segments <= 40  # a few for each end: what was there went round
     assert memory.recycled > 2 * each
 
 
