@@ -19,6 +19,7 @@ from asyncjobs.engine.engine import Engine
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane, Plan
 from asyncjobs.options import JobOptions, OptionFields, make_options, options_of, settle
+from asyncjobs.remote.hosted import Hosted, faces
 from asyncjobs.shared import SharedObject, unwrapped
 from asyncjobs.wire import codec
 from asyncjobs.wire.parcel import LARGE
@@ -133,6 +134,9 @@ class Intake:
                 kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
             if plan.options.snapshot:
                 args, kwargs = _snapshot(plan, args, kwargs)
+            if not plan.is_coroutine:
+                args = faces(args, engine.loop)
+                kwargs = kwargs and dict(zip(kwargs, faces(tuple(kwargs.values()), engine.loop), strict=True))
             call.fn = fn
             call.args = args
             call.kwargs = kwargs or None
@@ -156,6 +160,8 @@ class Intake:
     def _check_payload(self, plan: Plan, payload: codec.Payload) -> None:
         self.engine.memory.check(f"the arguments of {plan.name}", payload.nbytes)
         for passenger in payload.passengers:
+            if isinstance(passenger, Hosted):
+                passenger.settle_on(self.engine.loop)
             if isinstance(passenger, SharedObject) and passenger.shares is not self.engine.shares:
                 raise ValueError(f"{plan.name} takes a shared object of another runner; share it with this one")
 

@@ -327,7 +327,7 @@ class Runner(Submitter):
         """
         engine = self._engine
         engine.check_open()
-        return engine.shares.share(value, codec.encode_shared(value))
+        return engine.shares.share(value, codec.encode_sent(value, "the shared object"))
 
     def jobs(self) -> list[Job[Any]]:
         """The jobs that have not ended, oldest first."""

@@ -31,6 +31,8 @@ from weakref import WeakValueDictionary
 from asyncjobs import context, shared, token
 from asyncjobs.detach import die_with_the_runner, leave_the_terminal, take_over_output
 from asyncjobs.errors import JobStopped
+from asyncjobs.remote import hosted
+from asyncjobs.remote.asking import Asking
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.tripwire import Tripwire
 from asyncjobs.wire import codec, failure, frames
@@ -75,6 +77,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._hold = Hold(settings, self._send)
+        self._asking = Asking(self._hold, self._send, self._current)
         self._data = settings.data
         self._control = settings.control
         self._cell_map = mmap.mmap(settings.cell.number, CELL_SIZE)
@@ -104,6 +107,7 @@ class Worker:
         context.resident(self._current)
         token.adopt_with(self._twin)
         shared.adopt_with(self._hold.adopt)
+        hosted.ask_with(self._asking.ask)
         for name in self._settings.preload:
             __import__(name)
         if self._settings.initializer is not None:
@@ -276,10 +280,11 @@ class Worker:
         """SIGUSR1, in the main thread: raise in the job, and only in that job, once."""
         if self._running and self._interrupted == self._running:
             self._interrupted = 0
+            if self._asking.interrupt():
+                return
             # A package that is broken off half-way stays broken for whoever imports it next.
             self._retiring = self._retiring or _is_importing(frame)
-            reason = self._stops.get(self._running)
-            raise JobStopped(reason.text if reason else "stopped")
+            raise JobStopped(reason.text if (reason := self._stops.get(self._running)) else "stopped")
 
     # --- what the running job sees ------------------------------------------------------
 
@@ -355,6 +360,8 @@ class Worker:
             twin = self._twins.get(ticket)
             if twin is not None:
                 twin.raise_for(reason)
+        else:
+            self._asking.hear(kind, ticket, body)
 
     def _revoke(self, tickets: list[int]) -> None:
         with self._lock:

@@ -54,6 +54,12 @@ async def waiting(operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
+async def standing(queue: Queue[Any], producers: int = 0, consumers: int = 0) -> None:
+    """Wait until so many stand in the lines."""
+    while (queue.stats().producers_waiting, queue.stats().consumers_waiting) != (producers, consumers):
+        await asyncio.sleep(0.001)
+
+
 async def cancelled(task: asyncio.Task[Any]) -> None:
     """Cancel it, and see that it ended so."""
     task.cancel()

@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"state", "retry", "token", "processors", "spawning", "portal", "notebook"}),
     frozenset({"options", "context", "events", "memory", "tripwire", "echo", "progressbar"}),
     frozenset({"wire"}),
-    frozenset({"shared", "stats", "page", "detach"}),
+    frozenset({"shared", "stats", "page", "detach", "remote"}),
     frozenset({"worker"}),
     frozenset({"lanes", "report", "watchdog"}),
     frozenset({"jobqueue", "flow"}),

@@ -9,18 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from flows import fifo, filled, turns, waiting
+from flows import fifo, filled, standing, turns, waiting
 
 from asyncjobs import RunnerClosed, SyncQueue, WouldDeadlock
-from asyncjobs.flow import FIFOQueue, OutOfRangeError, PriorityQueue, Queue, QueueClosedError
+from asyncjobs.flow import FIFOQueue, OutOfRangeError, PriorityQueue, QueueClosedError
 
 T = TypeVar("T")
-
-
-async def standing(queue: Queue[Any], producers: int = 0, consumers: int = 0) -> None:
-    """Wait until so many stand in the lines."""
-    while (queue.stats().producers_waiting, queue.stats().consumers_waiting) != (producers, consumers):
-        await asyncio.sleep(0.001)
 
 
 def in_thread(fn: Callable[..., T], *args: Any) -> asyncio.Task[T]:

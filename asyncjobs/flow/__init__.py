@@ -1,8 +1,9 @@
 """Queues that close, who fills them, and how all stop together: TensorFlow's input framework, on asyncio.
 
 `lines` decides who is served when, `storage` in which order elements leave, `elements` what an element is, `batches`
-what several of them make; `base` is the face, of which `queues` has the four kinds, and `blocking` that for threads.
-`coordinator` stops tasks, threads and jobs together (`roll` asks who has ended), `queuerunner` keeps a queue filled.
+what several of them make; `base` is the face, of which `queues` has the four kinds, `blocking` that for threads, and
+`errand` what process jobs ask. `coordinator` stops tasks, threads and jobs together (`roll` asks who has ended),
+`queuerunner` keeps a queue filled.
 """
 
 from asyncjobs.errors import OutOfRangeError, QueueClosedError

@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from time import monotonic
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from asyncjobs.errors import OutOfRangeError, WrongLoop
 from asyncjobs.flow.batches import Column, batch_of, empty, stacked
+from asyncjobs.flow.blocking import SyncQueue
 from asyncjobs.flow.elements import Layout, whole_number
+from asyncjobs.flow.errand import begin
 from asyncjobs.flow.lines import Close, Lines, Put, Take, Waiter
 from asyncjobs.flow.storage import Store
+from asyncjobs.remote.hosted import Errand, Hosted
+from asyncjobs.remote.queue import RemoteQueue
 
 T = TypeVar("T")
 
@@ -46,7 +50,7 @@ class QueueStats(NamedTuple):
     is_closed: bool
 
 
-class Queue(Generic[T]):
+class Queue(Hosted, Generic[T]):
     """What all queues do; make one of the four kinds.
 
     At most `capacity` elements are inside; who puts waits for room, who takes waits for elements, each line in
@@ -57,7 +61,8 @@ class Queue(Generic[T]):
     cancellation comes in the instant after it was served. An `enqueue` that is cancelled has not put its element,
     unless that had happened in the same instant; an `enqueue_many` may have put the first of them.
 
-    It belongs to the event loop on which somebody first waits, and to its thread.
+    It belongs to the event loop on which somebody first waits, and to its thread. As an argument of a thread or
+    process job it has the same verbs without ``await``, those of `SyncQueue`.
     """
 
     def __init__(self, name: str, capacity: int, store: Store, form: Layout, column: Column = stacked) -> None:
@@ -76,6 +81,11 @@ class Queue(Generic[T]):
     def capacity(self) -> int:
         """How many elements may be inside."""
         return self._lines.capacity
+
+    @property
+    def argument(self) -> SyncQueue[T]:
+        """The queue itself, which type checkers take for what a thread or process job gets."""
+        return cast("SyncQueue[T]", self)
 
     # --- in -----------------------------------------------------------------------------
 
@@ -274,10 +284,31 @@ class Queue(Generic[T]):
         if waiter.error is not None:
             raise waiter.refusal()
 
-    def _bind(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.get_running_loop()
+    def _bind(self, loop: asyncio.AbstractEventLoop | None = None) -> asyncio.AbstractEventLoop:
+        if loop is None:
+            loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._lines.putters or self._lines.takers:
                 raise WrongLoop(f"{self!r} has waiters on another event loop; use it from one loop and its thread")
+            if self._loop is not None and self._loop.is_running():
+                raise WrongLoop(f"{self!r} belongs to another event loop, which runs; use it from that one's thread")
             self._loop = loop
         return loop
+
+    # --- as an argument of a job --------------------------------------------------------
+
+    def settle_on(self, loop: Any) -> None:
+        """As `Hosted` says."""
+        self._bind(loop)
+
+    def blocking(self, loop: Any) -> SyncQueue[T]:
+        """As `Hosted` says."""
+        return SyncQueue(self, loop)
+
+    def face(self) -> tuple[type[RemoteQueue], tuple[str, str, int]]:
+        """As `Hosted` says."""
+        return RemoteQueue, (type(self).__name__, self.name, self.capacity)
+
+    def errand(self, verb: str, argument: Any) -> Errand:
+        """As `Hosted` says."""
+        return begin(self, verb, argument)

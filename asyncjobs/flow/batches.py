@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from asyncjobs.flow.elements import Layout, Shape, is_tensor, shown
@@ -68,19 +69,24 @@ def stacked(position: int, values: list[Any]) -> Any:
     return _numbers(values) if all(_is_number(value, numpy) for value in values) else values
 
 
-def padded(shapes: Sequence[Shape], pad_values: Sequence[Any]) -> Column:
-    """Stacks what differs in the dimensions that its shape leaves open, filled up at the end of each to the longest."""
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Stacks what differs in the dimensions that its shape leaves open, filled up at the end of each to the longest.
 
-    def column(position: int, values: list[Any]) -> Any:
-        if None not in shapes[position]:
+    A `Column` that can be pickled, for batches that are made in another process.
+    """
+
+    shapes: Sequence[Shape]
+    pad_values: Sequence[Any]
+
+    def __call__(self, position: int, values: list[Any]) -> Any:
+        if None not in self.shapes[position]:
             return stacked(position, values)
         longest = tuple(max(lengths) for lengths in zip(*(value.shape for value in values), strict=True))
-        filled = _filled(values, (len(values), *longest), pad_values[position])
+        filled = _filled(values, (len(values), *longest), self.pad_values[position])
         for row, value in zip(filled, values, strict=True):
             row[tuple(slice(length) for length in value.shape)] = value
         return filled
-
-    return column
 
 
 def _filled(values: list[Any], shape: tuple[int, ...], pad_value: Any) -> Any:

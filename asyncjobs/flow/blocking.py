@@ -11,13 +11,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from asyncjobs.errors import OutOfRangeError, RunnerClosed, WouldDeadlock
-from asyncjobs.flow.base import Queue, QueueStats
+from asyncjobs.context import running
+from asyncjobs.errors import JobStopped, OutOfRangeError, RunnerClosed, WouldDeadlock
 from asyncjobs.flow.batches import empty
 from asyncjobs.flow.lines import Close, Put, Take, Waiter
-from asyncjobs.futures import call_soon, resolve
+from asyncjobs.futures import call_soon, fail, resolve
+from asyncjobs.token import CancelToken, StopReason
+
+if TYPE_CHECKING:
+    from asyncjobs.flow.base import Queue, QueueStats
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,12 +33,15 @@ SLICE = 1.0
 class SyncQueue(Generic[T]):
     """The same queue for threads: it blocks where the other one is awaited, bounded just the same.
 
-    Make it where the queue's event loop runs, and hand it to any number of threads. A wait that is interrupted
-    (Ctrl-C) loses nothing. All methods raise what those of the queue raise, and besides them:
+    Make it where the queue's event loop runs, or say which `loop`, and hand it to any number of threads. A thread job
+    gets one for each queue among its arguments. A wait that is interrupted (Ctrl-C), or ended by its job's stop, loses
+    nothing. All methods raise what those of the queue raise, and besides them:
 
     Raises:
+        JobStopped: in a thread job that is asked to stop, where it would have to wait.
         WouldDeadlock: called in the loop's own thread, which it would block for ever.
         RunnerClosed: the loop has ended.
+        WrongLoop: at its making; the queue belongs to another loop.
 
     Example::
 
@@ -42,9 +49,9 @@ class SyncQueue(Generic[T]):
         await asyncio.to_thread(lambda: [feed.enqueue(load(path)) for path in paths])
     """
 
-    def __init__(self, queue: Queue[T]) -> None:
+    def __init__(self, queue: Queue[T], loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._queue = queue
-        self._loop = queue._bind()
+        self._loop = queue._bind(loop)
 
     # --- in and out ---------------------------------------------------------------------
 
@@ -116,6 +123,9 @@ class SyncQueue(Generic[T]):
         """The figures at this moment."""
         return self._do(self._queue.stats)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._queue.__reduce__()
+
     def __repr__(self) -> str:
         return f"<SyncQueue of {self._queue!r}>"
 
@@ -140,13 +150,37 @@ class SyncQueue(Generic[T]):
             if waiter.is_over or waiter.future is not None:
                 lines.withdraw(line, waiter)
 
+        token = _token_of_job()
         try:
-            self._wait(enter, woken)
+            if token is None:
+                self._wait(enter, woken)
+            else:
+                self._wait_in_job(token, enter, woken)
         except BaseException:
             call_soon(self._loop, leave)
             raise
         if waiter.error is not None:
             raise waiter.refusal()
+
+    def _wait_in_job(self, token: CancelToken, enter: Callable[[], object], woken: Future[None]) -> None:
+        """The same until the job is asked to stop; one that is stopping already gets what is there at once."""
+
+        forget: Callable[[], object] = bool
+
+        def stop(reason: StopReason) -> None:
+            # On the loop, where it cannot meet the one who serves us.
+            call_soon(self._loop, fail, woken, JobStopped(reason.text))
+
+        def enter_and_listen() -> None:
+            nonlocal forget
+            enter()
+            if not woken.done():
+                forget = token.add_callback(stop)
+
+        try:
+            self._wait(enter_and_listen, woken)
+        finally:
+            forget()
 
     def _do(self, fn: Callable[[], R]) -> R:
         """What ``fn()`` returns on the loop."""
@@ -170,3 +204,11 @@ class SyncQueue(Generic[T]):
             else:
                 return
         raise RunnerClosed(f"the event loop of {self._queue.name} has ended")
+
+
+def _token_of_job() -> CancelToken | None:
+    job = running.get()
+    try:
+        return None if job is None else job.token
+    except ReferenceError:  # it has ended, and left this thread behind
+        return None

@@ -18,9 +18,13 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from asyncjobs.errors import JobCancelled, JobStopped, OutOfRangeError, WouldDeadlock
+from asyncjobs.flow.errand import Settled
 from asyncjobs.flow.roll import Roll, check_member, is_caller, is_future, is_over, name_of, stack_of
 from asyncjobs.futures import call_soon, slices
+from asyncjobs.remote.coordinator import RemoteCoordinator
+from asyncjobs.remote.hosted import Hosted
 from asyncjobs.token import CancelToken
+from asyncjobs.wire import failure
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -38,7 +42,7 @@ class _Report(NamedTuple):
     traceback: TracebackType | None
 
 
-class BaseCoordinator:
+class BaseCoordinator(Hosted):
     """What both coordinators do without waiting; every method may be called from any thread."""
 
     def __init__(
@@ -221,6 +225,17 @@ class BaseCoordinator:
             while not token.cancelled and not (interval and token.wait(max(0.0, due - monotonic()))):
                 due += interval
                 call()
+
+    # --- as an argument of a process job ------------------------------------------------
+
+    def face(self) -> tuple[type[RemoteCoordinator], tuple[CancelToken]]:
+        """As `Hosted` says."""
+        return RemoteCoordinator, (self._token,)
+
+    def errand(self, verb: str, argument: failure.Failure | None) -> Settled:
+        """A process job requests the stop."""
+        self.request_stop(None if argument is None else failure.rebuild(argument))
+        return Settled()
 
     def __repr__(self) -> str:
         state = "stopping" if self.should_stop() else "running"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from asyncjobs.flow.base import Queue
-from asyncjobs.flow.batches import padded
+from asyncjobs.flow.batches import Padded
 from asyncjobs.flow.elements import Layout, layout, whole_number
 from asyncjobs.flow.storage import Fifo, Priority, Shuffle
 
@@ -117,7 +117,7 @@ class PaddingFIFOQueue(Queue[T]):
             raise ValueError(
                 f"pad_value={pad_value!r} is not allowed; allowed: one value, or {len(form.shapes)} of them"
             )
-        super().__init__(name, whole_number("capacity", capacity, 1), Fifo(), form, padded(form.shapes, pads))
+        super().__init__(name, whole_number("capacity", capacity, 1), Fifo(), form, Padded(form.shapes, pads))
 
 
 class PriorityQueue(Queue[T]):

@@ -41,7 +41,7 @@ class Freight:
         """The worker was asked to give back what it can, and has not answered."""
         self.has_news: bool = False
         """Since it was asked last, calls were sent or results died: there may be more to give back."""
-        self._copying = False
+        self._copying = 0
         self._is_closed = False
         memory.tallies.add(self.tally)
         self._used_at = 0.0
@@ -66,12 +66,12 @@ class Freight:
 
     def begin_copy(self) -> None:
         """A thread is about to copy: the files must stay open."""
-        self._copying = True
+        self._copying += 1
 
     def end_copy(self) -> None:
         """It has ended."""
-        self._copying = False
-        if self._is_closed:
+        self._copying -= 1
+        if self._is_closed and not self._copying:
             self._close_files()
 
     # --- in -----------------------------------------------------------------------------

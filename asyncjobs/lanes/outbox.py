@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Any
 
 from asyncjobs.lanes.base import Call
 from asyncjobs.lanes.body import Body
+from asyncjobs.lanes.errands import OFF_LOOP, Errands
 from asyncjobs.lanes.vocabulary import Vocabulary
 from asyncjobs.shared import SharedObject, Shares
 from asyncjobs.wire import frames
 from asyncjobs.wire.parcel import LARGE, Packed, Parcel
 from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, PARCEL, STARRED
 
-OFF_LOOP = 2 * 1024 * 1024
-"""Bytes from which on a thread does the copying: some 0.3 ms, what the hand-over itself costs twice."""
+HEARD_BY_OUTBOX = frozenset({frames.DROPPED, frames.ASK, frames.TAKEN, frames.WITHDRAWN})
 
 
 class Outbox:
@@ -49,6 +50,7 @@ class Outbox:
         # Shared objects that the worker may have mapped, and how often it was told to drop each.
         self._adopted: dict[int, tuple[SharedObject, int]] = {}
         shares.on_close.add(self._drop)
+        self._errands = Errands(loop, body, threads, self._look_after)
 
     def add(self, ticket: int, call: Call, *, may_wait: Callable[[], bool]) -> bool:
         """Add a call; False: there is no room for its large arguments, and it `may_wait()` for some."""
@@ -65,15 +67,13 @@ class Outbox:
         number, forget = plan.number, 0
         if number not in self._known:
             number, forget = self._vocabulary.define(plan, payload, self._frames, self._packed_function)
-        if payload.passengers:
-            self._vocabulary.watch(payload.passengers, self._body)
         body = CALL_HEAD.pack(number, call.attempt, call.number, flags) + data
         self._frames.append(frames.header(frames.CHUNK if plan.chunked else frames.CALL, ticket, body))
         self._frames.append(body)
         if forget:
             self._frames.append(frames.encode(frames.FORGET, forget))
         if payload.passengers:
-            self._look_after([one for one in payload.passengers if isinstance(one, SharedObject)])
+            self._look_after(payload.passengers)
         return True
 
     def _packed(self, parcel: Parcel, may_wait: Callable[[], bool] = bool) -> bytes | None:
@@ -133,11 +133,14 @@ class Outbox:
         if not self._copies:  # else a call is being added, and goes out whole
             self.flush()
 
-    # --- shared objects -----------------------------------------------------------------
+    # --- tokens and shared objects ------------------------------------------------------
 
-    def _look_after(self, objects: list[SharedObject]) -> None:
+    def _look_after(self, passengers: tuple[Any, ...]) -> None:
         """The worker may map these from now on: they stay until it says that it looks at them no more."""
-        for shared in objects:
+        self._vocabulary.watch(passengers, self._body)
+        for shared in passengers:
+            if not isinstance(shared, SharedObject):
+                continue
             self._adopted.setdefault(shared.number, (shared, 0))
             if shared.is_closed:
                 self._tell_drop(shared)
@@ -153,7 +156,14 @@ class Outbox:
         self._adopted[shared.number] = shared, told + 1
         self._frames.append(frames.encode(frames.DROP, shared.number))
 
-    def dropped(self, number: int) -> None:
+    def hear(self, kind: int, number: int, body: memoryview) -> None:
+        """What the worker says of shared objects, and what its jobs ask."""
+        if kind == frames.DROPPED:
+            self._dropped(number)
+        else:
+            self._errands.hear(kind, number, body)
+
+    def _dropped(self, number: int) -> None:
         """The worker looks at a shared object no more; unless a later call brings it there again."""
         shared, told = self._adopted.get(number, (None, 0))
         if shared is None:
@@ -165,5 +175,6 @@ class Outbox:
 
     def close(self) -> None:
         """The worker is gone."""
+        self._errands.close()
         self._shares.on_close.discard(self._drop)
         self._adopted.clear()

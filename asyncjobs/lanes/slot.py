@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from asyncjobs.errors import ResultNotSendable
 from asyncjobs.lanes.base import Call, Failed, Lost, Stopped, nobody
 from asyncjobs.lanes.body import Body
-from asyncjobs.lanes.outbox import Outbox
+from asyncjobs.lanes.outbox import HEARD_BY_OUTBOX, Outbox
 from asyncjobs.lanes.outcomes import closed_under, lost, unsuccessful, value_of
 from asyncjobs.lanes.overdue import Overdue
 from asyncjobs.lanes.starting import Starter
@@ -213,8 +213,8 @@ class Slot:
             self._give_back(list(self._calls))
         elif kind == frames.HELLO and self._body is not None:
             self._body.greeted(codec.loads(body))
-        elif kind == frames.DROPPED:
-            self._outbox.dropped(ticket)
+        elif kind in HEARD_BY_OUTBOX:
+            self._outbox.hear(kind, ticket, body)
         elif self._body is not None:
             self._body.freight.hear(kind, ticket, body, self._body.tell)
 

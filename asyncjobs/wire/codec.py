@@ -141,8 +141,8 @@ def encode_parcel(value: object) -> Parcel:
     return Parcel(data, tuple(buffers))
 
 
-def encode_shared(value: object) -> Parcel:
-    """Pickle an object that many jobs are to share.
+def encode_sent(value: object, what: str) -> Parcel:
+    """The same; `what` names it in errors.
 
     Raises:
         NotSendable: it does not pickle; names the place in it.
@@ -150,8 +150,20 @@ def encode_shared(value: object) -> Parcel:
     try:
         return encode_parcel(value)
     except Exception as error:
-        place, culprit = _culprit("the shared object", value) or ("the shared object", value)
-        raise _error(place, culprit, error) from error
+        raise _not_sent(what, value, error) from error
+
+
+def encode_travelling(value: object, what: str) -> tuple[Parcel, tuple[Any, ...]]:
+    """The same, with its passengers."""
+    data, buffers = _by_name(_with_buffer(value))
+    if b"__main__" not in data:
+        return Parcel(data, tuple(buffers)), ()
+    with travelling() as passengers:
+        try:
+            data, buffers = _by_value(_with_buffer(value))
+        except Exception as error:
+            raise _not_sent(what, value, error) from error
+        return Parcel(data, tuple(buffers)), tuple(dict.fromkeys(passengers))
 
 
 def encode(value: object) -> bytes:
@@ -226,6 +238,11 @@ def item_not_sendable(fn: object, item: object, index: int, error: Exception) ->
     """The same for an item of a map, the first of which is item 0."""
     place, culprit = _culprit(f"item {index}", item) or (f"item {index}", item)
     return _error(f"{place} of the map over {_name(fn)}", culprit, error)
+
+
+def _not_sent(what: str, value: object, error: Exception) -> NotSendable:
+    place, culprit = _culprit(what, value) or (what, value)
+    return _error(place, culprit, error)
 
 
 def _error(what: str, value: object, error: Exception) -> NotSendable:

@@ -54,7 +54,13 @@ DROPPED: Final = 26
 """Nobody looks at a shared object any more."""
 TRIMMED: Final = 27
 """The answer to TRIM, after ENDED and GAVE_UP."""
-# Either way, on the data channel.
+ASK: Final = 28
+"""The job asks a hosted object; the ticket numbers the request."""
+TAKEN: Final = 29
+"""The job has what the answer to this request held for it."""
+WITHDRAWN: Final = 31
+"""Nobody waits for the answer to this request; what it held goes back."""
+# Either way, on the data channel; to a worker whose job asks, on the control channel.
 ENDED: Final = 30
 """Nobody looks at these segments of your arena any more."""
 # On the control channel, either way.
@@ -65,6 +71,8 @@ REVOKED: Final = 35
 TOKEN: Final = 36
 EXIT: Final = 37
 GRANT: Final = 38
+ANSWER: Final = 39
+"""To a request of the job's: a byte of flags, and what they say."""
 
 
 class ProtocolError(Exception):

@@ -1,12 +1,14 @@
 """A worker's end of the arenas: arguments come in, results go out, shared objects stay.
 
-Used by the worker's main thread; `granted` is called by the control thread.
+Used by the worker's main thread, and while a job runs by any of its threads; `granted` and `hear_ended` are called
+by the control thread, which never waits for them.
 """
 
 from __future__ import annotations
 
 import gc
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,10 @@ class Hold:
         self._out = Arena(settings.outward, self._ask, self._gave_up)
         self._in = Reader(settings.inward, private=True, on_release=self._note_end)
         self._shared = Reader(settings.shared, private=True, on_release=self._note_end)
+        # Held while arenas and readers are used: several threads of a job may ask at once.
+        self._lock = threading.RLock()
+        self._heard: deque[bytes] = deque()
+        """Messages of the control thread's: results that are looked at no more."""
         self._answered = threading.Event()
         self._may = False
         self.has_ended: bool = False
@@ -45,11 +51,12 @@ class Hold:
 
     def load(self, body: memoryview) -> Any:
         """What a parcel means; its arrays are this worker's own to write to."""
-        stream, buffers = parcel.unpack(body, self._in)
+        with self._lock:
+            stream, buffers = parcel.unpack(body, self._in)
         return codec.loads(stream, buffers=buffers)
 
     def refuse(self, body: memoryview) -> None:
-        """Nobody will look at this parcel."""
+        """Nobody will look at this parcel; from any thread."""
         parcel.refuse(body, self._in)
         self.has_ended = True
 
@@ -79,12 +86,22 @@ class Hold:
 
     def pack(self, result: Parcel) -> bytes:
         """Copy a result to where the runner finds it; in one piece where there is no room."""
-        packed = parcel.pack(result, self._out)
-        if packed is None:
-            return parcel.pack_inline(result)
-        for segment, buffer in packed.copies:
-            self._out.write(segment, buffer)
-        return packed.body
+        with self._lock:
+            self._take_back()
+            packed = parcel.pack(result, self._out)
+            if packed is None:
+                return parcel.pack_inline(result)
+            for segment, buffer in packed.copies:
+                self._out.write(segment, buffer)
+            return packed.body
+
+    def hear_ended(self, message: bytes) -> None:
+        """The runner's word of results that are looked at no more, in the control thread."""
+        self._heard.append(message)
+
+    def _take_back(self) -> None:
+        while self._heard:
+            parcel.release_ended(self._out, memoryview(self._heard.popleft()))
 
     def _ask(self, nbytes: int) -> bool:
         self._answered.clear()
@@ -105,10 +122,12 @@ class Hold:
     def hear(self, kind: int, number: int, message: memoryview) -> None:
         """What the runner says of its memory."""
         if kind == frames.ENDED:
-            parcel.release_ended(self._out, message)
+            self._heard.append(bytes(message))
         elif kind == frames.TRIM:
             gc.collect()  # arguments may be held by nothing but a cycle
-            self._out.trim()
+            with self._lock:
+                self._take_back()
+                self._out.trim()
             self.tell()
             self._send(frames.TRIMMED, 0, b"")
         elif kind == frames.DROP:
@@ -117,7 +136,9 @@ class Hold:
     def tell(self) -> None:
         """Say which arguments and shared objects nobody looks at any more."""
         self.has_ended = False
-        if arguments := self._in.ended():
+        with self._lock:
+            arguments = self._in.ended()
+        if arguments:
             self._send(frames.ENDED, 0, parcel.ended(arguments))
         for at, _ in self._shared.ended():
             if at in self._object_at:  # else the initializer's

@@ -20,6 +20,14 @@ STARRED: Final = 2
 """In a group of items: each item is a tuple of arguments."""
 PARCEL: Final = 4
 """Instead of pickled arguments a parcel follows."""
+ASK_HEAD: Final = struct.Struct("<QB")
+"""Before what a job asks: a hosted object's number, flags (PARCEL, NO_WAIT). A pickled (verb, argument) follows."""
+NO_WAIT: Final = 8
+"""The job is asked to stop: answer at once, or refuse."""
+HELD: Final = 16
+"""In an answer's first byte, beside PARCEL: it was taken for the job, which has to say that it got it."""
+REFUSED: Final = 32
+"""In the same byte: it is a failure; an empty one, if it would have to wait and may not."""
 CELL_SIZE: Final = 16
 """Bytes of the shared cell: the ticket that runs, and in a group the item that runs."""
 
