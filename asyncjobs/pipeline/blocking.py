@@ -1,0 +1,225 @@
+"""An open pipeline for a thread without an event loop: `SyncStream`, on a loop in a background thread.
+
+Items are handed over through a deque and a condition, several for one change of threads. To ask the loop for each
+would cost more than a hundred microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from asyncjobs.errors import RunnerClosed
+from asyncjobs.futures import SLICE
+from asyncjobs.pipeline.bells import Bell, Window
+from asyncjobs.pipeline.faults import Fault
+from asyncjobs.pipeline.stages import Stage
+from asyncjobs.pipeline.stream import Stream
+from asyncjobs.portal import Portal
+from asyncjobs.sync.leaving import check_not_over, has_left, leave_at_exit
+from asyncjobs.wire.failure import safe_to_raise
+
+T = TypeVar("T")
+
+AHEAD = 2
+"""Items that wait for the thread, or more if it takes them in no time."""
+LAST_WAIT = 2.0
+"""Seconds that a loop is waited for that has been told to end."""
+
+
+class SyncStream(Generic[T]):
+    """An open pipeline: each ``for`` over it is the next epoch, with the same workers.
+
+    One at a time, and from one thread at a time; to begin another ends the one before.
+    """
+
+    def __init__(self, stages: Sequence[Stage], seed: int) -> None:
+        self._stages = stages
+        self._seed = seed
+        self._hosted: _Hosted | None = None
+
+    def __enter__(self) -> Self:
+        self._hosted = _Hosted(Stream(self._stages, self._seed, None))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything: threads, worker processes, the loop. A second call does nothing."""
+        if self._hosted is not None:
+            self._hosted.close()
+
+    def __del__(self) -> None:
+        hosted = getattr(self, "_hosted", None)
+        if hosted is not None and not hosted.is_closed:
+            hosted.end_soon()
+            warnings.warn(_never_closed(self), ResourceWarning, source=self, stacklevel=2)
+
+    def __iter__(self) -> Iterator[T]:
+        """The items of the next epoch; a ``break`` ends it.
+
+        Raises:
+            RunnerClosed: the pipeline is closed.
+        """
+        hosted = self._open
+        handover = HandOver(hosted.stream)
+        hosted.portal.do(handover.begin)
+        try:
+            yield from handover
+        finally:
+            if not hosted.is_closed:
+                hosted.portal.call(handover.aclose)
+
+    @property
+    def _open(self) -> _Hosted:
+        if self._hosted is None or self._hosted.is_closed:
+            raise RunnerClosed(f"{self!r}: open it with `with`")
+        return self._hosted
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs have begun."""
+        return self._hosted.stream.epoch if self._hosted is not None else 0
+
+    @property
+    def errors(self) -> list[Fault]:
+        """The latest items that were left out because they failed, at most 100 of each stage."""
+        return self._hosted.stream.errors if self._hosted is not None else []
+
+    @property
+    def skipped(self) -> int:
+        """How many items were left out because they failed."""
+        return self._hosted.stream.skipped if self._hosted is not None else 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._hosted is None or self._hosted.is_closed else "open"
+        return f"<SyncStream of {len(self._stages)} stages, {state}, {self.epoch} epochs begun>"
+
+
+def _never_closed(stream: object) -> str:
+    return f"{stream!r} was never closed; use `with`, or `for` over the pipeline itself"
+
+
+class _Hosted:
+    """A stream and the loop that it lives on, until it is closed or the interpreter exits."""
+
+    exit_drain: float | None = 0.0
+
+    def __init__(self, stream: Stream[Any]) -> None:
+        check_not_over("what a pipeline fetches")
+        self.stream: Stream[Any] = stream
+        self.is_closed: bool = False
+        self.portal: Portal = Portal("asyncjobs-pipeline-loop")
+        try:
+            self.portal.call(stream.__aenter__)
+        except BaseException:
+            self.portal.close(LAST_WAIT)
+            raise
+        leave_at_exit(self)
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        has_left(self)
+        try:
+            self.portal.call(self.stream.aclose)
+        finally:
+            self.portal.close(LAST_WAIT)
+
+    def end_soon(self) -> None:
+        """Close without waiting, from anywhere."""
+        self.is_closed = True
+        has_left(self)
+        self.portal.post(self._end)
+
+    def _end(self) -> None:
+        closing = asyncio.get_running_loop().create_task(self.stream.aclose())
+        closing.add_done_callback(lambda _: self.portal.end_soon())
+
+    def leave(self, drain: float | None) -> None:
+        """The interpreter exits, and nobody has closed it."""
+        self.close()
+        warnings.warn(_never_closed(self.stream), ResourceWarning, stacklevel=2)
+
+
+class HandOver:
+    """The items of one epoch, on their way from the loop to one thread."""
+
+    def __init__(self, stream: Stream[Any]) -> None:
+        self._stream = stream
+        self._items: deque[Any] = deque()
+        self._window = Window(AHEAD)
+        self._news = threading.Condition()
+        self._error: BaseException | None = None
+        self._is_over = False
+        self._room: Bell
+        self._pump: asyncio.Task[None]
+
+    # --- on the loop --------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start."""
+        loop = asyncio.get_running_loop()
+        self._room = Bell(loop)
+        self._pump = loop.create_task(self._run())
+
+    async def aclose(self) -> None:
+        """Stop, and end the epoch."""
+        self._pump.cancel()
+        await asyncio.wait([self._pump])
+
+    async def _run(self) -> None:
+        try:
+            async with self._stream.next_epoch() as feed:
+                while items := await feed.take(await self._free()):
+                    with self._news:
+                        self._items.extend(items)
+                        self._news.notify()
+        except asyncio.CancelledError:
+            self._error = RunnerClosed("the pipeline was closed meanwhile")
+        # Everything: the thread would wait for ever.
+        except BaseException as error:
+            self._error = safe_to_raise(error)
+        with self._news:
+            self._is_over = True
+            self._news.notify()
+
+    async def _free(self) -> int:
+        while (free := self._window.size - len(self._items)) <= 0:
+            await self._room.wait()
+        return free
+
+    # --- in the thread ------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Any]:
+        items = self._items
+        count = 0
+        while self._wait():
+            while items:
+                item = items.popleft()
+                count += 1
+                if len(items) in (0, self._window.size // 2):
+                    self._window.passed(count)
+                    count = 0
+                    self._room.ring()
+                yield item
+                del item
+        if self._error is not None:
+            raise self._error
+
+    def _wait(self) -> bool:
+        """Until there are items; False: there are no more."""
+        with self._news:
+            while not self._items and not self._is_over:
+                # The main thread alone hears a Ctrl-C, and only between two waits if it came just before one.
+                self._news.wait(SLICE)
+            return bool(self._items)

@@ -1,0 +1,148 @@
+"""A stage that calls a function on each item, several at once: `Mapped`.
+
+Takes items from the feed below as there is room, and hands out what becomes of them, in order or as it comes. The
+room is the bound: whoever is slow, below or above, makes it wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from asyncjobs.pipeline.bells import Bell, Window
+from asyncjobs.pipeline.crews import Cell, Crew
+from asyncjobs.pipeline.faults import Faults
+from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.wire.failure import safe_to_raise
+
+
+class Mapped:
+    """One epoch of the stage.
+
+    Args:
+        below: where the items come from.
+        crew: who calls the function.
+        concurrency: how many calls at once; twice as many items are in hand, or more of those that take no time.
+        ordered: hand out in order, or as they are done.
+        outcome: what to hand out for a cell that did not fail.
+        faults: what becomes of items that fail.
+        seed: None, or where the random numbers of each item come from.
+    """
+
+    def __init__(
+        self,
+        below: Feed,
+        crew: Crew,
+        concurrency: int,
+        ordered: bool,
+        outcome: Callable[[Cell], Any],
+        faults: Faults,
+        epoch: int,
+        seed: int | None,
+    ) -> None:
+        self._below = below
+        self._crew = crew
+        self._outcome = outcome
+        self._faults = faults
+        self._epoch = epoch
+        self._seed = seed
+        loop = asyncio.get_running_loop()
+        self._window = Window(2 * concurrency)
+        self._news = Bell(loop)
+        self._room = Bell(loop)
+        # Invariant: `_in_hand` has every item that was taken and not handed out, oldest first. `_ripe` is the same
+        # line, or where order does not matter another one, of cells that are done.
+        self._in_hand: dict[Cell, None] = {}
+        self._line: deque[Cell] = deque()
+        self._ordered = ordered
+        self._taken = 0
+        self._error: BaseException | None = None
+        self._is_over = False
+        self._feeder: asyncio.Task[None] = loop.create_task(self._feed())
+
+    # --- in -----------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        try:
+            while items := await self._below.take(await self._free()):
+                for item in items:
+                    await self._begin(item)
+        # Everything: whoever takes would wait for ever. It comes after the items that came before it.
+        except BaseException as error:
+            self._error = safe_to_raise(error)
+        self._is_over = True
+        self._news.wake()
+
+    async def _free(self) -> int:
+        while (free := self._window.size - len(self._in_hand)) <= 0:
+            await self._room.wait()
+        return free
+
+    async def _begin(self, item: Any) -> None:
+        key = None if self._seed is None else (self._seed, self._epoch, self._taken)
+        cell = Cell(self._taken, item, key, self._landed)
+        self._taken += 1
+        self._in_hand[cell] = None
+        if self._ordered:
+            self._line.append(cell)
+        await self._crew.hand(cell)
+
+    def _landed(self, cell: Cell) -> None:
+        """In any thread: it is done."""
+        if not self._ordered:
+            self._line.append(cell)
+        self._news.ring()
+
+    # --- out ----------------------------------------------------------------------------
+
+    async def take(self, limit: int) -> list[Any]:
+        """The next values, as many as are there."""
+        values: list[Any] = []
+        line = self._line
+        while not values:
+            while not (line and line[0].is_done):
+                if self._is_over and not self._in_hand:
+                    return self._end()
+                await self._news.wait()
+            self._collect(values, limit)
+        return values
+
+    def _collect(self, values: list[Any], limit: int) -> None:
+        """Take what is done from the line, up to what has to be raised."""
+        line, before = self._line, len(self._in_hand)
+        while line and line[0].is_done and len(values) < limit:
+            cell = line[0]
+            if cell.error is not None and values:
+                break  # these first
+            line.popleft()
+            del self._in_hand[cell]
+            self._faults.items += 1
+            if cell.error is None:
+                values.append(self._outcome(cell))
+            else:
+                self._failed(cell, cell.error)
+        self._window.passed(before - len(self._in_hand))
+        self._room.wake()
+
+    def _failed(self, cell: Cell, error: BaseException) -> None:
+        safe = safe_to_raise(error)
+        assert isinstance(safe, Exception)
+        problem = self._faults.problem(safe, self._epoch, cell.index, cell.item)
+        if problem is not None:
+            raise problem
+
+    def _end(self) -> list[Any]:
+        if self._error is not None:
+            raise self._error
+        return []
+
+    async def aclose(self) -> None:
+        """Drop what is in hand, and close the feed below."""
+        self._feeder.cancel()
+        await asyncio.wait([self._feeder])
+        for cell in self._in_hand:
+            self._crew.drop(cell)
+        self._in_hand.clear()
+        await self._below.aclose()
