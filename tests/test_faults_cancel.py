@@ -670,6 +670,15 @@ async def test_a_second_cancel_with_a_longer_grace_never_slows_the_stop_down(run
     ended_once(job)
 
 
+@pytest.mark.both_loops
+async def test_a_job_may_be_cancelled_twice_without_a_grace(runner: Runner) -> None:
+    job = await runner.options(lane="process").submit(jobs.stubborn, CancelToken())
+    await running(runner, job)
+    assert [job.cancel(grace=0), job.cancel(grace=0)] == ["requested", "requested"]
+    with pytest.raises(aj.JobCancelled):
+        await job
+
+
 async def test_a_second_cancel_from_another_thread_hurries_too(runner: Runner) -> None:
     job = await runner.options(lane="process", grace=300.0).submit(jobs.stubborn, CancelToken())
     await running(runner, job)
