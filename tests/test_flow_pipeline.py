@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -358,6 +359,122 @@ def test_an_epoch_that_was_left_is_ended_by_the_next_in_a_thread_too() -> None:
         assert list(stream) == list(range(0, 200, 2))
 
 
+# --- going on where another left off ----------------------------------------------------
+
+
+async def interrupted(pipeline: Pipeline[Any], count: int, epochs: int) -> tuple[list[Any], list[Any]]:
+    """The first `count` items of so many epochs, and what comes after a new start with the state of that moment."""
+    first: list[Any] = []
+    async with pipeline as stream:
+        while len(first) < count and stream.epoch < epochs:
+            async for item in stream:
+                first.append(item)
+                if len(first) == count:
+                    break
+        state = json.dumps(stream.state_dict())
+    rest: list[Any] = []
+    async with pipeline as stream:
+        stream.load_state_dict(json.loads(state))
+        while stream.epoch < epochs:
+            rest += [item async for item in stream]
+    return first, rest
+
+
+@given(st.lists(steps(), max_size=4), st.integers(0, 12), st.integers(0, 30))
+@settings(max_examples=100)
+def test_what_was_delivered_does_not_come_again_and_all_the_rest_does(
+    chain: list[Step], length: int, count: int
+) -> None:
+    async def main() -> None:
+        pipeline: Pipeline[Any] = Pipeline(range(length)).shuffle(4)
+        for name, verb, _ in chain:
+            pipeline = verb(pipeline) if "repeat" not in name else pipeline.repeat(2)
+        async with pipeline as stream:
+            whole = [item for _ in range(2) async for item in stream]
+        first, rest = await interrupted(pipeline, count, epochs=2)
+        assert len(first) == min(count, len(whole))
+        assert first + rest == whole
+
+    asyncio.run(main())
+
+
+async def test_functions_are_not_called_for_what_was_delivered() -> None:
+    calls: list[int] = []
+
+    def seen(number: int, rng: np.random.Generator) -> tuple[int, float]:
+        calls.append(number)
+        return number, rng.random()
+
+    pipeline = Pipeline(Dataset()).shuffle(20).map(seen).batch(4, collate=list).prefetch(2)
+    whole = await collected(pipeline)
+    calls.clear()
+    async with pipeline as stream:
+        stream.load_state_dict({**stream.state_dict(), "delivered": 3})
+        assert [batch async for batch in stream] == whole[3:]
+        assert len(calls) == 8
+        assert stream.state_dict()["epoch"] == 1
+
+
+async def test_items_of_a_dataset_are_not_read_again() -> None:
+    read: list[int] = []
+
+    class Slow(Dataset):
+        def __getitem__(self, index: int) -> int:
+            read.append(index)
+            return super().__getitem__(index)
+
+    async with Pipeline(Slow()).map(double) as stream:
+        stream.load_state_dict({**stream.state_dict(), "delivered": 17})
+        assert [item async for item in stream] == [34, 36, 38]
+    assert read == [17, 18, 19]
+
+
+async def test_the_state_at_the_end_of_an_epoch_is_the_beginning_of_the_next() -> None:
+    async with Pipeline(range(5)).shuffle(5) as stream:
+        epochs = [[item async for item in stream] for _ in range(3)]
+    async with Pipeline(range(5)).shuffle(5) as stream:
+        async for _ in stream:
+            last = stream.state_dict()
+        after = stream.state_dict()
+    assert (last["epoch"], last["delivered"]) == (0, 5)
+    assert (after["epoch"], after["delivered"]) == (1, 0)
+    async with Pipeline(range(5)).shuffle(5) as stream:
+        stream.load_state_dict(last)
+        assert [[item async for item in stream] for _ in range(2)] == [[], epochs[1]]
+        stream.load_state_dict(after)
+        assert stream.state_dict() == after
+        assert [[item async for item in stream] for _ in range(2)] == epochs[1:]
+
+
+def test_a_plain_for_goes_on_too_and_skipped_items_do_not_count() -> None:
+    pipeline = Pipeline(range(20)).map(fails_at_seven, on_error="skip")
+    with pipeline as stream:
+        for item in stream:
+            if item == 9:
+                break
+        state = stream.state_dict()
+    assert state["delivered"] == 9
+    with pipeline as stream:
+        stream.load_state_dict(state)
+        assert list(stream) == list(range(10, 20))
+        assert stream.epoch == 1
+
+
+async def test_a_state_that_means_nothing_here_is_refused() -> None:
+    async with Pipeline(range(5), seed=1).map(double) as stream:
+        state = stream.state_dict()
+        for change, says in (
+            ({"seed": 2}, "seed=2; this one has 1"),
+            ({"stages": ["source"]}, "stages=.*this one has"),
+            ({"delivered": -1}, "delivered=-1 is not allowed"),
+        ):
+            with pytest.raises(ValueError, match=says):
+                stream.load_state_dict({**state, **change})
+    async with Pipeline(range(5)).map(double, ordered=False) as stream:
+        with pytest.raises(ValueError, match=r"map\(double\) has ordered=False"):
+            stream.state_dict()
+
+
 # --- batches ----------------------------------------------------------------------------
 
 
@@ -561,6 +678,13 @@ async def test_break_ends_everything_on_the_loop(fn: Any, lane: str | None) -> N
     with pytest.raises(RunnerClosed):
         await anext(aiter(stream))
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_break_out_of_a_pipeline_that_nobody_opened_ends_everything() -> None:
+    async for item in Pipeline(itertools.count).map(double, concurrency=2).map(double_on_loop).prefetch(3):
+        if item == 20:
+            break
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, "all tasks to end")
 
 
 async def test_break_cancels_the_coroutines_that_run() -> None:

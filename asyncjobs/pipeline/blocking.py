@@ -86,8 +86,16 @@ class SyncStream(Generic[T]):
 
     @property
     def epoch(self) -> int:
-        """How many epochs have begun."""
+        """The number of the epoch that the next loop begins."""
         return self._hosted.stream.epoch if self._hosted is not None else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Stream.state_dict`; in the thread that takes the items."""
+        return self._open.stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `Stream.load_state_dict`, between two loops."""
+        self._open.stream.load_state_dict(state)
 
     @property
     def errors(self) -> list[Fault]:
@@ -101,7 +109,7 @@ class SyncStream(Generic[T]):
 
     def __repr__(self) -> str:
         state = "closed" if self._hosted is None or self._hosted.is_closed else "open"
-        return f"<SyncStream of {len(self._stages)} stages, {state}, {self.epoch} epochs begun>"
+        return f"<SyncStream of {len(self._stages)} stages, {state}, epoch {self.epoch} is next>"
 
 
 def _never_closed(stream: object) -> str:
@@ -201,7 +209,7 @@ class HandOver:
     # --- in the thread ------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
-        items = self._items
+        items, position = self._items, self._stream.position
         count = 0
         while self._wait():
             while items:
@@ -211,10 +219,12 @@ class HandOver:
                     self._window.passed(count)
                     count = 0
                     self._room.ring()
+                position.delivered += 1
                 yield item
                 del item
         if self._error is not None:
             raise self._error
+        position.end()
 
     def _wait(self) -> bool:
         """Until there are items; False: there are no more."""

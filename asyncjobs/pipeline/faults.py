@@ -79,6 +79,11 @@ class Faults:
         self.items: int = 0
         """Items that have come out of the stage, faults included."""
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether there may be fewer items after the stage than before it."""
+        return self._on_error != "raise"
+
     def problem(self, error: Exception, epoch: int, index: int, item: Any) -> Exception | None:
         """What is to be raised for it; None: the item is left out, and counted."""
         fault = Fault(self.stage, epoch, index, shown(item), error)

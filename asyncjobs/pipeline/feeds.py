@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, Protocol
 
-from asyncjobs.pipeline.bells import Bell
+from asyncjobs.pipeline.bells import MOST, Bell
 from asyncjobs.wire.failure import safe_to_raise
 
 Lower = Callable[[int], "Feed"]
@@ -26,8 +26,20 @@ class Feed(Protocol):
     async def take(self, limit: int) -> list[Any]:
         """At least one item and at most `limit`, those that are there; none at the end. One call at a time."""
 
+    async def skip(self, count: int) -> int:
+        """Leave out the next `count` items, before any was taken; how many there were. Calls no function of the user's
+        that it can do without."""
+
     async def aclose(self) -> None:
         """Let go of everything, also in the midst; a second call does nothing."""
+
+
+async def discarded(feed: Feed, count: int) -> int:
+    """`skip` for a feed that has to make its items all the same."""
+    left = count
+    while left and (items := await feed.take(min(left, MOST))):
+        left -= len(items)
+    return count - left
 
 
 async def _exactly(feed: Feed, count: int) -> list[Any]:
@@ -53,6 +65,11 @@ class Grouped:
         is_whole = len(items) == self._size
         return [items] if is_whole or (items and not self._drop_last) else []
 
+    async def skip(self, count: int) -> int:
+        """Whole groups."""
+        groups, rest = divmod(await self._below.skip(count * self._size), self._size)
+        return groups + (rest > 0 and not self._drop_last)
+
 
 class Flattened:
     """The items of each item, one after the other."""
@@ -71,6 +88,10 @@ class Flattened:
             self._left.extend(items[0])
         return [self._left.popleft() for _ in range(min(limit, len(self._left)))]
 
+    async def skip(self, count: int) -> int:
+        """How many an item has is known once it is made."""
+        return await discarded(self, count)
+
 
 class Chosen:
     """The items of pairs ``(whether, item)`` that are to stay."""
@@ -85,6 +106,10 @@ class Chosen:
             if chosen := [item for stays, item in pairs if stays]:
                 return chosen
         return []
+
+    async def skip(self, count: int) -> int:
+        """Which stay is known once the function was called."""
+        return await discarded(self, count)
 
 
 class Sharded:
@@ -105,6 +130,12 @@ class Sharded:
                 return mine
         return []
 
+    async def skip(self, count: int) -> int:
+        """Those of the others too."""
+        first, self._skip = self._skip, self._count - 1
+        skipped = await self._below.skip(first + 1 + (count - 1) * self._count) if count else 0
+        return (skipped - first - 1) // self._count + 1 if skipped > first else 0
+
 
 class Taken:
     """The first `count` items."""
@@ -119,6 +150,12 @@ class Taken:
         items = await self._below.take(min(limit, self._left)) if self._left else []
         self._left -= len(items)
         return items
+
+    async def skip(self, count: int) -> int:
+        """At most those that are left."""
+        skipped = await self._below.skip(min(count, self._left))
+        self._left -= skipped
+        return skipped
 
 
 class Shuffled:
@@ -156,6 +193,10 @@ class Shuffled:
         self._held[at], item = item, self._held[at]
         return item
 
+    async def skip(self, count: int) -> int:
+        """What is held afterwards depends on them."""
+        return await discarded(self, count)
+
 
 class Zipped:
     """Tuples of one item of each, as long as all have one."""
@@ -169,6 +210,10 @@ class Zipped:
         for feed in self._feeds[1:]:
             columns.append(await _exactly(feed, len(columns[-1])))
         return list(zip(*columns, strict=False))
+
+    async def skip(self, count: int) -> int:
+        """Of all of them."""
+        return min([await feed.skip(count) for feed in self._feeds])
 
     async def aclose(self) -> None:
         """All of them."""
@@ -188,19 +233,36 @@ class Repeated:
 
     async def take(self, limit: int) -> list[Any]:
         """Of one epoch at a time."""
-        while True:
-            if self._feed is None:
-                if self._next == self._end:
-                    return []
-                self._feed = self._below(self._next)
-                self._next += 1
-                self._is_empty = True
-            if items := await self._feed.take(limit):
+        while (feed := self._current()) is not None:
+            if items := await feed.take(limit):
                 self._is_empty = False
                 return items
-            await self.aclose()
-            if self._is_empty:
-                self._end = self._next
+            await self._end_epoch()
+        return []
+
+    async def skip(self, count: int) -> int:
+        """Whole epochs, and the beginning of another."""
+        left = count
+        while left and (feed := self._current()) is not None:
+            skipped = await feed.skip(left)
+            left -= skipped
+            self._is_empty = self._is_empty and not skipped
+            if left:
+                await self._end_epoch()
+        return count - left
+
+    def _current(self) -> Feed | None:
+        """The epoch that is open, or the next; None after the last."""
+        if self._feed is None and self._next != self._end:
+            self._feed = self._below(self._next)
+            self._next += 1
+            self._is_empty = True
+        return self._feed
+
+    async def _end_epoch(self) -> None:
+        await self.aclose()
+        if self._is_empty:
+            self._end = self._next
 
     async def aclose(self) -> None:
         """The epoch that is open."""
@@ -221,7 +283,7 @@ class Prefetched:
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
         self._is_over = False
-        self._fetcher: asyncio.Task[None] = loop.create_task(self._fetch())
+        self._fetcher: asyncio.Task[None] | None = None
 
     async def _fetch(self) -> None:
         try:
@@ -241,6 +303,8 @@ class Prefetched:
 
     async def take(self, limit: int) -> list[Any]:
         """Those that were fetched."""
+        if self._fetcher is None:
+            self._fetcher = asyncio.get_running_loop().create_task(self._fetch())
         while not self._items:
             if self._is_over:
                 if self._error is not None:
@@ -250,8 +314,13 @@ class Prefetched:
         self._room.wake()
         return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
 
+    async def skip(self, count: int) -> int:
+        """Nothing has been fetched yet."""
+        return await self._below.skip(count)
+
     async def aclose(self) -> None:
         """Stop fetching, and close the feed below."""
-        self._fetcher.cancel()
-        await asyncio.wait([self._fetcher])
+        if self._fetcher is not None:
+            self._fetcher.cancel()
+            await asyncio.wait([self._fetcher])
         await self._below.aclose()

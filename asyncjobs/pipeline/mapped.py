@@ -14,7 +14,7 @@ from typing import Any
 from asyncjobs.pipeline.bells import Bell, Window
 from asyncjobs.pipeline.crews import Cell, Crew
 from asyncjobs.pipeline.faults import Faults
-from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.pipeline.feeds import Feed, discarded
 from asyncjobs.wire.failure import safe_to_raise
 
 
@@ -60,7 +60,7 @@ class Mapped:
         self._taken = 0
         self._error: BaseException | None = None
         self._is_over = False
-        self._feeder: asyncio.Task[None] = loop.create_task(self._feed())
+        self._feeder: asyncio.Task[None] | None = None
 
     # --- in -----------------------------------------------------------------------------
 
@@ -99,6 +99,8 @@ class Mapped:
 
     async def take(self, limit: int) -> list[Any]:
         """The next values, as many as are there."""
+        if self._feeder is None:
+            self._feeder = asyncio.get_running_loop().create_task(self._feed())
         values: list[Any] = []
         line = self._line
         while not values:
@@ -138,10 +140,18 @@ class Mapped:
             raise self._error
         return []
 
+    async def skip(self, count: int) -> int:
+        """Without a call, unless it decides whether there is an item at all."""
+        if self._faults.leaves_out:
+            return await discarded(self, count)
+        self._taken = await self._below.skip(count)
+        return self._taken
+
     async def aclose(self) -> None:
         """Drop what is in hand, and close the feed below."""
-        self._feeder.cancel()
-        await asyncio.wait([self._feeder])
+        if self._feeder is not None:
+            self._feeder.cancel()
+            await asyncio.wait([self._feeder])
         for cell in self._in_hand:
             self._crew.drop(cell)
         self._in_hand.clear()

@@ -326,10 +326,9 @@ class Pipeline(Generic[T]):
         self._entered = stream
 
     def __repr__(self) -> str:
-        first, *more = self._stages
+        first = self._stages[0]
         assert isinstance(first, stages.Source)
-        verbs = [getattr(stage, "name", type(stage).__name__.lower()) for stage in more]
-        return f"<Pipeline({', '.join([faults.shown(first.source), *verbs])})>"
+        return f"<Pipeline({', '.join([faults.shown(first.source), *stages.names_of(self._stages[1:])])})>"
 
 
 def _callable(fn: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.pipeline.bells import Bell, Window
 from asyncjobs.pipeline.faults import shown
-from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.pipeline.feeds import Feed, discarded
 from asyncjobs.wire.failure import safe_to_raise
 
 AHEAD = 2
@@ -65,11 +65,11 @@ def is_used_up(source: object) -> bool:
     return hasattr(source, "__next__") or hasattr(source, "__anext__")
 
 
-def items_of(source: Any) -> Iterator[Any]:
-    """In a thread: its items; to begin may take time."""
+def items_of(source: Any, first: int = 0) -> Iterator[Any]:
+    """In a thread: its items; to begin may take time. Those by number from `first` on."""
     if is_function(source):
         source = source()
-    return (source[index] for index in range(len(source))) if is_indexed(source) else iter(source)
+    return (source[index] for index in range(first, len(source))) if is_indexed(source) else iter(source)
 
 
 class Listed:
@@ -84,6 +84,11 @@ class Listed:
         taken = list(self._items[self._at : self._at + limit])
         self._at += len(taken)
         return taken
+
+    async def skip(self, count: int) -> int:
+        """At once."""
+        before, self._at = self._at, min(self._at + count, len(self._items))
+        return self._at - before
 
     async def aclose(self) -> None:
         """Nothing to do."""
@@ -103,6 +108,10 @@ class Followed:
         async for item in self._iterator:
             return [item]
         return []
+
+    async def skip(self, count: int) -> int:
+        """It has to make them."""
+        return await discarded(self, count)
 
     async def aclose(self) -> None:
         """Close it, if it is a generator."""
@@ -182,6 +191,10 @@ class Read:
             raise safe_to_raise(self._error)
         return []
 
+    async def skip(self, count: int) -> int:
+        """It has to make them."""
+        return await discarded(self, count)
+
     async def aclose(self) -> None:
         """Have the thread end."""
         self.hang_up()
@@ -190,6 +203,32 @@ class Read:
         """The same from any thread; it ends after the item that it reads."""
         self._is_closed = True
         self._credits.put(0)
+
+
+class Numbered:
+    """Items by number, which a thread gets."""
+
+    def __init__(self, source: Any, read: Callable[[Callable[[], Iterable[Any]]], Feed]) -> None:
+        self._source = source
+        self._read = read
+        self._first = 0
+        self._reading: Feed | None = None
+
+    async def take(self, limit: int) -> list[Any]:
+        """Those that were read."""
+        if self._reading is None:
+            self._reading = self._read(lambda: items_of(self._source, self._first))
+        return await self._reading.take(limit)
+
+    async def skip(self, count: int) -> int:
+        """At once."""
+        before, self._first = self._first, min(self._first + count, len(self._source))
+        return self._first - before
+
+    async def aclose(self) -> None:
+        """Have the thread end."""
+        if self._reading is not None:
+            await self._reading.aclose()
 
 
 def opened(source: Any, epoch: int, read: Callable[[Callable[[], Iterable[Any]]], Feed]) -> Feed:
@@ -204,6 +243,8 @@ def opened(source: Any, epoch: int, read: Callable[[Callable[[], Iterable[Any]]]
         return Listed(source)
     if is_function(source):
         return read(lambda: items_of(source))
+    if is_indexed(source):
+        return Numbered(source, read)
     if epoch and is_used_up(source):
         raise ValueError(
             f"epoch {epoch} of {shown(source)}: it can be gone through only once; give a function without arguments "

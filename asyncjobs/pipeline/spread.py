@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncjobs.pipeline.faults import Faults
-from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.pipeline.feeds import Feed, discarded
 
 
 class Spread:
@@ -57,6 +57,10 @@ class Spread:
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.aclose()
+
+    async def skip(self, count: int) -> int:
+        """How many an item has is known once they are made."""
+        return await discarded(self, count)
 
     async def aclose(self) -> None:
         """Close the item that is open, and the feed below."""

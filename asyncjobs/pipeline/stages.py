@@ -50,6 +50,22 @@ def work_of(stages: Sequence[Stage]) -> Iterator[Work]:
                 yield from work_of(others)
 
 
+def names_of(stages: Sequence[Stage]) -> list[str]:
+    """``["source", "map(decode)", "group"]``."""
+    return [str(getattr(stage, "name", type(stage).__name__.lower())) for stage in stages]
+
+
+def check_order(stages: Sequence[Stage]) -> None:
+    """Refuse stages that hand out what is done first: nobody can say which items those were.
+
+    Raises:
+        ValueError: names the stage.
+    """
+    for stage in work_of(stages):
+        if isinstance(stage, Map) and not stage.ordered:
+            raise ValueError(f"{stage.name} has ordered=False: which items have been delivered depends on chance")
+
+
 # Compared by identity: two stages that look the same have a crew each.
 
 

@@ -16,6 +16,7 @@ from asyncjobs.futures import call_soon
 from asyncjobs.pipeline.bells import Window
 from asyncjobs.pipeline.faults import Fault
 from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.pipeline.position import Position
 from asyncjobs.pipeline.stages import Stage, opened, work_of
 from asyncjobs.pipeline.workshop import Workshop
 from asyncjobs.runner import Runner
@@ -33,7 +34,8 @@ class Stream(Generic[T]):
         self._stages = stages
         self._shop = Workshop(work_of(stages), seed, runner)
         self._feed: Feed | None = None
-        self._epoch = 0
+        self.position: Position = Position(stages, seed)
+        """Where the consumer stands."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- life ---------------------------------------------------------------------------
@@ -85,12 +87,14 @@ class Stream(Generic[T]):
         return self._items()
 
     async def _items(self) -> AsyncGenerator[T, None]:
-        window = Window(1)
+        window, position = Window(1), self.position
         async with self.next_epoch() as feed:
             while items := await feed.take(window.size):
                 for item in items:
+                    position.delivered += 1
                     yield item
                 window.passed(len(items))
+            position.end()
 
     @asynccontextmanager
     async def next_epoch(self) -> AsyncIterator[Feed]:
@@ -98,9 +102,11 @@ class Stream(Generic[T]):
         if self._loop is None:
             raise RunnerClosed(f"{self!r}: open it with `async with`")
         await self._end_epoch()
-        feed = self._feed = opened(self._stages, self._shop, self._epoch)
-        self._epoch += 1
+        epoch, skip = self.position.begin()
+        feed = self._feed = opened(self._stages, self._shop, epoch)
         try:
+            if skip:
+                await feed.skip(skip)
             yield feed
         finally:
             if self._feed is feed:
@@ -108,12 +114,33 @@ class Stream(Generic[T]):
             with anyio.CancelScope(shield=True):
                 await feed.aclose()
 
+    # --- going on where another left off ------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer stands: the epoch, and how many of its items it was given. JSON takes it.
+
+        Raises:
+            ValueError: a stage has ``ordered=False``.
+        """
+        return self.position.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Have the next loop go on there: what was not delivered comes, and then the next epochs, as they would have.
+
+        Functions are not called for items that were delivered; except where they decide how many there are (`filter`,
+        `flat_map`, ``on_error`` other than "raise") or feed a `shuffle`, and sources that are no sequences are read.
+
+        Raises:
+            ValueError: a stage has ``ordered=False``; the state is of a pipeline with another seed or other stages.
+        """
+        self.position.load_state_dict(state)
+
     # --- looking ------------------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
-        """How many epochs have begun."""
-        return self._epoch
+        """The number of the epoch that the next loop begins."""
+        return self.position.next_epoch
 
     @property
     def errors(self) -> list[Fault]:
@@ -127,7 +154,7 @@ class Stream(Generic[T]):
 
     def __repr__(self) -> str:
         state = "closed" if self._loop is None else "open"
-        return f"<Stream of {len(self._stages)} stages, {state}, {self._epoch} epochs begun>"
+        return f"<Stream of {len(self._stages)} stages, {state}, epoch {self.epoch} is next>"
 
 
 def _abandon(feed: Feed | None, shop: Workshop) -> None:
