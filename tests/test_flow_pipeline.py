@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncjobs import ErrorBudget, FIFOQueue, Pipeline, Runner, RunnerClosed, SyncQueue, WorkerLost
-from asyncjobs.pipeline.bells import MOST
+from asyncjobs.pipeline.bells import MOST, PERIOD, Window
 from asyncjobs.testing.work import until
 
 NUMBERS = list(range(20))
@@ -519,6 +519,14 @@ async def test_an_error_comes_in_its_turn_and_names_stage_index_and_item(fn: Any
     assert "in fails_at_seven\n" in text, "the traceback of where it happened"
 
 
+async def test_an_error_comes_after_all_items_before_it_that_were_done_at_the_same_moment() -> None:
+    seen: list[int] = []
+    pipeline = Pipeline(range(20)).map(fails_at_seven_on_loop, concurrency=10).prefetch(20)
+    with pytest.raises(ValueError, match="seven"):
+        await collect(pipeline, seen)
+    assert seen == list(range(7))
+
+
 def test_an_error_reaches_a_plain_for() -> None:
     with pytest.raises(ValueError, match="seven") as caught:
         list(Pipeline(range(20)).map(fails_at_seven, lane="process"))
@@ -553,6 +561,13 @@ async def test_a_handler_decides_item_by_item() -> None:
     pipeline = Pipeline([1, 0, "two"]).map(divide, on_error=goes_on)
     with pytest.raises(TypeError, match="unsupported"):
         await collected(pipeline)
+
+    def breaks(error: Exception, item: Any) -> bool:
+        raise LookupError("the handler itself")
+
+    with pytest.raises(LookupError) as caught:
+        await collected(Pipeline([0]).map(divide, on_error=breaks))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 async def test_a_budget_of_errors_raises_all_of_them_once_it_is_spent() -> None:
@@ -658,6 +673,16 @@ async def test_items_that_take_no_time_are_bounded_too() -> None:
             assert pulled - delivered // 2 <= 2 * MOST + 5 + 1
 
 
+def test_a_buffer_grows_only_for_what_takes_no_time() -> None:
+    window = Window(2)
+    threading.Event().wait(PERIOD)
+    window.passed(1_000_000)
+    assert window.size == MOST
+    threading.Event().wait(5 * PERIOD)
+    window.passed(1)
+    assert window.size == 2
+
+
 # --- the end ----------------------------------------------------------------------------
 
 
@@ -703,6 +728,21 @@ async def test_break_cancels_the_coroutines_that_run() -> None:
             await until(lambda: len(running) == 4, "the others to run")
             break
     assert not running
+
+
+async def test_calls_of_an_epoch_that_was_left_make_room_for_the_next() -> None:
+    is_first = True
+
+    async def stuck_at_first(number: int) -> int:
+        if number and is_first:
+            await asyncio.Event().wait()
+        return number
+
+    async with Pipeline(range(4)).map(stuck_at_first) as stream:
+        async for _ in stream:
+            break
+        is_first = False
+        assert [item async for item in stream] == [0, 1, 2, 3]
 
 
 async def test_a_cancelled_consumer_ends_everything() -> None:

@@ -2,7 +2,8 @@
 
 `pipeline` is the face: a description, which `stages` are the parts of. `stream` and `blocking` run it, for event loops
 and for threads. At work are `feeds` (no workers), `mapped` (a function, by one of the `crews`), `spread` and `sources`;
-`workshop` is what they share over all epochs, `position` where the consumer stands, `faults` decides about errors, `collating` makes batches.
+`workshop` is what they share over all epochs, `position` where the consumer stands, `faults` decides about errors,
+`collating` makes batches.
 """
 
 from asyncjobs.pipeline.blocking import SyncStream

@@ -95,6 +95,7 @@ class Faults:
                 if not self._on_error(error, item):
                     return error
             except Exception as raised:
+                raised.__cause__ = error
                 return raised
         self.kept.append(fault)
         self.count += 1

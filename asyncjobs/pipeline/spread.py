@@ -41,13 +41,13 @@ class Spread:
 
     async def _next(self, limit: int) -> list[Any]:
         assert self._feed is not None
+        problem = None
         try:
             items = await self._feed.take(limit)
         except Exception as error:
-            items = []
-            problem = self._faults.problem(error, self._epoch, self._index, self._item)
-            if problem is not None:
-                raise problem from problem.__cause__
+            items, problem = [], self._faults.problem(error, self._epoch, self._index, self._item)
+        if problem is not None:
+            raise problem
         if not items:
             self._faults.items += 1
             await self._end()
