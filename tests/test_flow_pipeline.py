@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -813,6 +814,26 @@ def test_a_pipeline_that_nobody_closes_does_not_hold_up_the_exit(lane: str) -> N
     assert done.stdout.split() == ["0", "1"]
     assert "was never closed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_ctrl_c_ends_a_plain_for_that_waits(lane: str) -> None:
+    script = (
+        "import time\n"
+        "import asyncjobs as aj\n"
+        "def stuck(number):\n"
+        "    time.sleep(1000 if number else 0)\n"
+        f"for item in aj.Pipeline(range(3)).map(stuck, lane={lane!r}):\n"
+        "    print('waits', flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"waits\n"
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=30)
+    assert program.returncode == -signal.SIGINT, said
+    assert said.strip().endswith(b"KeyboardInterrupt"), said
 
 
 async def test_an_open_pipeline_is_not_opened_again() -> None:

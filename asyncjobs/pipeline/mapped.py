@@ -52,7 +52,7 @@ class Mapped:
         self._window = Window(2 * concurrency)
         self._news = Bell(loop)
         self._room = Bell(loop)
-        # Invariant: `_in_hand` has every item that was taken and not handed out, oldest first. `_ripe` is the same
+        # Invariant: `_in_hand` has every item that was taken and not handed out, oldest first. `_line` is the same
         # line, or where order does not matter another one, of cells that are done.
         self._in_hand: dict[Cell, None] = {}
         self._line: deque[Cell] = deque()
