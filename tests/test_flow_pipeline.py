@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncjobs import ErrorBudget, FIFOQueue, Pipeline, Runner, RunnerClosed, SyncQueue, WorkerLost
+from asyncjobs.pipeline.account import Account, Consumer, report
 from asyncjobs.pipeline.bells import MOST, PERIOD, Window
 from asyncjobs.testing.work import until
 
@@ -72,6 +75,11 @@ def process_id(_: int) -> int:
 
 def thread_id(_: int) -> int:
     return threading.get_ident()
+
+
+def takes_its_time(number: int) -> int:
+    time.sleep(0.005)
+    return number
 
 
 async def collected(pipeline: Pipeline[Any]) -> list[Any]:
@@ -453,7 +461,7 @@ def test_a_plain_for_goes_on_too_and_skipped_items_do_not_count() -> None:
         for item in stream:
             if item == 9:
                 break
-        state = stream.state_dict()
+    state = stream.state_dict()
     assert state["delivered"] == 9
     with pipeline as stream:
         stream.load_state_dict(state)
@@ -845,6 +853,37 @@ async def test_an_open_pipeline_is_not_opened_again() -> None:
         assert [item async for item in stream] == [0, 1, 2]
 
 
+# --- the report -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("busy", "waited", "says"),
+    [
+        (38.0, 5.0, "map(decode) is the limit: 95% busy at concurrency 4; 8 would keep the consumer fed"),
+        (38.0, 9.9, "map(decode) is the limit: 95% busy at concurrency 4; the consumer does little but wait"),
+        (38.0, 0.1, "The consumer is the limit"),
+        (4.0, 5.0, "The source is the limit"),
+    ],
+)
+def test_the_report_says_in_a_sentence_what_holds_the_consumer_up(busy: float, waited: float, says: str) -> None:
+    accounts = [Account("map(decode)", 4, 100, busy, 0.0, 9.5), Account("batch(stack)", 1, 10, 0.1, 9.5, 0.2)]
+    text = report(accounts, Consumer(waited, 10.0))
+    assert says in text.splitlines()[-1]
+    assert f"The consumer waited {waited / 10:.0%} of 10 s." in text
+    assert re.search(r"batch\(stack\) +10 +1 +1% +95% +1%", text)
+
+
+@pytest.mark.parametrize(("lane", "items"), [("thread", 40), ("process", 200)])
+def test_the_report_of_a_real_run_names_the_slow_stage(lane: str, items: int) -> None:
+    with Pipeline(range(items)).map(double).map(takes_its_time, lane=lane).batch(4, collate=list) as stream:
+        assert stream.report() == "nothing has been taken yet"
+        for _ in stream:
+            pass
+    text = stream.report()
+    assert "map(takes_its_time) is the limit" in text
+    assert re.search(rf"map\(double\) +{items} +1 +\d%", text)
+
+
 # --- what is not allowed ----------------------------------------------------------------
 
 
@@ -880,6 +919,14 @@ def test_bad_input_is_refused_at_the_call_that_brings_it(make: Callable[[Any], A
     with pytest.raises((TypeError, ValueError)) as caught:
         make(Pipeline(NUMBERS))
     assert says in str(caught.value)
+
+
+def test_a_stream_that_is_not_open_says_so() -> None:
+    stream = Pipeline(range(3))._sync_stream()
+    for look in (lambda: list(stream), stream.report, stream.state_dict):
+        with pytest.raises(RunnerClosed, match="open it with `with`"):
+            look()
+    assert repr(stream) == "<SyncStream of 1 stages, closed>"
 
 
 def test_repr_shows_the_source_and_the_verbs() -> None:

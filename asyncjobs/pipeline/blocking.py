@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -85,30 +86,41 @@ class SyncStream(Generic[T]):
         return self._hosted
 
     @property
+    def _stream(self) -> Stream[Any]:
+        """For what can be asked of a closed one too."""
+        return self._hosted.stream if self._hosted is not None else self._open.stream
+
+    @property
     def epoch(self) -> int:
         """The number of the epoch that the next loop begins."""
-        return self._hosted.stream.epoch if self._hosted is not None else 0
+        return self._stream.epoch
 
     def state_dict(self) -> dict[str, Any]:
         """As `Stream.state_dict`; in the thread that takes the items."""
-        return self._open.stream.state_dict()
+        return self._stream.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As `Stream.load_state_dict`, between two loops."""
-        self._open.stream.load_state_dict(state)
+        self._stream.load_state_dict(state)
 
     @property
     def errors(self) -> list[Fault]:
         """The latest items that were left out because they failed, at most 100 of each stage."""
-        return self._hosted.stream.errors if self._hosted is not None else []
+        return self._stream.errors
 
     @property
     def skipped(self) -> int:
         """How many items were left out because they failed."""
-        return self._hosted.stream.skipped if self._hosted is not None else 0
+        return self._stream.skipped
+
+    def report(self) -> str:
+        """As `Stream.report`."""
+        return self._stream.report()
 
     def __repr__(self) -> str:
-        state = "closed" if self._hosted is None or self._hosted.is_closed else "open"
+        if self._hosted is None:
+            return f"<SyncStream of {len(self._stages)} stages, closed>"
+        state = "closed" if self._hosted.is_closed else "open"
         return f"<SyncStream of {len(self._stages)} stages, {state}, epoch {self.epoch} is next>"
 
 
@@ -211,7 +223,9 @@ class HandOver:
     def __iter__(self) -> Iterator[Any]:
         items, position = self._items, self._stream.position
         count = 0
-        while self._wait():
+        last = perf_counter()
+        while self._wait(last):
+            last = perf_counter()
             while items:
                 item = items.popleft()
                 count += 1
@@ -226,10 +240,13 @@ class HandOver:
             raise self._error
         position.end()
 
-    def _wait(self) -> bool:
-        """Until there are items; False: there are no more."""
+    def _wait(self, last: float) -> bool:
+        """Until there are items; False: there are no more. At `last` we were here the last time."""
+        began = perf_counter()
         with self._news:
             while not self._items and not self._is_over:
                 # The main thread alone hears a Ctrl-C, and only between two waits if it came just before one.
                 self._news.wait(SLICE)
+            now = perf_counter()
+            self._stream.consumer.took(now - began, now - last)
             return bool(self._items)

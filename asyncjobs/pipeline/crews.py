@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
+from time import perf_counter
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ Key = tuple[int, int, int]
 class Cell:
     """One item on its way through a stage."""
 
-    __slots__ = ("error", "index", "is_done", "is_wanted", "item", "key", "landed", "value")
+    __slots__ = ("error", "index", "is_done", "is_wanted", "item", "key", "landed", "seconds", "value")
 
     def __init__(self, index: int, item: Any, key: Key | None, landed: Callable[[Cell], None]) -> None:
         self.index: int = index
@@ -41,6 +42,8 @@ class Cell:
         self.is_done: bool = False
         self.value: Any = None
         self.error: BaseException | None = None
+        self.seconds: float = 0.0
+        """How long the call took."""
 
     def done(self) -> None:
         """The outcome is there."""
@@ -92,11 +95,13 @@ class LoopCrew:
             task.add_done_callback(partial(self._ended, cell))
 
     async def _call(self, cell: Cell) -> None:
+        began = perf_counter()
         try:
             cell.value = await (self._fn(cell.item) if cell.key is None else seeded(self._fn, cell.item, cell.key))
         # Everything, a cancellation that it brought upon itself too: whoever waits for it has to hear of it.
         except BaseException as error:
             cell.error = error
+        cell.seconds = perf_counter() - began
 
     def _ended(self, cell: Cell, task: asyncio.Task[None]) -> None:
         del self._tasks[cell]
@@ -144,11 +149,13 @@ class ThreadCrew:
             del cell  # not kept alive while we wait for the next
 
     def _call(self, cell: Cell) -> None:
+        began = perf_counter()
         try:
             cell.value = self._fn(cell.item) if cell.key is None else seeded(self._fn, cell.item, cell.key)
         # Everything: an exception must not end the thread.
         except BaseException as error:
             cell.error = error
+        cell.seconds = perf_counter() - began
         if type(cell.value) is CoroutineType:
             cell.error = returned_awaitable(self._name, cell.value)
 
@@ -191,7 +198,7 @@ class JobCrew:
 
     def _ended(self, cell: Cell, job: Job[Any]) -> None:
         del self._running[cell]
-        cell.error = job.exception()
+        cell.error, cell.seconds = job.exception(), job._call.seconds
         if cell.error is None:
             cell.value = job.result()
         cell.done()

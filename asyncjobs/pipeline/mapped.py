@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from asyncjobs.pipeline.bells import Bell, Window
-from asyncjobs.pipeline.crews import Cell, Crew
-from asyncjobs.pipeline.faults import Faults
+from asyncjobs.pipeline.crews import Cell
 from asyncjobs.pipeline.feeds import Feed, discarded
+from asyncjobs.pipeline.workshop import Station
 from asyncjobs.wire.failure import safe_to_raise
 
 
@@ -23,33 +24,29 @@ class Mapped:
 
     Args:
         below: where the items come from.
-        crew: who calls the function.
-        concurrency: how many calls at once; twice as many items are in hand, or more of those that take no time.
+        station: who calls the function, at how many items at once; twice as many are in hand, or more of those that
+            take no time. What becomes of items that fail.
         ordered: hand out in order, or as they are done.
         outcome: what to hand out for a cell that did not fail.
-        faults: what becomes of items that fail.
         seed: None, or where the random numbers of each item come from.
     """
 
     def __init__(
         self,
         below: Feed,
-        crew: Crew,
-        concurrency: int,
+        station: Station,
         ordered: bool,
         outcome: Callable[[Cell], Any],
-        faults: Faults,
         epoch: int,
         seed: int | None,
     ) -> None:
         self._below = below
-        self._crew = crew
+        self._crew, self._faults, self._account = station
         self._outcome = outcome
-        self._faults = faults
         self._epoch = epoch
         self._seed = seed
         loop = asyncio.get_running_loop()
-        self._window = Window(2 * concurrency)
+        self._window = Window(2 * self._account.concurrency)
         self._news = Bell(loop)
         self._room = Bell(loop)
         # Invariant: `_in_hand` has every item that was taken and not handed out, oldest first. `_line` is the same
@@ -66,7 +63,7 @@ class Mapped:
 
     async def _feed(self) -> None:
         try:
-            while items := await self._below.take(await self._free()):
+            while items := await self._next():
                 for item in items:
                     await self._begin(item)
         # Everything: whoever takes would wait for ever. It comes after the items that came before it.
@@ -74,6 +71,16 @@ class Mapped:
             self._error = safe_to_raise(error)
         self._is_over = True
         self._news.wake()
+
+    async def _next(self) -> list[Any]:
+        """As many items as there is room for."""
+        began = perf_counter()
+        free = await self._free()
+        was_free = perf_counter()
+        items = await self._below.take(free)
+        self._account.full += was_free - began
+        self._account.hungry += perf_counter() - was_free
+        return items
 
     async def _free(self) -> int:
         while (free := self._window.size - len(self._in_hand)) <= 0:
@@ -121,6 +128,8 @@ class Mapped:
             line.popleft()
             del self._in_hand[cell]
             self._faults.items += 1
+            self._account.items += 1
+            self._account.busy += cell.seconds
             if cell.error is None:
                 values.append(self._outcome(cell))
             else:

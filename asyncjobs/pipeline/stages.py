@@ -94,8 +94,7 @@ class Map:
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         seed = shop.seed if self.is_seeded else None
-        crew, faults = shop.crew(self), shop.faults(self)
-        return Mapped(below(epoch), crew, self.concurrency, self.ordered, self.gives, faults, epoch, seed)
+        return Mapped(below(epoch), shop.station(self), self.ordered, self.gives, epoch, seed)
 
 
 def value_of(cell: Cell) -> Any:

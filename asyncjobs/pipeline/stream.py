@@ -6,6 +6,7 @@ import asyncio
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -13,6 +14,7 @@ import anyio
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import call_soon
+from asyncjobs.pipeline.account import Consumer, report
 from asyncjobs.pipeline.bells import Window
 from asyncjobs.pipeline.faults import Fault
 from asyncjobs.pipeline.feeds import Feed
@@ -36,6 +38,7 @@ class Stream(Generic[T]):
         self._feed: Feed | None = None
         self.position: Position = Position(stages, seed)
         """Where the consumer stands."""
+        self.consumer: Consumer = Consumer()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- life ---------------------------------------------------------------------------
@@ -89,12 +92,21 @@ class Stream(Generic[T]):
     async def _items(self) -> AsyncGenerator[T, None]:
         window, position = Window(1), self.position
         async with self.next_epoch() as feed:
-            while items := await feed.take(window.size):
+            last = perf_counter()
+            while items := await self._next(feed, window.size, last):
+                last = perf_counter()
                 for item in items:
                     position.delivered += 1
                     yield item
                 window.passed(len(items))
             position.end()
+
+    async def _next(self, feed: Feed, limit: int, last: float) -> list[Any]:
+        began = perf_counter()
+        items = await feed.take(limit)
+        now = perf_counter()
+        self.consumer.took(now - began, now - last)
+        return items
 
     @asynccontextmanager
     async def next_epoch(self) -> AsyncIterator[Feed]:
@@ -151,6 +163,10 @@ class Stream(Generic[T]):
     def skipped(self) -> int:
         """How many items were left out because they failed."""
         return self._shop.skipped()
+
+    def report(self) -> str:
+        """What each stage did with its time so far, over all epochs, and in one sentence what holds the consumer up."""
+        return report(self._shop.accounts(), self.consumer)
 
     def __repr__(self) -> str:
         state = "closed" if self._loop is None else "open"

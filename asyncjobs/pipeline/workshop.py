@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.lanes.process import ProcessLane
+from asyncjobs.pipeline.account import Account
 from asyncjobs.pipeline.crews import Crew, JobCrew, LoopCrew, ThreadCrew
 from asyncjobs.pipeline.faults import Fault, Faults, OnError
 from asyncjobs.pipeline.sources import Read
@@ -36,6 +37,14 @@ class Work(Protocol):
     def on_error(self) -> OnError: ...
 
 
+class Station(NamedTuple):
+    """Where the items of one stage are worked on, in all epochs."""
+
+    crew: Crew
+    faults: Faults
+    account: Account
+
+
 class Workshop:
     """Opened and closed on one event loop.
 
@@ -52,6 +61,7 @@ class Workshop:
         self._runner: Runner | None = None
         self._crews: dict[Work, Crew] = {}
         self._faults: dict[Work, Faults] = {stage: Faults(stage.name, stage.on_error) for stage in self._work}
+        self._accounts: dict[Work, Account] = {stage: Account(stage.name, stage.concurrency) for stage in self._work}
         self._reading: set[Read] = set()
         self.threads: DaemonThreads
 
@@ -72,12 +82,12 @@ class Workshop:
 
     # --- what stages ask ----------------------------------------------------------------
 
-    def crew(self, stage: Work) -> Crew:
-        """Who calls the function of `stage`, in all epochs."""
+    def station(self, stage: Work) -> Station:
+        """Who calls the function of `stage`, and the books about it."""
         crew = self._crews.get(stage)
         if crew is None:
             crew = self._crews[stage] = self._new_crew(stage)
-        return crew
+        return Station(crew, self._faults[stage], self._accounts[stage])
 
     def _new_crew(self, stage: Work) -> Crew:
         if stage.lane == "loop":
@@ -104,6 +114,10 @@ class Workshop:
     def errors(self) -> list[Fault]:
         """The latest items that were left out, at most 100 of each stage."""
         return [fault for faults in self._faults.values() for fault in faults.kept]
+
+    def accounts(self) -> list[Account]:
+        """Of the stages whose calls are counted, first to last."""
+        return [self._accounts[stage] for stage in self._work if stage in self._crews or self._accounts[stage].items]
 
     def skipped(self) -> int:
         """How many items were left out."""
