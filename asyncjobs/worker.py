@@ -170,7 +170,6 @@ class Worker:
             self._claimed = ticket
             self._cell[1] = 0
             self._cell[0] = ticket
-            self._running = ticket
         self._answer(kind, ticket, body)
         # The arguments are gone: from here on nobody is to blame.
         self._cell[0] = 0
@@ -191,6 +190,9 @@ class Worker:
         # but only once, so the outer layer runs undisturbed.
         try:
             try:
+                self._running = ticket
+                if self._interrupted == ticket:  # before we came to it: see `_break_off`
+                    signal.raise_signal(signal.SIGUSR1)
                 if not resolved:
                     resolved.append(self._resolve(definition.reference))
                 arguments = self._arguments(body[CALL_HEAD.size :], flags)
@@ -374,9 +376,13 @@ class Worker:
 
     def _break_off(self, ticket: int) -> None:
         with self._lock:
+            if ticket < self._claimed:
+                return
+            # 1. Here the mark is set, and then it is asked whether the job runs; 2. in `_answer` the job is said to run,
+            # and then the mark is looked for. So one of the two raises, and the mark is gone for the other.
+            self._interrupted = ticket
             if self._running != ticket:
                 return
-            self._interrupted = ticket
         signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGUSR1)
 
 
