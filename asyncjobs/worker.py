@@ -378,8 +378,8 @@ class Worker:
         with self._lock:
             if ticket < self._claimed:
                 return
-            # 1. Here the mark is set, and then it is asked whether the job runs; 2. in `_answer` the job is said to run,
-            # and then the mark is looked for. So one of the two raises, and the mark is gone for the other.
+            # 1. Here the mark is set, and then it is asked whether the job runs; 2. `_answer` says that the job runs,
+            # and then looks for the mark. So one of the two raises, and the mark is gone for the other.
             self._interrupted = ticket
             if self._running != ticket:
                 return
