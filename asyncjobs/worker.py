@@ -191,7 +191,7 @@ class Worker:
         try:
             try:
                 self._running = ticket
-                if self._interrupted == ticket:  # before we came to it: see `_break_off`
+                if self._interrupted == ticket:  # by `_break_off`, before we came to it
                     signal.raise_signal(signal.SIGUSR1)
                 if not resolved:
                     resolved.append(self._resolve(definition.reference))
@@ -375,12 +375,10 @@ class Worker:
             job.token.raise_for(reason)
 
     def _break_off(self, ticket: int) -> None:
+        # `_answer` says that the job runs, then looks for the mark: so one of us raises, and the other finds no mark.
         with self._lock:
-            if ticket < self._claimed:
-                return
-            # 1. Here the mark is set, and then it is asked whether the job runs; 2. `_answer` says that the job runs,
-            # and then looks for the mark. So one of the two raises, and the mark is gone for the other.
-            self._interrupted = ticket
+            if ticket >= self._claimed:
+                self._interrupted = ticket
             if self._running != ticket:
                 return
         signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGUSR1)
