@@ -40,6 +40,8 @@ from asyncjobs.lanes.thread import ThreadLane as ThreadLane
 from asyncjobs.main import run as run
 from asyncjobs.options import JobOptions as JobOptions
 from asyncjobs.options import job as job
+from asyncjobs.pipeline.faults import ErrorBudget as ErrorBudget
+from asyncjobs.pipeline.pipeline import Pipeline as Pipeline
 from asyncjobs.plotting.opening import plot as plot
 from asyncjobs.plotting.plot import Plot as Plot
 from asyncjobs.retry import Retry as Retry
@@ -65,6 +67,7 @@ __all__ = [
     "AsyncJobsError",
     "CancelToken",
     "Coordinator",
+    "ErrorBudget",
     "ExecutorLane",
     "FIFOQueue",
     "Job",
@@ -81,6 +84,7 @@ __all__ = [
     "NotSendable",
     "OutOfRangeError",
     "PaddingFIFOQueue",
+    "Pipeline",
     "Plot",
     "PlotIncomplete",
     "Pool",

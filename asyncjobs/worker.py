@@ -26,13 +26,13 @@ from collections.abc import Callable
 from time import perf_counter
 from types import FrameType
 from typing import Any, NoReturn, cast
-from weakref import WeakValueDictionary
 
 from asyncjobs import context, shared, token
 from asyncjobs.detach import die_with_the_runner, leave_the_terminal, take_over_output
 from asyncjobs.errors import JobStopped
 from asyncjobs.remote import hosted
 from asyncjobs.remote.asking import Asking
+from asyncjobs.remote.twins import Twins
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.tripwire import Tripwire
 from asyncjobs.wire import codec, failure, frames
@@ -92,8 +92,7 @@ class Worker:
         self._stops: dict[int, StopReason] = {}
         self._job: WorkerJob | None = None
         self._call: tuple[int, int, Definition, int] | None = None
-        self._twins: WeakValueDictionary[int, CancelToken] = WeakValueDictionary()
-        self._raised: dict[int, StopReason] = {}
+        self._twins = Twins(self._send)
         self._forked = False
         self._retiring = False
         self._threads = 0
@@ -105,7 +104,7 @@ class Worker:
         """Environment, preloads, the user's initializer; then say hello."""
         os.environ.update(self._settings.env)
         context.resident(self._current)
-        token.adopt_with(self._twin)
+        token.adopt_with(self._twins.twin)
         shared.adopt_with(self._hold.adopt)
         hosted.ask_with(self._asking.ask)
         for name in self._settings.preload:
@@ -174,7 +173,6 @@ class Worker:
             self._claimed = ticket
             self._cell[1] = 0
             self._cell[0] = ticket
-            self._running = ticket
         self._answer(kind, ticket, body)
         # The arguments are gone: from here on nobody is to blame.
         self._cell[0] = 0
@@ -195,6 +193,9 @@ class Worker:
         # but only once, so the outer layer runs undisturbed.
         try:
             try:
+                self._running = ticket
+                if self._interrupted == ticket:  # by `_break_off`, before we came to it
+                    signal.raise_signal(signal.SIGUSR1)
                 if not resolved:
                     resolved.append(self._resolve(definition.reference))
                 arguments = self._arguments(body[CALL_HEAD.size :], flags)
@@ -308,21 +309,6 @@ class Worker:
         """Send a progress report."""
         self._send(frames.PROGRESS, ticket, pickle.dumps(progress, 5))
 
-    def _twin(self, number: int) -> CancelToken:
-        """The local twin of a token of the runner's: raised together, either way."""
-        twin = self._twins.get(number)
-        if twin is None:
-            twin = self._twins[number] = CancelToken()
-            twin.add_callback(lambda reason: self._tell_raised(number, reason))
-            if number in self._raised:
-                twin.raise_for(self._raised[number])
-        return twin
-
-    def _tell_raised(self, number: int, reason: StopReason) -> None:
-        if number not in self._raised:
-            self._raised[number] = reason
-            self._send(frames.TOKEN_RAISED, number, pickle.dumps(tuple(reason), 5))
-
     # --- the control thread -------------------------------------------------------------
 
     def _hear(self) -> None:
@@ -356,10 +342,7 @@ class Worker:
         elif kind == frames.GRANT:
             self._hold.granted(bool(ticket))
         elif kind == frames.TOKEN:
-            reason = self._raised[ticket] = StopReason(*pickle.loads(body))
-            twin = self._twins.get(ticket)
-            if twin is not None:
-                twin.raise_for(reason)
+            self._twins.raise_for(ticket, StopReason(*pickle.loads(body)))
         else:
             self._asking.hear(kind, ticket, body)
 
@@ -380,10 +363,12 @@ class Worker:
             job.token.raise_for(reason)
 
     def _break_off(self, ticket: int) -> None:
+        # `_answer` says that the job runs, then looks for the mark: so one of us raises, and the other finds no mark.
         with self._lock:
+            if ticket >= self._claimed:
+                self._interrupted = ticket
             if self._running != ticket:
                 return
-            self._interrupted = ticket
         signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGUSR1)
 
 

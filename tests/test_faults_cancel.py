@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import random
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -668,6 +670,32 @@ async def test_a_second_cancel_with_a_longer_grace_never_slows_the_stop_down(run
     await job.wait()
     go.cancel()
     ended_once(job)
+
+
+@pytest.mark.both_loops
+async def test_a_job_may_be_cancelled_twice_without_a_grace(runner: Runner) -> None:
+    job = await runner.options(lane="process").submit(jobs.stubborn, CancelToken())
+    await running(runner, job)
+    assert [job.cancel(grace=0), job.cancel(grace=0)] == ["requested", "requested"]
+    with pytest.raises(aj.JobCancelled):
+        await job
+
+
+async def test_a_job_that_is_cancelled_before_its_worker_has_come_to_it_is_stopped_not_killed() -> None:
+    lane = aj.ProcessLane(1)
+    async with Runner(lanes={"process": lane}) as runner:
+        await runner.options(lane="process").run(abs, 1)
+        (worker,) = lane.pids()
+        for _ in range(20):
+            os.kill(worker, signal.SIGSTOP)
+            job = await runner.options(lane="process").submit(time.sleep, jobs.LONG)
+            await asyncio.sleep(0)
+            job.cancel(grace=0)
+            await asyncio.sleep(0.01)  # both channels of the worker have something, and it takes either first
+            os.kill(worker, signal.SIGCONT)
+            await job.wait()
+            assert await runner.options(lane="process").run(abs, -1) == 1
+        assert lane.pids() == [worker]
 
 
 async def test_a_second_cancel_from_another_thread_hurries_too(runner: Runner) -> None:

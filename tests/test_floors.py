@@ -37,6 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"submitter"}),
     frozenset({"runner"}),
     frozenset({"main", "sync"}),
+    frozenset({"pipeline"}),
     frozenset({FACE}),
     frozenset({"plotting"}),
     frozenset({"service"}),

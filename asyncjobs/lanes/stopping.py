@@ -85,8 +85,10 @@ class Stopping:
 
     def hurry(self, call: Call, body: Body) -> None:
         """Climb sooner, if `call.grace` from now is sooner. One that still waits to be revoked has no ladder yet."""
+        # Judged by the last step: without a grace the first is due at once, and uvloop's handle for that knows no time.
+        end = self._loop.time() + call.grace + KILL_AFTER_INTERRUPT
         for ticket, steps in self._ladders.items():
-            if self._calls.get(ticket) is call and self._loop.time() + call.grace < steps[0].when():
+            if self._calls.get(ticket) is call and end < steps[1].when():
                 for step in steps:
                     step.cancel()
                 self._set_up(ticket, call, body)

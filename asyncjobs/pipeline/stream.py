@@ -1,0 +1,190 @@
+"""An open pipeline, on an event loop: `Stream`."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import anyio
+
+from asyncjobs.errors import RunnerClosed
+from asyncjobs.futures import call_soon
+from asyncjobs.pipeline.account import Consumer, report
+from asyncjobs.pipeline.bells import Window
+from asyncjobs.pipeline.faults import Fault
+from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.pipeline.position import Position
+from asyncjobs.pipeline.stages import Stage, opened, work_of
+from asyncjobs.pipeline.workshop import Workshop
+from asyncjobs.runner import Runner
+
+T = TypeVar("T")
+
+
+class Stream(Generic[T]):
+    """An open pipeline: each ``async for`` over it is the next epoch, with the same workers.
+
+    One at a time; to begin another ends the one before. Used on the loop that opened it.
+    """
+
+    def __init__(self, stages: Sequence[Stage], seed: int, runner: Runner | None) -> None:
+        self._stages = stages
+        self._shop = Workshop(work_of(stages), seed, runner)
+        self._feed: Feed | None = None
+        self.position: Position = Position(stages, seed)
+        """Where the consumer stands."""
+        self.consumer: Consumer = Consumer()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # --- life ---------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._shop.open()
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End everything: tasks, threads, worker processes. A second call does nothing."""
+        if self._loop is None:
+            return
+        self._loop = None
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._end_epoch()
+            finally:
+                await self._shop.aclose()
+
+    async def _end_epoch(self) -> None:
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            await feed.aclose()
+
+    def __del__(self) -> None:
+        loop = getattr(self, "_loop", None)
+        if loop is None:
+            return
+        text = f"{self!r} was never closed; use `async with`, or `for` over the pipeline itself"
+        self._loop = None
+        if not call_soon(loop, _abandon, self._feed, self._shop):
+            self._shop.abort()
+        warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+
+    # --- items --------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncGenerator[T, None]:
+        """The items of the next epoch.
+
+        Raises:
+            RunnerClosed: the pipeline is closed.
+        """
+        return self._items()
+
+    async def _items(self) -> AsyncGenerator[T, None]:
+        window, position = Window(1), self.position
+        async with self.next_epoch() as feed:
+            last = perf_counter()
+            while items := await self._next(feed, window.size, last):
+                last = perf_counter()
+                for item in items:
+                    position.delivered += 1
+                    yield item
+                window.passed(len(items))
+            position.end()
+
+    async def _next(self, feed: Feed, limit: int, last: float) -> list[Any]:
+        began = perf_counter()
+        items = await feed.take(limit)
+        now = perf_counter()
+        self.consumer.took(now - began, now - last)
+        return items
+
+    @asynccontextmanager
+    async def next_epoch(self) -> AsyncIterator[Feed]:
+        """The items of the next epoch, for whoever takes several at once; any other epoch has ended."""
+        if self._loop is None:
+            raise RunnerClosed(f"{self!r}: open it with `async with`")
+        await self._end_epoch()
+        epoch, skip = self.position.begin()
+        feed = self._feed = opened(self._stages, self._shop, epoch)
+        try:
+            if skip:
+                await feed.skip(skip)
+            yield feed
+        finally:
+            if self._feed is feed:
+                self._feed = None
+            with anyio.CancelScope(shield=True):
+                await feed.aclose()
+
+    # --- going on where another left off ------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer stands: the epoch, and how many of its items it was given. JSON takes it.
+
+        Raises:
+            ValueError: a stage has ``ordered=False``.
+        """
+        return self.position.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Have the next loop go on there: what was not delivered comes, and then the next epochs, as they would have.
+
+        Functions are not called for items that were delivered; except where they decide how many there are (`filter`,
+        `flat_map`, ``on_error`` other than "raise") or feed a `shuffle`, and sources that are no sequences are read.
+
+        Raises:
+            ValueError: a stage has ``ordered=False``; the state is of a pipeline with another seed or other stages.
+        """
+        self.position.load_state_dict(state)
+
+    # --- looking ------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that the next loop begins."""
+        return self.position.next_epoch
+
+    @property
+    def errors(self) -> list[Fault]:
+        """The latest items that were left out because they failed, at most 100 of each stage."""
+        return self._shop.errors()
+
+    @property
+    def skipped(self) -> int:
+        """How many items were left out because they failed."""
+        return self._shop.skipped()
+
+    def report(self) -> str:
+        """What each stage did with its time so far, over all epochs, and in one sentence what holds the consumer up."""
+        return report(self._shop.accounts(), self.consumer)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._loop is None else "open"
+        return f"<Stream of {len(self._stages)} stages, {state}, epoch {self.epoch} is next>"
+
+
+def _abandon(feed: Feed | None, shop: Workshop) -> None:
+    """On the loop: close what nobody closed."""
+    closing: asyncio.Task[Any] = asyncio.get_running_loop().create_task(_close(feed, shop))
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[Any]] = set()
+"""The loop keeps only weak references."""
+
+
+async def _close(feed: Feed | None, shop: Workshop) -> None:
+    if feed is not None:
+        await feed.aclose()
+    await shop.aclose()
