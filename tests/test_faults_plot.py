@@ -397,6 +397,41 @@ def test_nonsense_in_the_spool_is_told_once_and_ends_nothing(tmp_path: Path, cap
     assert len([record for record in caplog.records if "cannot be read" in record.message]) == 1
 
 
+BAD_PICTURE = """
+def bad():
+    raise LookupError("no data")
+
+p = aj.plot({out!r}, every=60, spool={spool!r})
+p.log(0, y=1.0)
+p.draw(bad)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_picture_that_cannot_be_drawn_keeps_nothing_else_from_being_resumed(launch: Any, tmp_path: Path) -> None:
+    out, spool = tmp_path / "loss.json", tmp_path / "spool"
+    assert launch(BAD_PICTURE.format(out=str(out), spool=str(spool))).ends() == -signal.SIGKILL
+    done = resume(spool)
+    assert (done.returncode, done.stdout) == (0, f"loss to {out}: complete\n")
+    assert "drawing 'bad' failed: LookupError: no data" in done.stderr
+    assert shown(out) == {"y": ([0.0], [1.0])}
+
+
+@pytest.mark.slow
+def test_a_spool_with_files_that_others_could_have_written_is_not_deleted(launch: Any, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    targets = repr(str(tmp_path / "loss.json"))
+    assert launch(KILLED.format(targets=targets, spool=repr(str(spool)))).ends() == -signal.SIGKILL
+    points = next(spool.rglob("*.points"))
+    points.chmod(0o666)
+    done = resume(spool)
+    assert done.returncode == 1
+    assert f"NOT SENT, PermissionError: somebody else could have written {points}" in done.stdout
+    points.chmod(0o600)
+    assert resume(spool).stdout.endswith("complete\n")
+
+
 # --- limits of the system ---------------------------------------------------------------
 
 MANY_NAMES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import html
 import json
 import math
@@ -103,6 +104,36 @@ def test_of_a_row_with_a_wrong_value_the_others_are_kept_and_none_is_no_value(
     assert shown(out) == {"train": ([*map(float, range(11))], [1.0] * 10 + [3.0]), "val": ([0.0, 5.0], [2.0, 2.0])}
     assert p.stats.dropped == 1
     assert "log(10): a value was dropped: val='much' is text" in caplog.text
+
+
+@pytest.mark.parametrize(("step", "value"), [(None, 1.0), (1, 10**400), ("two", 1.0)], ids=["None", "huge", "text"])
+def test_calls_that_are_dropped_take_no_others_along(out: Path, step: Any, value: Any) -> None:
+    with aj.plot(out) as p:
+        for good in range(300):
+            p.log(good, a=1.0 * good)
+            p.log(step, a=value)
+    assert shown(out)["a"] == ([*map(float, range(300))], [*map(float, range(300))])
+    assert (p.stats.logged, p.stats.dropped) == (300, 300)
+
+
+def test_a_row_that_a_thread_has_not_written_yet_keeps_the_end_waiting_for_a_moment(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.log(0, a=0.0)
+        assert p.flush(20)
+        assert p._journal is not None
+        next(p._journal.segments[("a",)].rows)  # drawn, and never written
+        p.log(2, a=2.0)
+    assert shown(out)["a"] == ([0.0, 2.0], [0.0, 2.0])
+
+
+def test_a_copy_of_a_plot_in_its_own_process_is_the_plot(out: Path) -> None:
+    with aj.plot(out) as p:
+        p.log(0, a=1.0)
+        config = copy.deepcopy({"plot": p})
+        assert config["plot"] is p
+        assert pickle.loads(pickle.dumps(p)) is p
+        config["plot"].log(1, a=2.0)
+    assert shown(out)["a"] == ([0.0, 1.0], [1.0, 2.0])
 
 
 def test_log_after_the_end_is_dropped_with_one_warning(out: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -525,7 +556,7 @@ POINTS = publisher.HEAVY // 8
 
 def made_elsewhere() -> int:
     """Jobs that the plots' worker process has done."""
-    return studio.studio().runner.stats().lanes["process"].succeeded
+    return studio.studio().runner.stats().lanes[studio.TEXT].succeeded
 
 
 @pytest.mark.slow
@@ -559,6 +590,20 @@ def test_a_heavy_figure_is_made_here_if_no_worker_can(
         p.write(x, x, name="heavy")
     assert shown(out)["heavy"] == (x.tolist(), x.tolist())
     assert "made in this process: MemoryError: the worker has none left" in caplog.text
+
+
+def sleep_long() -> None:
+    time.sleep(60)
+
+
+@pytest.mark.slow
+def test_a_slow_picture_in_a_process_holds_up_no_heavy_figure(out: Path) -> None:
+    x = np.arange(POINTS, dtype=float)
+    with aj.plot(out, every=0.5, linger=0.1) as p:
+        p.draw(sleep_long, lane="process")
+        p.write(x, x, name="heavy")
+        p.log(0, y=1.0)
+        wait_until(lambda: p.stats.sent and set(shown(out)) == {"y", "heavy"}, "all but the picture is shown", 60)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from asyncjobs.bench import probes
 from asyncjobs.plotting import layout
 from asyncjobs.plotting.arrays import column
 from asyncjobs.plotting.journal import Journal, Segment
-from asyncjobs.plotting.reading import PIECE, PointsFile, batches, open_file, paths
+from asyncjobs.plotting.reading import PATIENCE, PIECE, PointsFile, batches, open_file, paths
 from asyncjobs.plotting.replay import Replay
 
 
@@ -86,7 +86,7 @@ def test_files_that_are_made_ahead_are_read_in_the_order_in_which_they_are_fille
     ahead.join()
     steps: list[float] = []
     found = [(path, open_file(path, 0.0)) for path in paths(tmp_path)]
-    for batch in batches([(path, file) for path, file in found if isinstance(file, PointsFile)]):
+    for batch in batches(lambda: [(path, file) for path, file in found if isinstance(file, PointsFile)]):
         steps += batch.steps
         batch.accept()
     assert steps == [float(step) for step in range(count)]
@@ -113,21 +113,60 @@ def test_curves_whose_names_come_in_changing_company_keep_their_order(
     found = [(path, open_file(path, 0.0)) for path in paths(tmp_path)]
     files = [(path, file) for path, file in found if isinstance(file, PointsFile)]
     rows: list[tuple[float, float | None]] = []
-    for batch in batches(files):
+    for batch in batches(lambda: files):
         by_name = dict(zip(batch.names, batch.columns, strict=True))
         rows += zip(by_name["train"], by_name.get("val", [None] * len(batch.steps)), strict=True)
         batch.accept()
     assert rows == [(float(step), None if step % every else -float(step)) for step in range(count)]
 
 
+@pytest.mark.slow
+def test_changing_company_keeps_its_order_while_it_is_written(journal: Journal, tmp_path: Path) -> None:
+    count, steps = 200_000, list[float]()
+
+    def write() -> None:
+        for step in range(count):
+            names = ("a",) if step % 3 else ("a", "b")
+            journal.add(names, step, (1.0,) * len(names))
+
+    files: dict[str, PointsFile] = {}
+
+    def look() -> list[tuple[str, PointsFile]]:
+        for path in paths(tmp_path):
+            file = files.get(path) or open_file(path, PATIENCE)
+            if isinstance(file, PointsFile):
+                files[path] = file
+        return sorted(files.items())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while len(steps) < count:
+        for batch in batches(look):
+            steps += batch.steps
+            batch.accept()
+    writer.join()
+    assert steps == [*map(float, range(count))]
+
+
+def test_many_rows_that_nobody_writes_are_left_out_at_once(journal: Journal, replay: Replay) -> None:
+    for step in range(100):
+        journal.add(("y",), step, (1.0,))
+        for _ in range(step % 3):
+            next(journal.segments[("y",)].rows)
+    settled = Replay(journal.folder, 2000, is_settled=True)
+    settled.refresh()
+    assert columns(settled, "y")[0] == [*map(float, range(100))]
+    settled.close()
+
+
 def test_a_batch_that_nobody_accepts_comes_again(journal: Journal, tmp_path: Path) -> None:
     for names in (("a",), ("a", "b")):
         journal.add(names, 0.0, (1.0,) * len(names))
     files = [(path, file) for path in paths(tmp_path) if isinstance(file := open_file(path, 0.0), PointsFile)]
-    first, again = next(batches(files)), next(batches(files))
+    first, again = next(batches(lambda: files)), next(batches(lambda: files))
     assert first == again
     again.accept()
-    assert [*batches(files)] == []
+    assert [*batches(lambda: files)] == []
 
 
 def test_several_threads_lose_nothing(journal: Journal, replay: Replay) -> None:

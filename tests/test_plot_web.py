@@ -7,16 +7,22 @@ import email.utils
 import io
 import json
 import logging
+import socket
+import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.message import Message
 from pathlib import Path
 
 import pytest
 from plots import wait_until
-from servers import RESET, STALL, Answer, Request, Server, serving
+from servers import RESET, STALL, Answer, Request, Server, answering, serving
 
 import asyncjobs as aj
+from asyncjobs.plotting import studio
+from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.resume import resume
 from asyncjobs.plotting.sinks import web
 from asyncjobs.plotting.spool import home
@@ -242,3 +248,51 @@ def test_a_bad_address_is_refused_at_once(address: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         aj.plot(address)
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_whoever_closes_while_a_try_is_under_way_gets_one_more_at_once(tmp_path: Path) -> None:
+    has_come, go_on = threading.Event(), threading.Event()
+
+    def answer(_: Request) -> Answer:
+        if has_come.is_set():
+            return Answer()
+        has_come.set()
+        go_on.wait(60)
+        return Answer(429, {"Retry-After": "60"})
+
+    with answering(answer) as server:
+        p = aj.plot(f"{server.address}/loss.json", spool=tmp_path)
+        p.log(0, y=1.0)
+        assert has_come.wait(60)
+        with ThreadPoolExecutor(1) as beside:
+            closing = beside.submit(p.close, 40)
+            wait_until(lambda: p._journal is None, "the close has begun")
+            # It hurries in the turn of the loop after the one that this waits for.
+            studio.studio().portal.do(int)
+            studio.studio().portal.do(int)
+            go_on.set()
+            assert closing.result(60)
+        assert len(server.requests) == 2
+
+
+def test_of_an_endless_answer_only_the_beginning_is_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/loss.json"
+        sink, sent = web.WebAddress(address), 0
+
+        def serve() -> None:
+            nonlocal sent
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                while True:
+                    sent += connection.send(bytes(65536))
+
+        server = threading.Thread(target=serve)
+        server.start()
+        sink.send(Edition("plot", "title", 1, (1, 0, 0), {}))
+        server.join(60)
+        assert not server.is_alive()
+        assert sent < 64 * web.LONGEST_ANSWER, "what the system keeps between the two comes on top"

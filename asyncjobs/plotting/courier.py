@@ -97,6 +97,7 @@ class Courier:
                 await self._bring(edition)
 
     async def _bring(self, edition: Edition) -> None:
+        self._hurry.clear()  # who hurries from now on gets another try at once
         spent, error = await self._runner.run(_send, self.sink, edition)
         self._on_spent(spent)
         if error is not None:
@@ -125,7 +126,6 @@ class Courier:
         self._news.set()
 
     async def _pause(self, seconds: float) -> None:
-        self._hurry.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()

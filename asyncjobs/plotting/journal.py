@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from math import nan
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from asyncjobs.plotting.arrays import TYPES
 FIRST = 64 * 1024
 LARGEST = 4 * 1024 * 1024
 """Bytes of the first file of points and of the largest ones: each is twice as large as the one before."""
+MANY = 32
+"""Sets of names, from which on further ones begin with smaller files."""
 MOST_LATE = 1000
 """Rows that may wait for a GPU."""
 
@@ -35,15 +38,20 @@ class Segment:
     when it was written: `serials` are those of all rows of this process.
     """
 
-    __slots__ = ("capacity", "memory", "pack", "rows", "serials")
+    __slots__ = ("capacity", "memory", "names", "pack", "rows", "serials")
 
     def __init__(self, memory: memoryview[int], start: int, names: int, serials: Iterator[int]) -> None:
         self.serials: Iterator[int] = serials
+        self.names: int = names
         row = layout.row(names)
         self.memory: memoryview[int] = memory
         self.pack: Callable[..., None] = row.pack_into
         self.capacity: int = (len(memory) - start) // row.size
         self.rows: Iterator[int] = iter(range(start, start + self.capacity * row.size, row.size))
+
+    def void(self, place: int) -> None:
+        """Write into a row that was drawn, and for which there is nothing: those behind it would wait for it."""
+        self.pack(self.memory, place, *[nan] * (self.names + 1), next(self.serials))
 
     def is_full(self, share: float = 1.0) -> bool:
         """Whether that share of its rows is taken."""
@@ -55,12 +63,12 @@ class Table:
 
     __slots__ = ("names", "next_nbytes", "segment", "spare")
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], first_nbytes: int) -> None:
         self.names: tuple[str, ...] = names
         self.segment: Segment | None = None
         self.spare: Segment | None = None
         """Made ahead, so that whoever fills the segment need not wait for it."""
-        self.next_nbytes: int = FIRST
+        self.next_nbytes: int = first_nbytes
 
 
 class Frame:
@@ -90,8 +98,10 @@ class Frame:
 class Journal:
     """Writes into the folder of a spool."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_guest: bool = False) -> None:
         self.folder: Path = folder
+        self._is_guest = is_guest
+        """In another process than the one that reads it: nobody would find what is in our memory."""
         self.segments: dict[tuple[str, ...], Segment] = {}
         """Where to write the next row of a set of names."""
         self._tables: dict[tuple[str, ...], Table] = {}
@@ -143,7 +153,7 @@ class Journal:
 
     def _open_segment(self, names: tuple[str, ...]) -> Segment:
         with self._points:
-            table = self._tables.get(names) or Table(names)
+            table = self._tables.get(names) or Table(names, FIRST if len(self._tables) < MANY else FIRST // 8)
             if table.segment is None or table.segment.is_full():
                 table.segment, table.spare = table.spare or self._new_segment(table), None
                 self._tables[names] = table
@@ -205,12 +215,10 @@ class Journal:
         return path, memory, len(head)
 
     def _create(self, nbytes: int, suffix: str) -> tuple[str, int]:
-        path = self.folder / f"{os.getpid()}-{next(self._numbers):06}{suffix}"
         try:
-            return str(path), _reserved(path, nbytes)
+            return self._on_disk(nbytes, suffix)
         except OSError as error:  # the disk is full: a plot in memory is better than none
-            path.unlink(missing_ok=True)
-            if not hasattr(os, "memfd_create"):
+            if self._is_guest or not hasattr(os, "memfd_create"):
                 raise
             self.problem = error
         descriptor = os.memfd_create("asyncjobs-plot")
@@ -219,6 +227,12 @@ class Journal:
         place = f"/proc/self/fd/{descriptor}"
         self._in_memory[place] = descriptor
         return place, descriptor
+
+    def _on_disk(self, nbytes: int, suffix: str) -> tuple[str, int]:
+        while True:
+            path = self.folder / f"{os.getpid()}-{next(self._numbers):06}{suffix}"
+            with suppress(FileExistsError):  # of an earlier process with our number
+                return str(path), _reserved(path, nbytes)
 
     def in_memory(self) -> list[str]:
         """Files that found no room on the disk, as paths that open in this process."""
@@ -251,5 +265,6 @@ def _reserved(path: Path, nbytes: int) -> int:
             os.write(descriptor, bytes(nbytes))
     except BaseException:
         os.close(descriptor)
+        path.unlink(missing_ok=True)
         raise
     return descriptor

@@ -29,6 +29,9 @@ _plain: set[type] = {float, int, bool}
 class Pen:
     """Writes to one plot; from any thread, and after pickling from a process job of this machine."""
 
+    _may_wait: bool = False
+    """For a value on a GPU; whoever has nobody beside it that reads it later."""
+
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
         # For `log`, which has no time to look twice.
@@ -44,6 +47,7 @@ class Pen:
         Never waits and never raises: a value that is no number is dropped with one warning, the others are kept; None
         is no value. Takes some 1.5 us for three numbers. A value on a GPU is cloned there and read later.
         """
+        place = 0
         try:
             for value in values.values():
                 if type(value) not in _plain:
@@ -53,6 +57,8 @@ class Pen:
             segment.pack(segment.memory, place, step, *values.values(), next(segment.serials))
         # New names, a full segment, and whatever is no plain number.
         except (KeyError, StopIteration, TypeError, OverflowError, struct.error):
+            if place:
+                segment.void(place)
             self._log_anything(step, values)
 
     def write(self, x: Any, y: Any = None, *, name: str = "data", mode: str = "lines") -> None:
@@ -116,7 +122,7 @@ class Pen:
             good = self._numbers_of(step, values)
             if not good:
                 return
-            if any(map(_is_elsewhere, good.values())):
+            if not self._may_wait and any(map(_is_elsewhere, good.values())):
                 journal.add_late(_number("step", step), {name: _kept(value) for name, value in good.items()})
             else:
                 journal.add((*good,), _number("step", step), (*good.values(),))
@@ -131,7 +137,7 @@ class Pen:
             if value is None:
                 continue
             try:
-                good[name] = value if _is_elsewhere(value) else _number(name, value)
+                good[name] = value if _is_elsewhere(value) and not self._may_wait else _number(name, value)
             except TypeError as error:
                 self._dropped += 1
                 self._complain(f"log({step!r:.40}): a value was dropped: {error}")
@@ -180,6 +186,11 @@ def _kept(value: Any) -> Any:
 def _checked_name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise TypeError(f"name is {name!r}; it must be text")
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"name is {name!r}; it must be text that UTF-8 can hold") from None
     return name
 
 
@@ -191,6 +202,8 @@ _attachments: dict[str, Pen] = {}
 
 class Guest(Pen):
     """A plot in a process job. It writes: the process that opened the plot waits, closes and counts."""
+
+    _may_wait = True
 
     def flush(self, timeout: float | None = None) -> bool:
         """True at once: that process has what was handed over."""
@@ -219,11 +232,14 @@ def _attached(folder: str | None) -> Pen:
     """In a process job: a pen of this process for the plot whose spool is there; one for all jobs."""
     if folder is None or not os.path.isdir(folder):  # the plot has ended
         return Guest(None)
+    here = [pen for pen in tuple(_pens) if pen._journal is not None and str(pen._journal.folder) == folder]
+    if here:  # a copy in the process of the plot is the plot
+        return here[0]
     pen = _attachments.get(folder)
     if pen is None:
         for other in [one for one in _attachments if not os.path.isdir(one)]:  # a worker outlives many plots
             _attachments.pop(other)._fall_silent()
-        pen = _attachments[folder] = Guest(Journal(Path(folder)))
+        pen = _attachments[folder] = Guest(Journal(Path(folder), is_guest=True))
     return pen
 
 

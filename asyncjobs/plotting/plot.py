@@ -188,10 +188,15 @@ class Plot(Pen):
         journal = self._journal
         self._fall_silent()
         self._is_over = True
+        has_arrived = False
         try:
             has_arrived = self._studio.portal.call(publisher.finish, timeout)
         except RunnerClosed:  # the exit has ended the loop
-            has_arrived = False
+            pass
+        finally:  # a Ctrl-C too ends it for good
+            self._let_go(publisher, journal, has_arrived)
+
+    def _let_go(self, publisher: Publisher, journal: Journal | None, has_arrived: bool) -> None:
         self._stats = publisher.stats(self._dropped, time.monotonic() - self._began)
         self._is_complete = has_arrived and not self._stats.undrawn
         self._publisher = None

@@ -15,13 +15,13 @@ from asyncjobs.plotting.drawing import Drawn, attempt
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import Numbers, compose, gather, numbers
 from asyncjobs.plotting.journal import Journal
-from asyncjobs.plotting.reading import Frame
+from asyncjobs.plotting.reading import PATIENCE, Frame
 from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.resume import send_leftovers
 from asyncjobs.plotting.rows import FromSpool
 from asyncjobs.plotting.sinks.base import Sink
 from asyncjobs.plotting.spool import Spool
-from asyncjobs.plotting.studio import PICTURES
+from asyncjobs.plotting.studio import PICTURES, TEXT
 from asyncjobs.plotting.targets import is_fleeting
 from asyncjobs.runner import Runner
 
@@ -115,6 +115,8 @@ class Publisher:
 
     async def finish(self, timeout: float) -> bool:
         """As `flush`, and end; a picture that could not be drawn is nothing that may arrive later."""
+        if self._has_ended.is_set():  # whoever waited for that was interrupted
+            return False
         try:
             return await self._arrival(timeout, False)
         finally:
@@ -136,6 +138,9 @@ class Publisher:
                     if self._drawing:
                         await asyncio.wait(self._drawing.values())
                 is_complete = self._look_or_complain()
+                while self._replay.is_held_up:
+                    await asyncio.sleep(PATIENCE / 4)
+                    is_complete = self._look_or_complain()
                 if self._edition is not None:
                     for courier in self.couriers:
                         courier.hurry(self._edition.number)
@@ -150,7 +155,7 @@ class Publisher:
         done = [courier.deliveries for courier in self.couriers]
         newest = 0 if self._edition is None else self._edition.number
         return PlotStats(
-            logged=self._replay.rows,
+            logged=self._replay.rows - self._replay.voids,
             sent=sum(one.sent for one in done),
             coalesced=sum(one.coalesced for one in done),
             retries=sum(one.retries for one in done),
@@ -208,8 +213,10 @@ class Publisher:
 
     async def _compose_elsewhere(self, mark: list[int], known: Numbers) -> None:
         try:
-            figures = await self._runner.options(lane="process", name=f"figure of {known.title}").run(compose, known)
+            figures = await self._runner.options(lane=TEXT, name=f"figure of {known.title}").run(compose, known)
         except Exception as error:  # there may be no memory for a worker, or the exit may have begun
+            if self._is_over.is_set():
+                return
             self._complain(
                 f"the figure of plot {known.title!r} is made in this process: {type(error).__name__}: {error}"
             )

@@ -6,8 +6,8 @@ import os
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from math import inf
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf, isnan
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic
@@ -44,7 +44,12 @@ class Batch(NamedTuple):
     columns: Sequence[Sequence[float | None]]
     """Of each name its values; None: that row had none."""
     parts: list[tuple[str, PointsFile, int]]
-    """The files that they come from, and how many from each."""
+    """The files that they come from, and how many from each, also of those for which nothing is here."""
+
+    @property
+    def places(self) -> int:
+        """How many rows of files it takes."""
+        return sum(count for _, _, count in self.parts)
 
     def points(self) -> Iterator[tuple[str, Sequence[float], Sequence[float]]]:
         """Of each name the steps and the values that it has."""
@@ -65,19 +70,34 @@ class Batch(NamedTuple):
             file.place += count
 
 
-def batches(files: Sequence[tuple[str, PointsFile]], most_values: int | None = None) -> Iterator[Batch]:
-    """What is new in `files`, which are in the order in which they were made; each batch must be accepted.
+def batches(look: Callable[[], Sequence[tuple[str, PointsFile]]], most_values: int | None = None) -> Iterator[Batch]:
+    """What is new in the files that `look` finds, in the order in which they were made; each batch must be accepted.
 
     A batch has at most `most_values` in all its columns together, but at least one row of each of its files.
     """
     has_more = True
     while has_more:
         has_more = False
-        for group in _groups(_in_turn(files)):
-            batch = _batch(group, most_values)
+        seen = _newest(_in_turn(look()))
+        # What was written before the newest row that was seen is there by now, perhaps in files that were not.
+        for group in _groups(_in_turn(look())):
+            bound = inf if len(group) == 1 else seen.get(_writer(group[0][0]), 0.0)
+            batch = _batch(group, most_values, bound)
             if batch is not None:
                 has_more = True
                 yield batch
+
+
+def _newest(files: Sequence[tuple[str, PointsFile]]) -> dict[str, float]:
+    """Of each process a row as new as any that can be seen."""
+    newest: dict[str, float] = {}
+    for group in _groups(files):
+        if len(group) == 1:
+            continue
+        for path, file in group:
+            serials = file.peek(PIECE)
+            newest[_writer(path)] = max(newest.get(_writer(path), 0.0), serials[-1] if serials else 0.0)
+    return newest
 
 
 def _in_turn(files: Iterable[tuple[str, PointsFile]]) -> list[tuple[str, PointsFile]]:
@@ -110,13 +130,16 @@ def _groups(files: Sequence[tuple[str, PointsFile]]) -> list[list[tuple[str, Poi
     return [*apart, *together.values()]
 
 
-def _batch(group: Sequence[tuple[str, PointsFile]], most_values: int | None) -> Batch | None:
-    """The next rows of these files together; None: there are none."""
+def _batch(group: Sequence[tuple[str, PointsFile]], most_values: int | None, bound: float) -> Batch | None:
+    """The next rows of these files together, up to the serial number `bound`; None: there are none."""
     width = len(group) * max(len(file.names) for _, file in group)
-    most = PIECE if most_values is None else max(1, most_values // width)
-    found = [(path, file, serials) for path, file in group if (serials := file.peek(most))]
+    most = max(NEAR, PIECE // len(group)) if most_values is None else max(1, most_values // width)
+    found = [(path, file, file.peek(most)) for path, file in group]
+    if len(group) > 1 and any(file.is_held_up and not serials for _, file, serials in found):
+        return None
     # Behind the last of a file that may go on, rows of the others may have to wait for more of it.
-    bound = min((serials[-1] for _, file, serials in found if file.may_have_more(len(serials), most)), default=inf)
+    ends = [serials[-1] for _, file, serials in found if serials and file.may_have_more(len(serials), most)]
+    bound = min([bound, *ends])
     parts = [(path, file, serials[: bisect_right(serials, bound)]) for path, file, serials in found]
     parts = [part for part in parts if part[2]]
     taken = [(path, file, len(serials)) for path, file, serials in parts]
@@ -125,7 +148,7 @@ def _batch(group: Sequence[tuple[str, PointsFile]], most_values: int | None) -> 
     if len(taken) == 1:
         (_, file, count) = taken[0]
         steps, *columns = file.columns(count)
-        return Batch(file.names, steps, columns, taken)
+        return _without_voids(Batch(file.names, steps, columns, taken))
     names = [*dict.fromkeys(name for _, file, _ in parts for name in file.names)]
     rows: list[tuple[float, float, dict[str, float]]] = []
     for _, file, serials in parts:
@@ -133,7 +156,17 @@ def _batch(group: Sequence[tuple[str, PointsFile]], most_values: int | None) -> 
         values = (dict(zip(file.names, row, strict=True)) for row in zip(*columns, strict=True))
         rows.extend(zip(serials, steps, values, strict=True))
     rows.sort(key=itemgetter(0))
-    return Batch(names, [row[1] for row in rows], [[row[2].get(name) for row in rows] for name in names], taken)
+    merged = [[row[2].get(name) for row in rows] for name in names]
+    return _without_voids(Batch(names, [row[1] for row in rows], merged, taken))
+
+
+def _without_voids(batch: Batch) -> Batch:
+    """Without rows that are at no step at all, which stand for calls with values that are no numbers."""
+    if not isnan(sum(batch.steps)):
+        return batch
+    kept = [n for n, step in enumerate(batch.steps) if not isnan(step)]
+    columns = [[column[n] for n in kept] for column in batch.columns]
+    return batch._replace(steps=[batch.steps[n] for n in kept], columns=columns)
 
 
 def _writer(path: str) -> str:
@@ -194,11 +227,16 @@ class PointsFile:
         if not self.is_followed and not any(self._serials(NEAR)):  # most files, most of the time
             return []
         serials = self._serials(max(most, NEAR))
-        if serials and not serials[0] and self._is_left_out(serials):
-            # Of a file that is followed by another nothing more comes.
-            self.place = self.place + 1 if any(serials) else self._rows
+        while serials and not serials[0] and self._is_left_out(serials):
+            # All that are left out in a row; of a file that is followed by another nothing more comes.
+            self.place += next((n for n, serial in enumerate(serials) if serial), len(serials))
             serials = self._serials(max(most, NEAR))
         return serials[: min(most, serials.index(0.0))] if 0.0 in serials else serials[:most]
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether rows are there behind one that is not written yet."""
+        return self._gap is not None and self._gap[0] == self.place and not self.is_exhausted
 
     def may_have_more(self, count: int, most: int) -> bool:
         """Whether there may be rows by now that come after the next `count` of its table, when `most` were wanted."""

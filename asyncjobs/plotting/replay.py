@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from asyncjobs.plotting.curve import Curve
@@ -22,6 +22,8 @@ class Replay:
         """By kind and name."""
         self.rows: int = 0
         """Rows of points that were read."""
+        self.voids: int = 0
+        """Of these with nothing in them."""
         self.exhausted: list[str] = []
         """Files of points that were read to their very end."""
         self._folder = folder
@@ -36,13 +38,18 @@ class Replay:
         Raises:
             OSError: something there cannot be read.
         """
-        there = [*paths(self._folder), *beside]
+        has_points = self._read_points(beside)
+        there = {*paths(self._folder), *beside}
         for path in self._files.keys() - there:  # another has taken its place
             self._files.pop(path).close()
-        found = [(path, self._opened(path)) for path in there if path not in self._done]
-        has_points = self._read_points([(path, file) for path, file in found if isinstance(file, PointsFile)])
-        has_frames = [self._read_frame(file) for _, file in found if isinstance(file, FramesFile)]
+        frames = [file for path in there if isinstance(file := self._opened(path), FramesFile)]
+        has_frames = [self._read_frame(file) for file in frames]
         return has_points or any(has_frames)
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether rows are there that wait for one before them; it is given up a moment later."""
+        return any(isinstance(file, PointsFile) and file.is_held_up for file in self._files.values())
 
     def forget(self, path: str) -> None:
         """The file is gone, and its name may come to mean another."""
@@ -59,20 +66,27 @@ class Replay:
         self._files.clear()
 
     def _opened(self, path: str) -> PointsFile | FramesFile | None:
+        if path in self._done:
+            return None
         file = self._files.get(path) or open_file(path, self._patience)
         if file is not None:  # or perhaps it is being made: look again the next time
             self._files[path] = file
         return file
 
-    def _read_points(self, files: Sequence[tuple[str, PointsFile]]) -> bool:
+    def _points(self, beside: Iterable[str]) -> list[tuple[str, PointsFile]]:
+        found = [(path, self._opened(path)) for path in [*paths(self._folder), *beside]]
+        return [(path, file) for path, file in found if isinstance(file, PointsFile)]
+
+    def _read_points(self, beside: Iterable[str]) -> bool:
         before = self.rows
-        for batch in batches(files):
+        for batch in batches(lambda: self._points(beside)):
             for name, steps, values in batch.points():
                 self.curves.setdefault(name, Curve(self._max_points)).extend(steps, values)
-            self.rows += len(batch.steps)
+            self.rows += batch.places
+            self.voids += batch.places - len(batch.steps)
             batch.accept()
             self._let_go(batch.files())
-        self._let_go(files)
+        self._let_go(self._points(beside))
         return self.rows > before
 
     def _let_go(self, files: Iterable[tuple[str, PointsFile]]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from asyncjobs.plotting.drawing import draw
+from asyncjobs.plotting.drawing import attempt
 from asyncjobs.plotting.edition import Edition
 from asyncjobs.plotting.figures import compose, gather, numbers
 from asyncjobs.plotting.notebook import CELL
+from asyncjobs.plotting.private import is_mine
+from asyncjobs.plotting.reading import Frame, paths
 from asyncjobs.plotting.replay import Replay
 from asyncjobs.plotting.rows import RowSink, fed
 from asyncjobs.plotting.sinks.base import Sink
@@ -109,7 +112,7 @@ def _send_rest(spool: Spool, replaced: Collection[str]) -> list[Outcome]:
     wanted = [number for number in _reachable(spool.about.targets) if spool.about.targets[number] not in replaced]
     try:
         edition = _last_edition(spool)
-    except Exception as problem:  # a picture of the user's may not draw itself here
+    except Exception as problem:  # its files may be damaged in any way
         error = f"{type(problem).__name__}: {problem}"
         outcomes = [Outcome(spool.about.title, shown(spool.about.targets[n]), spool.folder, error) for n in wanted]
     else:
@@ -128,17 +131,29 @@ def _reachable(targets: Sequence[str]) -> list[int]:
 def _last_edition(spool: Spool) -> Edition | None:
     """What the plot would have sent last."""
     about = spool.about
+    for path in paths(spool.folder):
+        if not is_mine(os.stat(path)):
+            raise PermissionError(f"somebody else could have written {path}")
     replay = Replay(spool.folder, about.max_points, is_settled=True)
     try:
         replay.refresh()
         mark = replay.mark()
         calls = [frame for frame in replay.frames.values() if frame.kind == "draw"]
-        drawings = {frame.name: draw(frame.x) for frame in calls}
+        drawings = dict(filter(None, map(_drawn, calls)))
         figures = gather(about.title, compose(numbers(replay, about.title)), drawings)
         drawn = max((frame.serial for frame in calls), default=0)
         return Edition(about.plot, about.title, 1, (*mark, drawn), figures) if figures else None
     finally:
         replay.close()
+
+
+def _drawn(call: Frame) -> tuple[str, str] | None:
+    """A picture's name and JSON; None: it cannot be drawn, and would not be later."""
+    drawn = attempt(call.x)
+    if drawn.figure is None:
+        logger.warning("drawing %r failed: %s", call.name, drawn.error)
+        return None
+    return call.name, drawn.figure
 
 
 def _send(spool: Spool, number: int, edition: Edition) -> Outcome:

@@ -116,23 +116,24 @@ class FromSpool:
     def _take_some(self) -> bool:
         """Whether there was anything to take."""
         before = self._taken.rows
-        found = [
-            (path, self._opened(path))
-            for path in paths(self._spool.folder, (layout.POINTS_SUFFIX,))
-            if path not in self._done
-        ]
-        files = [(path, file) for path, file in found if file is not None]
-        for batch in batches(files, self._most_values):
+        for batch in batches(self._found, self._most_values):
             if self._is_over:
                 break
-            self._sink.add(Rows(batch.names, batch.steps, batch.columns))
-            self._taken.rows += len(batch.steps)
+            if batch.steps:
+                self._sink.add(Rows(batch.names, batch.steps, batch.columns))
+            self._taken.rows += batch.places
             batch.accept()
             self._taken.places.update({os.path.basename(path): file.place for path, file in batch.files()})
             self._spool.note_taken(self._number, self._taken)
             self._close_exhausted(batch.files())
-        self._close_exhausted(files)
+        self._close_exhausted(self._found())
         return self._taken.rows > before
+
+    def _found(self) -> list[tuple[str, PointsFile]]:
+        """Files with rows that may not have been taken."""
+        there = paths(self._spool.folder, (layout.POINTS_SUFFIX,))
+        found = [(path, self._opened(path)) for path in there if path not in self._done]
+        return [(path, file) for path, file in found if file is not None]
 
     def _close_exhausted(self, files: Iterable[tuple[str, PointsFile]]) -> None:
         for path, file in files:

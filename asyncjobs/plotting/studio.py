@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.lanes.thread import ThreadLane
 from asyncjobs.runner import Runner
 from asyncjobs.sync.hosted import HostedRunner
@@ -14,6 +15,8 @@ THREADS = 256
 PICTURES = "picture"
 """The lane of pictures that are drawn in a thread, one at a time: two that import pandas for the first time at once
 would each see half of it."""
+TEXT = "text"
+"""The lane in which heavy figures become text: in a worker of its own, for a picture may take that of others long."""
 GRACE = 0.1
 """Seconds that a send or a drawing gets to end by itself once nobody waits for it: an exit takes that long."""
 EXIT_DRAIN = 8.0
@@ -32,7 +35,7 @@ def studio() -> HostedRunner:
             runner = Runner(
                 threads=THREADS,
                 processes=1,
-                lanes={PICTURES: ThreadLane(1, max_abandoned=THREADS)},
+                lanes={PICTURES: ThreadLane(1, max_abandoned=THREADS), TEXT: ProcessLane(1)},
                 options={"grace": GRACE},
                 watchdog=None,
             )

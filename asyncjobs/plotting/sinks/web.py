@@ -19,6 +19,9 @@ from asyncjobs.plotting.sinks.base import Refused
 TIMEOUT = 30.0
 """Seconds without a byte from the server after which a try has failed."""
 
+LONGEST_ANSWER = 65536
+"""Bytes of an answer that are read."""
+
 FINAL = frozenset({300, 301, 302, 303, 400, 401, 403, 404, 405, 410, 411, 413, 414, 415, 422, 501})
 """Answers that would be the same at a second try."""
 
@@ -53,7 +56,7 @@ class WebAddress:
         request = urllib.request.Request(self._address, body, headers, method=self._method)
         try:
             with _opener().open(request, timeout=TIMEOUT) as answer:
-                answer.read()
+                answer.read(LONGEST_ANSWER)  # of which nothing is needed, but a connection is not broken off for it
         except urllib.error.HTTPError as error:
             with error:
                 raise _refusal(error) from None
@@ -76,7 +79,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
         if code not in (307, 308) or after.scheme not in ("https", before.scheme):
             return None  # an error like any other
-        again = urllib.request.Request(newurl, req.data, req.headers, method=req.get_method())
+        place = urllib.parse.urlunsplit(after._replace(netloc=after.netloc.rpartition("@")[2]))
+        again = urllib.request.Request(place, req.data, req.headers, method=req.get_method())
         if (before.scheme, before.netloc) != (after.scheme, after.netloc):
             again.remove_header("Authorization")
         return again
@@ -90,7 +94,8 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _refusal(error: urllib.error.HTTPError) -> Refused:
     place = error.headers.get("Location")
-    text = f"the server answered {error.code} {error.reason}" + (f", to {shown(place)}" if place else "")
+    reason = str(error.reason).partition("\n")[0]  # of a loop it takes three lines
+    text = f"the server answered {error.code} {reason}" + (f", to {shown(place)}" if place else "")
     return Refused(text, retry_after(error.headers.get("Retry-After")), is_final=error.code in FINAL)
 
 
