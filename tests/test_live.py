@@ -330,13 +330,13 @@ def test_a_forked_child_does_not_keep_the_port(launch: Callable[..., Program]) -
     program = launch("""
         p = aj.plot("live:")
         if os.fork() == 0:
-            print("child", os.getpid(), "sleeps", flush=True)
+            print(f"<{os.getpid()}> sleeps", flush=True)
             time.sleep(60)
             os._exit(0)
         time.sleep(60)
     """)
     text = program.read_until("sleeps")
-    child = int(text.rpartition("child ")[2].split()[0])
+    child = int(text.rpartition("<")[2].partition(">")[0])
     program.process.kill()
     program.process.wait()
     try:
