@@ -159,6 +159,21 @@ def test_many_rows_that_nobody_writes_are_left_out_at_once(journal: Journal, rep
     settled.close()
 
 
+def test_many_tables_of_many_files_are_read_in_few_rounds(journal: Journal, tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(60)]
+    for step in range(60_000):
+        journal.add(("all", names[step % 60]), step, (1.0, 1.0))
+    files = [(path, file) for path in paths(tmp_path) if isinstance(file := open_file(path, 0.0), PointsFile)]
+    assert len(files) > 100
+    steps, rounds = list[float](), 0
+    for batch in batches(lambda: files):
+        steps += batch.steps
+        rounds += 1
+        batch.accept()
+    assert steps == [*map(float, range(60_000))]
+    assert rounds < 30
+
+
 def test_a_batch_that_nobody_accepts_comes_again(journal: Journal, tmp_path: Path) -> None:
     for names in (("a",), ("a", "b")):
         journal.add(names, 0.0, (1.0,) * len(names))
@@ -200,22 +215,22 @@ def test_a_row_whose_writer_was_interrupted_holds_up_nobody_for_long(journal: Jo
     settled.close()
 
 
-def full(journal: Journal) -> tuple[Segment, int]:
-    """Fill a file of points but for its last row, which is drawn and not written; where it is."""
+def full(journal: Journal) -> tuple[Segment, int, int]:
+    """Fill a file of points but for its last row, which is drawn and not written; where it is, and its number."""
     journal.add(("y",), 0.0, (0.0,))
     segment = journal.segments[("y",)]
     for step in range(1, segment.capacity - 1):
         journal.add(("y",), step, (0.0,))
-    return segment, next(segment.rows)
+    return segment, next(segment.rows), next(segment.serials)
 
 
 def test_a_new_file_waits_for_the_last_row_of_the_one_before(journal: Journal, tmp_path: Path) -> None:
     replay = Replay(tmp_path, 5000)
-    segment, place = full(journal)
+    segment, place, serial = full(journal)
     journal.add(("y",), 1e6, (2.0,))  # in the next file
     replay.refresh()
     assert columns(replay, "y")[0][-1] == segment.capacity - 2
-    segment.pack(segment.memory, place, segment.capacity - 1, 1.0, place)
+    segment.pack(segment.memory, place, segment.capacity - 1, 1.0, serial)
     replay.refresh()
     xs, _ = columns(replay, "y")
     assert xs == sorted(xs)
@@ -225,7 +240,7 @@ def test_a_new_file_waits_for_the_last_row_of_the_one_before(journal: Journal, t
 
 def test_a_last_row_whose_writer_was_interrupted_does_not_hold_up_the_next_file(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    segment, _ = full(journal)
+    segment, *_ = full(journal)
     journal.add(("y",), 1e6, (2.0,))
     live, settled = Replay(tmp_path, 5000), Replay(tmp_path, 5000, is_settled=True)
     for replay in (live, settled):

@@ -103,17 +103,22 @@ def _newest(files: Sequence[tuple[str, PointsFile]]) -> dict[str, float]:
 def _in_turn(files: Iterable[tuple[str, PointsFile]]) -> list[tuple[str, PointsFile]]:
     """Those that may be read now.
 
-    A process goes on in a new file when one is full. Somebody may still be at the last rows of that one: until it
-    `is_exhausted` the new one has to wait.
+    A process goes on in a new file when one is full. Somebody may still be at the last rows of that one: until all of
+    them are there the new one has to wait.
     """
-    first: dict[tuple[str, ...], tuple[str, PointsFile]] = {}
+    newest: dict[tuple[str, ...], PointsFile] = {}
+    found: list[tuple[str, PointsFile]] = []
     for path, file in files:
         if file.is_exhausted:
             continue
-        _, before = first.setdefault((_writer(path), *file.names), (path, file))
-        if before is not file:
+        table = (_writer(path), *file.names)
+        before = newest.get(table)
+        if before is not None:
             before.is_followed |= file.has_begun
-    return list(first.values())
+        if before is None or before.is_almost_read:
+            found.append((path, file))
+            newest[table] = file
+    return found
 
 
 def _groups(files: Sequence[tuple[str, PointsFile]]) -> list[list[tuple[str, PointsFile]]]:
@@ -138,7 +143,12 @@ def _batch(group: Sequence[tuple[str, PointsFile]], most_values: int | None, bou
     if len(group) > 1 and any(file.is_held_up and not serials for _, file, serials in found):
         return None
     # Behind the last of a file that may go on, rows of the others may have to wait for more of it.
-    ends = [serials[-1] for _, file, serials in found if serials and file.may_have_more(len(serials), most)]
+    last = {tuple(file.names): file for _, file, _ in found}  # of each table, for all are of one process
+    ends = [
+        serials[-1]
+        for _, file, serials in found
+        if serials and (len(serials) == most or (file is last[*file.names] and file.ends_with(len(serials))))
+    ]
     bound = min([bound, *ends])
     parts = [(path, file, serials[: bisect_right(serials, bound)]) for path, file, serials in found]
     parts = [part for part in parts if part[2]]
@@ -238,9 +248,15 @@ class PointsFile:
         """Whether rows are there behind one that is not written yet."""
         return self._gap is not None and self._gap[0] == self.place and not self.is_exhausted
 
-    def may_have_more(self, count: int, most: int) -> bool:
-        """Whether there may be rows by now that come after the next `count` of its table, when `most` were wanted."""
-        return count == most or self.place + count == self._rows
+    def ends_with(self, count: int) -> bool:
+        """Whether there are only so many more rows in it: the next ones of its table are in another file."""
+        return self.place + count == self._rows
+
+    @property
+    def is_almost_read(self) -> bool:
+        """Whether a few more rows are all that can come, and all of them are there."""
+        serials = self._serials(NEAR)
+        return self.ends_with(len(serials)) and all(serials)
 
     def columns(self, count: int) -> list[list[float]]:
         """Of the next `count` rows the steps, and of each name the values."""
