@@ -39,7 +39,7 @@ class Replay:
             OSError: something there cannot be read.
         """
         has_points = self._read_points(beside)
-        there = {*paths(self._folder), *beside}
+        there = [*paths(self._folder), *beside]  # in the order in which they were made, as pictures are shown
         for path in self._files.keys() - there:  # another has taken its place
             self._files.pop(path).close()
         frames = [file for path in there if isinstance(file := self._opened(path), FramesFile)]
