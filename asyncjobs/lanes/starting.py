@@ -28,10 +28,14 @@ class Starter:
         error: Exception | None = None
         for attempt in range(START_TRIES):
             await asyncio.sleep(max(0.0, self._not_before - monotonic()))
-            body = make()
-            error = await self._try(body)
-            if error is None:
-                return body
+            try:
+                body = make()
+            except OSError as problem:  # no descriptor is left for its memory
+                error = no_process(self._name, problem)
+            else:
+                error = await self._try(body)
+                if error is None:
+                    return body
             self._not_before = monotonic() + min(LONGEST_WAIT, 0.1 * 2 ** (attempt + 1))
         self._not_before = monotonic() + LONGEST_WAIT
         assert error is not None
