@@ -138,7 +138,7 @@ class Publisher:
                     if self._drawing:
                         await asyncio.wait(self._drawing.values())
                 is_complete = self._look_or_complain()
-                while self._replay.is_held_up:
+                while is_complete and self._replay.is_held_up:
                     await asyncio.sleep(PATIENCE / 4)
                     is_complete = self._look_or_complain()
                 if self._edition is not None:
