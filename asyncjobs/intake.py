@@ -195,6 +195,12 @@ class Intake:
             raise engine.refusal(f"the runner is closing; job {job.name!r} was not accepted")
         return engine.keys.get(job._call.plan.options.key, job)
 
+    async def entered(self, job: Job[Any]) -> Job[Any]:
+        """The job, accepted once there is room for it."""
+        if self.must_wait(job):
+            job = await self.room_for(job)
+        return self.admit(job)
+
     def admit(self, job: Job[Any]) -> Job[Any]:
         """Accept `job`; one with a key may have been accepted before.
 

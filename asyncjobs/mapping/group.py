@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from asyncjobs.errors import NotSendable
+from asyncjobs.errors import NotSendable, WorkerLost
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Lane, Plan
 from asyncjobs.options import DEFAULTS, settle
 from asyncjobs.wire import codec
+
+T = TypeVar("T")
 
 ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "limiter", "max_result", "retry", "output")
 """With any of these each item is a job of its own."""
@@ -55,3 +57,12 @@ def plan_for_map(fn: Callable[..., Any], plan: Plan, *, grouped: bool, starred: 
     map_plan.chunked = grouped
     map_plan.starred = grouped and starred
     return map_plan
+
+
+def apart(items: list[T], error: BaseException) -> list[tuple[list[T], bool]]:
+    """What to do with a group that ended badly: parts, and whether `error` is theirs; the others are to run again."""
+    if not isinstance(error, WorkerLost) or error.item >= len(items):
+        return [([item], False) for item in items]
+    at = error.item
+    parts = [(items[:at], False), (items[at : at + 1], True), (items[at + 1 :], False)]
+    return [(part, is_its) for part, is_its in parts if part]

@@ -14,12 +14,12 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from asyncjobs.errors import ArenaFull, NotSendable, RunnerClosed, WorkerLost
+from asyncjobs.errors import ArenaFull, NotSendable, RunnerClosed
 from asyncjobs.intake import Intake
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
 from asyncjobs.mapping.flight import Flight
-from asyncjobs.mapping.group import Group, goes_in_groups, item_error, plan_for_map
+from asyncjobs.mapping.group import Group, apart, goes_in_groups, item_error, plan_for_map
 from asyncjobs.mapping.source import Source
 from asyncjobs.options import check_count, check_flag
 from asyncjobs.progressbar import progress_bar
@@ -275,9 +275,7 @@ class MapRun(Generic[R]):
         payload = job._call.payload
         if self._grouped and payload is not None:
             self._most = max(1, GROUP_BYTES * len(items) // max(1, len(payload.data) + sum(map(len, payload.buffers))))
-        if self._intake.must_wait(job):
-            job = await self._intake.room_for(job)
-        return self._intake.admit(job)
+        return await self._intake.entered(job)
 
     async def _harvest(self, group: Group) -> tuple[list[R], dict[int, BaseException]]:
         """A value per item; errors by index."""
@@ -308,18 +306,12 @@ class MapRun(Generic[R]):
         items = group.items
         if state is JobState.CANCELLED:
             return [cast(R, None)] * len(items), dict.fromkeys(range(len(items)), error)
-        if isinstance(error, WorkerLost) and error.item < len(items):
-            parts = [items[: error.item], items[error.item : error.item + 1], items[error.item + 1 :]]
-        else:
-            parts = [[item] for item in items]
         values: list[R] = []
         errors: dict[int, BaseException] = {}
         first = group.first
-        for index, part in enumerate(parts):
-            if not part:
-                continue
-            if isinstance(error, WorkerLost) and index == 1 and len(parts) == 3:
-                part_values, part_errors = [cast(R, None)], {0: cast(BaseException, error)}
+        for part, is_its in apart(items, error):
+            if is_its:
+                part_values, part_errors = [cast(R, None)], {0: error}
             else:
                 part_values, part_errors = await self._again(part, first)
             first += len(part)

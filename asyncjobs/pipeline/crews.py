@@ -1,4 +1,4 @@
-"""Who calls a stage's function: tasks on the loop, threads of its own, or a runner's worker processes.
+"""Who calls a stage's function: tasks on the loop or threads of its own; `jobcrew` has the lanes of a runner.
 
 A crew lives as long as the pipeline is open, over all epochs. It takes cells, calls, and puts the outcome into the
 cell; order, bounds and errors are for `mapped`.
@@ -15,14 +15,12 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, Protocol
 
-from asyncjobs.futures import resolve
-from asyncjobs.job import Job
 from asyncjobs.lanes.daemon import DaemonThreads
-from asyncjobs.submitter import Submitter
+from asyncjobs.pipeline.steps import Key
 from asyncjobs.wire.answers import returned_awaitable
 
-Key = tuple[int, int, int]
-"""Seed, epoch and index: what an item's random numbers come from."""
+GRACE = 0.2
+"""Seconds that a call gets to end of which nobody wants the result; then its process is ended, if it has one."""
 
 
 class Cell:
@@ -54,8 +52,13 @@ class Cell:
 class Crew(Protocol):
     """Calls one function on items."""
 
-    async def hand(self, cell: Cell) -> None:
-        """Have it called on the cell's item; waits only where a runner's queue is full."""
+    @property
+    def room(self) -> int:
+        """Items in hand that keep it busy: twice as many as it calls at once, or more of those that take no time."""
+        ...
+
+    def hand(self, cell: Cell) -> None:
+        """Have it called on the cell's item, with the cell's key if it has one."""
 
     def drop(self, cell: Cell) -> None:
         """Nobody waits for it any more: do not call, or stop."""
@@ -67,24 +70,18 @@ class Crew(Protocol):
         """Call nothing more; from any thread, and when the loop is closed."""
 
 
-def seeded(fn: Callable[..., Any], item: Any, key: Key) -> Any:
-    """``fn(item, rng=...)``, with random numbers that depend on the key alone."""
-    import numpy as np
-
-    return fn(item, rng=np.random.default_rng(key))
-
-
 class LoopCrew:
     """Awaits a coroutine function on the loop, `size` calls at once."""
 
     def __init__(self, fn: Callable[..., Any], size: int) -> None:
         self._fn = fn
         self._size = size
+        self.room: int = 2 * size
         self._waiting: deque[Cell] = deque()
         self._tasks: dict[Cell, asyncio.Task[None]] = {}
 
-    async def hand(self, cell: Cell) -> None:
-        """Never waits."""
+    def hand(self, cell: Cell) -> None:
+        """At once, if a place is free."""
         self._waiting.append(cell)
         self._start()
 
@@ -97,7 +94,7 @@ class LoopCrew:
     async def _call(self, cell: Cell) -> None:
         began = perf_counter()
         try:
-            cell.value = await (self._fn(cell.item) if cell.key is None else seeded(self._fn, cell.item, cell.key))
+            cell.value = await (self._fn(cell.item) if cell.key is None else self._fn(cell.item, cell.key))
         # Everything, a cancellation that it brought upon itself too: whoever waits for it has to hear of it.
         except BaseException as error:
             cell.error = error
@@ -134,11 +131,12 @@ class ThreadCrew:
     def __init__(self, fn: Callable[..., Any], name: str, size: int, threads: DaemonThreads) -> None:
         self._fn = fn
         self._name = name
+        self.room: int = 2 * size
         self._cells: SimpleQueue[Cell | None] = SimpleQueue()
         self._ends = [threads.submit(self._serve) for _ in range(size)]
 
-    async def hand(self, cell: Cell) -> None:
-        """Never waits."""
+    def hand(self, cell: Cell) -> None:
+        """To whichever thread is free first."""
         self._cells.put(cell)
 
     def _serve(self) -> None:
@@ -151,7 +149,7 @@ class ThreadCrew:
     def _call(self, cell: Cell) -> None:
         began = perf_counter()
         try:
-            cell.value = self._fn(cell.item) if cell.key is None else seeded(self._fn, cell.item, cell.key)
+            cell.value = self._fn(cell.item) if cell.key is None else self._fn(cell.item, cell.key)
         # Everything: an exception must not end the thread.
         except BaseException as error:
             cell.error = error
@@ -172,53 +170,3 @@ class ThreadCrew:
         """The same."""
         for _ in self._ends:
             self._cells.put(None)
-
-
-class JobCrew:
-    """A lane of a runner; each call is a job."""
-
-    def __init__(self, fn: Callable[..., Any], jobs: Submitter) -> None:
-        self._fn = fn
-        self._submit = jobs.submit
-        self._running: dict[Cell, Job[Any]] = {}
-
-    async def hand(self, cell: Cell) -> None:
-        """Waits while the lane's queue is full."""
-        try:
-            if cell.key is None:
-                job = await self._submit(self._fn, cell.item)
-            else:
-                job = await self._submit(seeded, self._fn, cell.item, cell.key)
-        except Exception as error:  # it cannot be sent, or the runner is closed
-            cell.error = error
-            cell.done()
-            return
-        self._running[cell] = job
-        job.add_done_callback(lambda job: self._ended(cell, job))
-
-    def _ended(self, cell: Cell, job: Job[Any]) -> None:
-        del self._running[cell]
-        cell.error, cell.seconds = job.exception(), job._call.seconds
-        if cell.error is None:
-            cell.value = job.result()
-        cell.done()
-
-    def drop(self, cell: Cell) -> None:
-        """Cancel the job."""
-        if cell in self._running:
-            self._running[cell].cancel("the pipeline ended", grace=0)
-
-    def dismiss(self) -> list[asyncio.Future[None]]:
-        """Cancel the jobs."""
-        for cell in tuple(self._running):
-            self.drop(cell)
-        return [_end_of(job) for job in self._running.values()]
-
-    def hang_up(self) -> None:
-        """The runner ends its jobs itself."""
-
-
-def _end_of(job: Job[Any]) -> asyncio.Future[None]:
-    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    job.add_done_callback(lambda _: resolve(end))
-    return end

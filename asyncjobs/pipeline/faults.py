@@ -84,9 +84,9 @@ class Faults:
         """Whether there may be fewer items after the stage than before it."""
         return self._on_error != "raise"
 
-    def problem(self, error: Exception, epoch: int, index: int, item: Any) -> Exception | None:
-        """What is to be raised for it; None: the item is left out, and counted."""
-        fault = Fault(self.stage, epoch, index, shown(item), error)
+    def problem(self, error: Exception, epoch: int, index: int, item: Any, text: str = "") -> Exception | None:
+        """What is to be raised for it; None: the item is left out, and counted. `text` stands for an item elsewhere."""
+        fault = Fault(self.stage, epoch, index, text or shown(item), error)
         error.add_note(f"in stage {self.stage}, item {index} of epoch {epoch}: {fault.item}")
         if self._on_error == "raise":
             return error

@@ -93,25 +93,6 @@ class Flattened:
         return await discarded(self, count)
 
 
-class Chosen:
-    """The items of pairs ``(whether, item)`` that are to stay."""
-
-    def __init__(self, below: Feed) -> None:
-        self._below = below
-        self.aclose: Close = below.aclose
-
-    async def take(self, limit: int) -> list[Any]:
-        """Those among the next."""
-        while pairs := await self._below.take(limit):
-            if chosen := [item for stays, item in pairs if stays]:
-                return chosen
-        return []
-
-    async def skip(self, count: int) -> int:
-        """Which stay is known once the function was called."""
-        return await discarded(self, count)
-
-
 class Sharded:
     """Every `count`-th item, from the one at `index` on."""
 

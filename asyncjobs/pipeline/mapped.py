@@ -1,4 +1,4 @@
-"""A stage that calls a function on each item, several at once: `Mapped`.
+"""A stage that calls functions on each item, several items at once: `Mapped`.
 
 Takes items from the feed below as there is room, and hands out what becomes of them, in order or as it comes. The
 room is the bound: whoever is slow, below or above, makes it wait.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from asyncjobs.errors import ResultNotSendable
 from asyncjobs.pipeline.bells import Bell, Window
 from asyncjobs.pipeline.crews import Cell
 from asyncjobs.pipeline.feeds import Feed, discarded
+from asyncjobs.pipeline.steps import Verdict
 from asyncjobs.pipeline.workshop import Station
-from asyncjobs.wire.failure import safe_to_raise
+from asyncjobs.wire.failure import rebuild, safe_to_raise
 
 
 class Mapped:
@@ -24,10 +25,9 @@ class Mapped:
 
     Args:
         below: where the items come from.
-        station: who calls the function, at how many items at once; twice as many are in hand, or more of those that
+        station: who calls the functions, at how many items at once; twice as many are in hand, or more of those that
             take no time. What becomes of items that fail.
         ordered: hand out in order, or as they are done.
-        outcome: what to hand out for a cell that did not fail.
         seed: None, or where the random numbers of each item come from.
     """
 
@@ -36,17 +36,18 @@ class Mapped:
         below: Feed,
         station: Station,
         ordered: bool,
-        outcome: Callable[[Cell], Any],
         epoch: int,
         seed: int | None,
     ) -> None:
         self._below = below
-        self._crew, self._faults, self._account = station
-        self._outcome = outcome
+        self._crew, self._faults, self._account, steps = station
+        self._leaves_out = not all(step.keeps_all for step in steps)
+        self._passed = [0] * len(steps)
+        """Items of this epoch that have come out of each step, one way or another."""
         self._epoch = epoch
         self._seed = seed
         loop = asyncio.get_running_loop()
-        self._window = Window(2 * self._account.concurrency)
+        self._window = Window(1)
         self._news = Bell(loop)
         self._room = Bell(loop)
         # Invariant: `_in_hand` has every item that was taken and not handed out, oldest first. `_line` is the same
@@ -65,7 +66,7 @@ class Mapped:
         try:
             while items := await self._next():
                 for item in items:
-                    await self._begin(item)
+                    self._begin(item)
         # Everything: whoever takes would wait for ever. It comes after the items that came before it.
         except BaseException as error:
             self._error = safe_to_raise(error)
@@ -83,18 +84,18 @@ class Mapped:
         return items
 
     async def _free(self) -> int:
-        while (free := self._window.size - len(self._in_hand)) <= 0:
+        while (free := max(self._window.size, self._crew.room) - len(self._in_hand)) <= 0:
             await self._room.wait()
         return free
 
-    async def _begin(self, item: Any) -> None:
+    def _begin(self, item: Any) -> None:
         key = None if self._seed is None else (self._seed, self._epoch, self._taken)
         cell = Cell(self._taken, item, key, self._landed)
         self._taken += 1
         self._in_hand[cell] = None
         if self._ordered:
             self._line.append(cell)
-        await self._crew.hand(cell)
+        self._crew.hand(cell)
 
     def _landed(self, cell: Cell) -> None:
         """In any thread: it is done."""
@@ -123,24 +124,41 @@ class Mapped:
         line, before = self._line, len(self._in_hand)
         while line and line[0].is_done and len(values) < limit:
             cell = line[0]
-            if cell.error is not None and values:
+            if values and _has_raised(cell):
                 break  # these first
             line.popleft()
             del self._in_hand[cell]
-            self._faults.items += 1
             self._account.items += 1
             self._account.busy += cell.seconds
-            if cell.error is None:
-                values.append(self._outcome(cell))
+            if cell.error is None and type(cell.value) is not Verdict:
+                self._count(len(self._faults))
+                values.append(cell.value)
             else:
-                self._failed(cell, cell.error)
+                self._judge(cell, values)
         self._window.passed(before - len(self._in_hand))
         self._room.wake()
 
-    def _failed(self, cell: Cell, error: BaseException) -> None:
+    def _count(self, steps: int) -> None:
+        """An item came out of so many steps, one way or another."""
+        for step in range(steps):
+            self._passed[step] += 1
+            self._faults[step].items += 1
+
+    def _judge(self, cell: Cell, values: list[Any]) -> None:
+        """Hand out the item as it was, leave it out, or raise what it has brought about."""
+        last = len(self._faults) - 1
+        error, depth, text = _error_of(cell, last)
+        if depth > last:
+            self._count(depth)
+            values.append(cell.item)
+            return
+        index = self._passed[depth] if depth else cell.index
+        self._count(depth + 1)
+        if error is None:
+            return
         safe = safe_to_raise(error)
         assert isinstance(safe, Exception)
-        problem = self._faults.problem(safe, self._epoch, cell.index, cell.item)
+        problem = self._faults[depth].problem(safe, self._epoch, index, cell.item, text)
         if problem is not None:
             raise problem
 
@@ -151,7 +169,7 @@ class Mapped:
 
     async def skip(self, count: int) -> int:
         """Without a call, unless it decides whether there is an item at all."""
-        if self._faults.leaves_out:
+        if self._leaves_out:
             return await discarded(self, count)
         self._taken = await self._below.skip(count)
         return self._taken
@@ -165,3 +183,15 @@ class Mapped:
             self._crew.drop(cell)
         self._in_hand.clear()
         await self._below.aclose()
+
+
+def _has_raised(cell: Cell) -> bool:
+    return cell.error is not None or (type(cell.value) is Verdict and cell.value.failure is not None)
+
+
+def _error_of(cell: Cell, last: int) -> tuple[BaseException | None, int, str]:
+    """What it raised, how many steps it passed before, and the repr of what the next one was given, if that is far."""
+    if cell.error is not None:
+        return cell.error, last if isinstance(cell.error, ResultNotSendable) else 0, ""
+    depth, failure, text = cell.value
+    return None if failure is None else rebuild(failure), depth, text if depth else ""

@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, TypeVar, overload
 
 from asyncjobs.flow.elements import whole_number
+from asyncjobs.intake import check_lane
 from asyncjobs.options import check_flag
 from asyncjobs.pipeline import faults, sources, stages
 from asyncjobs.pipeline.blocking import SyncStream
 from asyncjobs.pipeline.collating import Padding, stack
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import Stage
+from asyncjobs.pipeline.steps import Step
 from asyncjobs.pipeline.stream import Stream
 from asyncjobs.runner import Runner
 
@@ -106,7 +108,7 @@ class Pipeline(Generic[T]):
         Raises:
             TypeError, ValueError: an argument is not allowed.
         """
-        return self._with(self._map("map", fn, concurrency, lane, ordered, on_error, stages.value_of))
+        return self._with(self._map("map", fn, concurrency, lane, ordered, on_error))
 
     def filter(
         self,
@@ -118,8 +120,7 @@ class Pipeline(Generic[T]):
         on_error: OnError = "raise",
     ) -> Pipeline[T]:
         """The items for which ``fn(item)`` is true; the rest as in `map`."""
-        chooses = self._map("filter", fn, concurrency, lane, ordered, on_error, stages.chosen_of)
-        return self._with(chooses, stages.Choose())
+        return self._with(self._map("filter", fn, concurrency, lane, ordered, on_error))
 
     def flat_map(
         self,
@@ -146,7 +147,7 @@ class Pipeline(Generic[T]):
             name = f"flat_map({_name_of(fn)})"
             return self._with(stages.FlatMap(_callable(fn), name, where, faults.checked(on_error)))
         lists = stages.Listed(_callable(fn))
-        work = self._map("flat_map", lists, concurrency, lane, ordered, on_error, stages.value_of)
+        work = self._map("flat_map", lists, concurrency, lane, ordered, on_error)
         return self._with(work, stages.Flatten())
 
     def _map(
@@ -157,7 +158,6 @@ class Pipeline(Generic[T]):
         lane: str | None,
         ordered: bool,
         on_error: OnError,
-        gives: Callable[[Any], Any],
     ) -> stages.Map:
         is_coroutine = _is_coroutine_function(_callable(fn))
         self._check_lane(lane)
@@ -168,19 +168,17 @@ class Pipeline(Generic[T]):
                 f"{_name_of(fn)} is a plain function and would block lane 'loop'; use 'thread' or 'process'"
             )
         check_flag("ordered", ordered)
-        return stages.Map(
-            fn,
-            f"{verb}({_name_of(fn)})",
-            whole_number("concurrency", concurrency, 1),
-            lane or ("loop" if is_coroutine else "thread"),
-            ordered,
-            faults.checked(on_error),
-            _takes_rng(fn),
-            gives,
-        )
+        name, judged = f"{verb}({_name_of(fn)})", faults.checked(on_error)
+        step = Step(fn, name, verb == "filter", judged, _takes_rng(fn), is_coroutine)
+        at_once = whole_number("concurrency", concurrency, 1)
+        return stages.Map((step,), at_once, lane or ("loop" if is_coroutine else "thread"), ordered)
 
     def _check_lane(self, lane: str | None) -> None:
-        if self._runner is None and lane not in (None, "loop", "thread", "process"):
+        if lane in (None, "loop", "thread"):
+            return
+        if self._runner is not None:
+            check_lane(lane, self._runner._lanes)
+        elif lane != "process":
             raise ValueError(
                 f"lane={lane!r} is not allowed; allowed: 'thread', 'process', or with Pipeline(source, runner=runner) "
                 "any lane of that runner"
@@ -205,7 +203,7 @@ class Pipeline(Generic[T]):
         grouped = self._with(stages.Group(whole_number("n", n, 1), drop_last))
         if collate is list:
             return grouped
-        return grouped._with(grouped._map("batch", collate or stack, 1, None, True, "raise", stages.value_of))
+        return grouped._with(grouped._map("batch", collate or stack, 1, None, True, "raise"))
 
     def padded_batch(self, n: int, *, drop_last: bool = False, pad_value: Any = 0) -> Pipeline[Any]:
         """As `batch`, but each array is filled up at its ends with `pad_value`, to the longest of the batch.

@@ -8,10 +8,8 @@ from random import Random
 from typing import Any, Protocol
 
 from asyncjobs.pipeline import sources
-from asyncjobs.pipeline.crews import Cell
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.feeds import (
-    Chosen,
     Feed,
     Flattened,
     Grouped,
@@ -25,6 +23,7 @@ from asyncjobs.pipeline.feeds import (
 )
 from asyncjobs.pipeline.mapped import Mapped
 from asyncjobs.pipeline.spread import Spread
+from asyncjobs.pipeline.steps import Step
 from asyncjobs.pipeline.workshop import Work, Workshop
 
 
@@ -81,38 +80,26 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Map:
-    """A function of each item; `gives` says what is made of an item and what the function returned."""
+    """A function of each item, or several of them in one trip."""
 
-    fn: Callable[..., Any]
-    name: str
+    steps: tuple[Step, ...]
     concurrency: int
     lane: str
     ordered: bool
-    on_error: OnError
-    is_seeded: bool
-    gives: Callable[[Cell], Any]
+
+    @property
+    def name(self) -> str:
+        """``map(decode)``, or of several ``map(decode) + filter(is_good)``."""
+        return " + ".join(step.name for step in self.steps)
+
+    @property
+    def judged(self) -> tuple[Step, ...]:
+        """Each by itself."""
+        return self.steps
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        seed = shop.seed if self.is_seeded else None
-        return Mapped(below(epoch), shop.station(self), self.ordered, self.gives, epoch, seed)
-
-
-def value_of(cell: Cell) -> Any:
-    """For a map."""
-    return cell.value
-
-
-def chosen_of(cell: Cell) -> tuple[bool, Any]:
-    """For a filter: whether the item stays, and the item."""
-    return bool(cell.value), cell.item
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Choose:
-    """What stays of a filter's pairs."""
-
-    def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        return Chosen(below(epoch))
+        seed = shop.seed if any(step.is_seeded for step in self.steps) else None
+        return Mapped(below(epoch), shop.station(self), self.ordered, epoch, seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +111,11 @@ class FlatMap:
     lane: str
     on_error: OnError
     concurrency: int = 1
+
+    @property
+    def judged(self) -> tuple[FlatMap, ...]:
+        """Itself."""
+        return (self,)
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         return Spread(below(epoch), lambda item: self._items(item, shop), shop.faults(self), epoch)

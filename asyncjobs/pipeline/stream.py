@@ -18,9 +18,10 @@ from asyncjobs.pipeline.account import Consumer, report
 from asyncjobs.pipeline.bells import Window
 from asyncjobs.pipeline.faults import Fault
 from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.pipeline.fusing import fused
 from asyncjobs.pipeline.position import Position
 from asyncjobs.pipeline.stages import Stage, opened, work_of
-from asyncjobs.pipeline.workshop import Workshop
+from asyncjobs.pipeline.workshop import Workshop, goes_far
 from asyncjobs.runner import Runner
 
 T = TypeVar("T")
@@ -33,8 +34,8 @@ class Stream(Generic[T]):
     """
 
     def __init__(self, stages: Sequence[Stage], seed: int, runner: Runner | None) -> None:
-        self._stages = stages
-        self._shop = Workshop(work_of(stages), seed, runner)
+        self._stages = fused(stages, lambda lane: goes_far(lane, runner))
+        self._shop = Workshop(work_of(self._stages), seed, runner)
         self._feed: Feed | None = None
         self.position: Position = Position(stages, seed)
         """Where the consumer stands."""

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.pipeline.account import Account
-from asyncjobs.pipeline.crews import Crew, JobCrew, LoopCrew, ThreadCrew
+from asyncjobs.pipeline.crews import GRACE, Crew, LoopCrew, ThreadCrew
 from asyncjobs.pipeline.faults import Fault, Faults, OnError
+from asyncjobs.pipeline.jobcrew import JobCrew
 from asyncjobs.pipeline.sources import Read
+from asyncjobs.pipeline.steps import Step, call_of
 from asyncjobs.runner import Runner
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
-GRACE = 0.2
-"""Seconds that calls get to end when the pipeline closes."""
+
+class Judged(Protocol):
+    """A function whose errors are counted and judged."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def on_error(self) -> OnError: ...
 
 
 class Work(Protocol):
-    """A stage that calls a function; each has a crew of its own."""
+    """A stage that calls functions; each has a crew of its own."""
 
-    @property
-    def fn(self) -> Callable[..., Any]: ...
     @property
     def name(self) -> str: ...
     @property
@@ -34,15 +40,31 @@ class Work(Protocol):
     @property
     def concurrency(self) -> int: ...
     @property
-    def on_error(self) -> OnError: ...
+    def judged(self) -> Sequence[Judged]: ...
+
+
+class Calls(Work, Protocol):
+    """One whose items a crew works on."""
+
+    @property
+    def steps(self) -> Sequence[Step]: ...
 
 
 class Station(NamedTuple):
     """Where the items of one stage are worked on, in all epochs."""
 
     crew: Crew
-    faults: Faults
+    faults: Sequence[Faults]
+    """Of each step."""
     account: Account
+    steps: Sequence[Step]
+
+
+def goes_far(lane: str, runner: Runner | None) -> bool:
+    """Whether items have to travel to a lane of that name, given or not a runner."""
+    if runner is None or lane in ("loop", "thread"):
+        return lane == "process"
+    return runner._lanes[lane].kind == "process"
 
 
 class Workshop:
@@ -60,7 +82,8 @@ class Workshop:
         self._given = runner
         self._runner: Runner | None = None
         self._crews: dict[Work, Crew] = {}
-        self._faults: dict[Work, Faults] = {stage: Faults(stage.name, stage.on_error) for stage in self._work}
+        judged = [one for stage in self._work for one in stage.judged]
+        self._faults: dict[Judged, Faults] = {one: Faults(one.name, one.on_error) for one in judged}
         self._accounts: dict[Work, Account] = {stage: Account(stage.name, stage.concurrency) for stage in self._work}
         self._reading: set[Read] = set()
         self.threads: DaemonThreads
@@ -82,25 +105,28 @@ class Workshop:
 
     # --- what stages ask ----------------------------------------------------------------
 
-    def station(self, stage: Work) -> Station:
-        """Who calls the function of `stage`, and the books about it."""
+    def station(self, stage: Calls) -> Station:
+        """Who calls the functions of `stage`, and the books about them."""
         crew = self._crews.get(stage)
         if crew is None:
             crew = self._crews[stage] = self._new_crew(stage)
-        return Station(crew, self._faults[stage], self._accounts[stage])
+        return Station(crew, [self._faults[step] for step in stage.steps], self._accounts[stage], stage.steps)
 
-    def _new_crew(self, stage: Work) -> Crew:
+    def _new_crew(self, stage: Calls) -> Crew:
+        call = call_of(stage.steps)
         if stage.lane == "loop":
-            return LoopCrew(stage.fn, stage.concurrency)
+            return LoopCrew(call, stage.concurrency)
         if stage.lane == "thread":
-            return ThreadCrew(stage.fn, stage.name, stage.concurrency, self.threads)
+            return ThreadCrew(call, stage.name, stage.concurrency, self.threads)
         runner = self._given or self._runner
         assert runner is not None
-        return JobCrew(stage.fn, runner.options(lane=self._lane_of(stage), name=stage.name))
+        jobs = runner.options(lane=self._lane_of(stage), name=stage.name)
+        is_seeded = any(step.is_seeded for step in stage.steps)
+        return JobCrew(call, jobs, is_seeded, stage.concurrency, is_ours=self._given is None)
 
-    def faults(self, stage: Work) -> Faults:
-        """The account of the items of `stage` that failed, in all epochs."""
-        return self._faults[stage]
+    def faults(self, judged: Judged) -> Faults:
+        """The account of the items that failed there, in all epochs."""
+        return self._faults[judged]
 
     def read(self, make: Callable[[], Iterable[Any]], name: str) -> Read:
         """A thread that reads what ``make()`` returns."""
