@@ -16,6 +16,7 @@ from asyncjobs.pipeline.collating import Padding, stack
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import Stage
 from asyncjobs.pipeline.stream import Stream
+from asyncjobs.pipeline.turns import WHOLE
 from asyncjobs.runner import Runner
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class Pipeline(Generic[T]):
         seed: where all random numbers come from, those of `shuffle` and of functions that take `rng`.
         runner: an open runner whose lanes are used for ``lane="process"`` and others by name; without one each
             process stage has worker processes of its own.
+        lane: ``"process"``: a worker process of its own makes the items, for a generator that computes. Not for what
+            only the loop can advance, and not for iterators, which cannot travel.
 
     ``for item in pipeline`` runs it in the background and ends it with the loop, also at a ``break``; so does
     ``async for`` on the loop. To keep threads and processes over several epochs, open it::
@@ -42,15 +45,21 @@ class Pipeline(Generic[T]):
 
     Raises:
         TypeError: no items can come from `source`.
-        ValueError: `seed` is no whole number from 0.
+        ValueError: `seed` is no whole number from 0, or there is no such `lane`.
     """
 
     def __init__(
-        self, source: Iterable[T] | AsyncIterable[T] | Callable[[], Any], *, seed: int = 0, runner: Runner | None = None
+        self,
+        source: Iterable[T] | AsyncIterable[T] | Callable[[], Any],
+        *,
+        seed: int = 0,
+        runner: Runner | None = None,
+        lane: str | None = None,
     ) -> None:
-        self._stages: tuple[Stage, ...] = (stages.Source(sources.checked(source)),)
         self._seed = whole_number("seed", seed, 0)
         self._runner = runner
+        self._check_lane(lane)
+        self._stages: tuple[Stage, ...] = (stages.Source(*sources.checked(source, lane)),)
         self._entered: SyncStream[T] | Stream[T] | None = None
 
     def _with(self, *more: Stage) -> Pipeline[Any]:
@@ -132,22 +141,63 @@ class Pipeline(Generic[T]):
     ) -> Pipeline[R]:
         """The items of ``fn(item)``, a generator for instance, of one item after the other.
 
-        In a thread, or on the loop if `fn` is an async generator function, they are handed on as they come, a few
-        ahead, and `concurrency` is 1. In processes the items of one item travel together, as a list.
+        They are handed on as they come, a few ahead; with `concurrency` the generators of so many items run at once.
+        In a process they travel several at a time, as many as are made meanwhile; a `concurrency` of 2 takes 2 workers.
+
+        Args:
+            fn: an async generator function is advanced on the loop, what any other returns in a thread of its own.
+            concurrency, lane, on_error: as in `map`. With `on_error` an item's generator ends where it raises.
+            ordered: False: the items of those that are open, as they come.
 
         Raises:
-            TypeError, ValueError: an argument is not allowed, as in `map`.
+            TypeError, ValueError: an argument is not allowed.
         """
+        check_flag("ordered", ordered)
+        open_at_once = whole_number("concurrency", concurrency, 1)
+        return self._with(self._spread("flat_map", fn, open_at_once, lane, on_error, cycle=int(ordered)))
+
+    def interleave(
+        self,
+        fn: Callable[[T], Iterable[R] | AsyncIterable[R]],
+        *,
+        concurrency: int = 4,
+        block_length: int = 1,
+        lane: str | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+    ) -> Pipeline[R]:
+        """The items of ``fn(item)``, of `concurrency` items in turn: `block_length` of the first, then of the second.
+
+        When one has no more, its turn ends, and the next item takes its place when that comes round: the order of
+        tf.data. All of them fetch ahead, as in `flat_map`, whose other settings are the same.
+
+        Example: ``Pipeline(paths).interleave(Lines)`` mixes the lines of four files.
+
+        Raises:
+            TypeError, ValueError: an argument is not allowed.
+        """
+        check_flag("ordered", ordered)
+        cycle = whole_number("concurrency", concurrency, 1)
+        block = whole_number("block_length", block_length, 1)
+        return self._with(
+            self._spread("interleave", fn, cycle, lane, on_error, cycle=cycle if ordered else 0, block=block)
+        )
+
+    def _spread(
+        self,
+        verb: str,
+        fn: Callable[..., Any],
+        concurrency: int,
+        lane: str | None,
+        on_error: OnError,
+        *,
+        cycle: int,
+        block: int = WHOLE,
+    ) -> stages.FlatMap:
         self._check_lane(lane)
-        if lane is None or lane == "thread":
-            if concurrency != 1:
-                raise ValueError(f"concurrency={concurrency!r} is not allowed; allowed: 1, or lane='process'")
-            where = "loop" if inspect.isasyncgenfunction(_unwrapped(fn)) else "thread"
-            name = f"flat_map({_name_of(fn)})"
-            return self._with(stages.FlatMap(_callable(fn), name, where, faults.checked(on_error)))
-        lists = stages.Listed(_callable(fn))
-        work = self._map("flat_map", lists, concurrency, lane, ordered, on_error, stages.value_of)
-        return self._with(work, stages.Flatten())
+        name = f"{verb}({_name_of(_callable(fn))})"
+        where = _lane_of_items(fn, lane)
+        return stages.FlatMap(fn, name, concurrency, where, faults.checked(on_error), cycle, block)
 
     def _map(
         self,
@@ -254,6 +304,15 @@ class Pipeline(Generic[T]):
         """
         return self._with(stages.Take(whole_number("n", n, 0)))
 
+    def cache(self) -> Pipeline[T]:
+        """The items of the first whole epoch are kept in memory; later epochs get them without calling what is before.
+
+        What is before runs as epoch 0 each time, so that it does not matter when that was: shuffle after the cache.
+        An epoch that is left early keeps nothing, and the next one begins anew. The items are the same objects each
+        time, so do not change them.
+        """
+        return self._with(stages.Cache())
+
     def shard(self, i: int, n: int) -> Pipeline[T]:
         """Every `n`-th item, beginning with the one at `i`: what is machine `i`'s of `n` machines.
 
@@ -358,5 +417,18 @@ def _takes_rng(fn: Any) -> bool:
 
 def _name_of(fn: Any) -> str:
     plain = _unwrapped(fn)
-    plain = plain.fn if isinstance(plain, stages.Listed) else plain
     return str(getattr(plain, "__name__", None) or type(plain).__name__)
+
+
+def _lane_of_items(fn: Any, lane: str | None) -> str:
+    """Where the items of ``fn(item)`` are made."""
+    if _is_coroutine_function(fn):
+        raise TypeError(f"{_name_of(fn)} is a coroutine function; allowed: one that yields, or returns an iterable")
+    plain = _unwrapped(fn)
+    call = getattr(type(plain), "__call__", None)  # noqa: B004 - the method itself is wanted
+    is_async = inspect.isasyncgenfunction(plain) or inspect.isasyncgenfunction(call)
+    if is_async and lane not in (None, "loop"):
+        raise TypeError(f"{_name_of(fn)} is an async generator function; lane={lane!r} runs plain functions")
+    if not is_async and lane == "loop":
+        raise TypeError(f"{_name_of(fn)} is a plain function and would block lane 'loop'; use 'thread' or 'process'")
+    return lane or ("loop" if is_async else "thread")
