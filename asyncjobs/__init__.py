@@ -29,6 +29,7 @@ _HOMES = {
     "JobStopped": "errors",
     "JobTimeout": "errors",
     "LaneStalled": "errors",
+    "Lines": "lines",
     "LoopLane": "lanes.loop",
     "NotSendable": "errors",
     "OutOfRangeError": "errors",

@@ -37,6 +37,7 @@ from asyncjobs.lanes.executor import ExecutorLane as ExecutorLane
 from asyncjobs.lanes.loop import LoopLane as LoopLane
 from asyncjobs.lanes.process import ProcessLane as ProcessLane
 from asyncjobs.lanes.thread import ThreadLane as ThreadLane
+from asyncjobs.lines import Lines as Lines
 from asyncjobs.main import run as run
 from asyncjobs.options import JobOptions as JobOptions
 from asyncjobs.options import job as job
@@ -80,6 +81,7 @@ __all__ = [
     "JobStopped",
     "JobTimeout",
     "LaneStalled",
+    "Lines",
     "LoopLane",
     "NotSendable",
     "OutOfRangeError",

@@ -23,7 +23,7 @@ FACE = "asyncjobs"
 # `mapping` below the `runner` that makes maps, and the command line above the benchmarks that it starts.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "futures"}),
-    frozenset({"state", "retry", "token", "processors", "spawning", "portal", "notebook"}),
+    frozenset({"state", "retry", "token", "processors", "spawning", "portal", "notebook", "lines"}),
     frozenset({"options", "context", "events", "memory", "tripwire", "echo", "progressbar"}),
     frozenset({"wire"}),
     frozenset({"shared", "stats", "page", "detach", "remote"}),

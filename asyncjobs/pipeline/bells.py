@@ -45,15 +45,16 @@ class Bell:
 
 
 class Window:
-    """How many items a buffer may hold: `least`, or as many as pass in a millisecond, but not above `MOST`.
+    """How many items a buffer may hold: `least`, or as many as pass in a millisecond, but not above `most`.
 
     What costs a few microseconds is not worth a change of threads for each; what takes longer is never held in
     larger numbers than asked for.
     """
 
-    def __init__(self, least: int) -> None:
+    def __init__(self, least: int, most: int = MOST) -> None:
         self.size: int = least
         self._least = least
+        self._most = most
         self._count = 0
         self._since = perf_counter()
 
@@ -62,6 +63,6 @@ class Window:
         self._count += count
         elapsed = perf_counter() - self._since
         if elapsed >= PERIOD:
-            self.size = max(self._least, min(MOST, int(self._count * PERIOD / elapsed)))
+            self.size = max(self._least, min(self._most, int(self._count * PERIOD / elapsed)))
             self._count = 0
             self._since += elapsed

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, Protocol
 
-from asyncjobs.pipeline.bells import MOST, Bell
+from asyncjobs.pipeline.bells import MOST, Bell, Window
 from asyncjobs.wire.failure import safe_to_raise
 
 Lower = Callable[[int], "Feed"]
@@ -69,28 +69,6 @@ class Grouped:
         """Whole groups."""
         groups, rest = divmod(await self._below.skip(count * self._size), self._size)
         return groups + (rest > 0 and not self._drop_last)
-
-
-class Flattened:
-    """The items of each item, one after the other."""
-
-    def __init__(self, below: Feed) -> None:
-        self._below = below
-        self._left: deque[Any] = deque()
-        self.aclose: Close = below.aclose
-
-    async def take(self, limit: int) -> list[Any]:
-        """Of one item at a time."""
-        while not self._left:
-            items = await self._below.take(1)
-            if not items:
-                return []
-            self._left.extend(items[0])
-        return [self._left.popleft() for _ in range(min(limit, len(self._left)))]
-
-    async def skip(self, count: int) -> int:
-        """How many an item has is known once it is made."""
-        return await discarded(self, count)
 
 
 class Sharded:
@@ -253,18 +231,26 @@ class Repeated:
 
 
 class Prefetched:
-    """Up to `size` items are fetched ahead of whoever takes them."""
+    """Items are fetched ahead of whoever takes them, as many as the window says.
 
-    def __init__(self, below: Feed, size: int) -> None:
+    With a bell that several share, whoever waits for any of them hears of each.
+    """
+
+    def __init__(self, below: Feed, window: Window, news: Bell | None = None) -> None:
         self._below = below
-        self._size = size
+        self._window = window
         loop = asyncio.get_running_loop()
-        self._news = Bell(loop)
+        self._news = news or Bell(loop)
         self._room = Bell(loop)
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
         self._is_over = False
         self._fetcher: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Fetch from now on; the first `take` would."""
+        if self._fetcher is None:
+            self._fetcher = asyncio.get_running_loop().create_task(self._fetch())
 
     async def _fetch(self) -> None:
         try:
@@ -278,22 +264,29 @@ class Prefetched:
         self._news.wake()
 
     async def _free(self) -> int:
-        while (free := self._size - len(self._items)) <= 0:
+        while (free := self._window.size - len(self._items)) <= 0:
             await self._room.wait()
         return free
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `take` would not wait."""
+        return bool(self._items) or self._is_over
+
     async def take(self, limit: int) -> list[Any]:
         """Those that were fetched."""
-        if self._fetcher is None:
-            self._fetcher = asyncio.get_running_loop().create_task(self._fetch())
-        while not self._items:
-            if self._is_over:
-                if self._error is not None:
-                    raise self._error
-                return []
+        self.begin()
+        while not self.is_ready:
             await self._news.wait()
-        self._room.wake()
-        return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
+        if not self._items and self._error is not None:
+            raise self._error
+        taken = [self._items.popleft() for _ in range(min(limit, len(self._items)))]
+        self._window.passed(len(taken))
+        size = self._window.size
+        # Where many are held, several are fetched for one change of tasks.
+        if size - len(self._items) >= max(1, size // 4):
+            self._room.wake()
+        return taken
 
     async def skip(self, count: int) -> int:
         """Nothing has been fetched yet."""
@@ -305,3 +298,25 @@ class Prefetched:
             self._fetcher.cancel()
             await asyncio.wait([self._fetcher])
         await self._below.aclose()
+
+
+class Cached:
+    """Keeps the items that pass; whoever has all of them is told by a call of `keep`."""
+
+    def __init__(self, below: Feed, keep: Callable[[list[Any]], object]) -> None:
+        self._below = below
+        self._keep = keep
+        self._items: list[Any] = []
+        self.aclose: Close = below.aclose
+
+    async def take(self, limit: int) -> list[Any]:
+        """The next; after the last, `keep` has them all."""
+        items = await self._below.take(limit)
+        self._items += items
+        if not items:
+            self._keep(self._items)
+        return items
+
+    async def skip(self, count: int) -> int:
+        """They are kept too: a later epoch needs them."""
+        return await discarded(self, count)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, TypeVar, overload
 
 from asyncjobs.flow.elements import whole_number
-from asyncjobs.intake import check_lane
 from asyncjobs.options import check_flag
 from asyncjobs.pipeline import faults, sources, stages
 from asyncjobs.pipeline.blocking import SyncStream
+from asyncjobs.pipeline.building import check_lane, map_stage, spread_stage
 from asyncjobs.pipeline.collating import Padding, stack
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import Stage
-from asyncjobs.pipeline.steps import Step
 from asyncjobs.pipeline.stream import Stream
+from asyncjobs.pipeline.turns import WHOLE
 from asyncjobs.runner import Runner
 
 T = TypeVar("T")
@@ -33,6 +31,8 @@ class Pipeline(Generic[T]):
         seed: where all random numbers come from, those of `shuffle` and of functions that take `rng`.
         runner: an open runner whose lanes are used for ``lane="process"`` and others by name; without one each
             process stage has worker processes of its own.
+        lane: ``"process"``: a worker process of its own makes the items, for a generator that computes. Not for what
+            only the loop can advance, and not for iterators, which cannot travel.
 
     ``for item in pipeline`` runs it in the background and ends it with the loop, also at a ``break``; so does
     ``async for`` on the loop. To keep threads and processes over several epochs, open it::
@@ -44,15 +44,21 @@ class Pipeline(Generic[T]):
 
     Raises:
         TypeError: no items can come from `source`.
-        ValueError: `seed` is no whole number from 0.
+        ValueError: `seed` is no whole number from 0, or there is no such `lane`.
     """
 
     def __init__(
-        self, source: Iterable[T] | AsyncIterable[T] | Callable[[], Any], *, seed: int = 0, runner: Runner | None = None
+        self,
+        source: Iterable[T] | AsyncIterable[T] | Callable[[], Any],
+        *,
+        seed: int = 0,
+        runner: Runner | None = None,
+        lane: str | None = None,
     ) -> None:
-        self._stages: tuple[Stage, ...] = (stages.Source(sources.checked(source)),)
         self._seed = whole_number("seed", seed, 0)
         self._runner = runner
+        check_lane(lane, runner)
+        self._stages: tuple[Stage, ...] = (stages.Source(*sources.checked(source, lane)),)
         self._entered: SyncStream[T] | Stream[T] | None = None
 
     def _with(self, *more: Stage) -> Pipeline[Any]:
@@ -108,7 +114,7 @@ class Pipeline(Generic[T]):
         Raises:
             TypeError, ValueError: an argument is not allowed.
         """
-        return self._with(self._map("map", fn, concurrency, lane, ordered, on_error))
+        return self._with(map_stage("map", fn, concurrency, lane, ordered, on_error, self._runner))
 
     def filter(
         self,
@@ -120,7 +126,7 @@ class Pipeline(Generic[T]):
         on_error: OnError = "raise",
     ) -> Pipeline[T]:
         """The items for which ``fn(item)`` is true; the rest as in `map`."""
-        return self._with(self._map("filter", fn, concurrency, lane, ordered, on_error))
+        return self._with(map_stage("filter", fn, concurrency, lane, ordered, on_error, self._runner))
 
     def flat_map(
         self,
@@ -133,56 +139,45 @@ class Pipeline(Generic[T]):
     ) -> Pipeline[R]:
         """The items of ``fn(item)``, a generator for instance, of one item after the other.
 
-        In a thread, or on the loop if `fn` is an async generator function, they are handed on as they come, a few
-        ahead, and `concurrency` is 1. In processes the items of one item travel together, as a list.
+        They are handed on as they come, a few ahead; with `concurrency` the generators of so many items run at once.
+        In a process they travel several at a time, as many as are made meanwhile; a `concurrency` of 2 takes 2 workers.
+
+        Args:
+            fn: an async generator function is advanced on the loop, what any other returns in a thread of its own.
+            concurrency, lane, on_error: as in `map`. With `on_error` an item's generator ends where it raises.
+            ordered: False: the items of those that are open, as they come.
 
         Raises:
-            TypeError, ValueError: an argument is not allowed, as in `map`.
+            TypeError, ValueError: an argument is not allowed.
         """
-        self._check_lane(lane)
-        if lane is None or lane == "thread":
-            if concurrency != 1:
-                raise ValueError(f"concurrency={concurrency!r} is not allowed; allowed: 1, or lane='process'")
-            where = "loop" if inspect.isasyncgenfunction(_unwrapped(fn)) else "thread"
-            name = f"flat_map({_name_of(fn)})"
-            return self._with(stages.FlatMap(_callable(fn), name, where, faults.checked(on_error)))
-        lists = stages.Listed(_callable(fn))
-        work = self._map("flat_map", lists, concurrency, lane, ordered, on_error)
-        return self._with(work, stages.Flatten())
-
-    def _map(
-        self,
-        verb: str,
-        fn: Callable[..., Any],
-        concurrency: int,
-        lane: str | None,
-        ordered: bool,
-        on_error: OnError,
-    ) -> stages.Map:
-        is_coroutine = _is_coroutine_function(_callable(fn))
-        self._check_lane(lane)
-        if is_coroutine and lane in ("thread", "process"):
-            raise TypeError(f"{_name_of(fn)} is a coroutine function; lane={lane!r} runs plain functions")
-        if not is_coroutine and lane == "loop":
-            raise TypeError(
-                f"{_name_of(fn)} is a plain function and would block lane 'loop'; use 'thread' or 'process'"
-            )
         check_flag("ordered", ordered)
-        name, judged = f"{verb}({_name_of(fn)})", faults.checked(on_error)
-        step = Step(fn, name, verb == "filter", judged, _takes_rng(fn), is_coroutine)
-        at_once = whole_number("concurrency", concurrency, 1)
-        return stages.Map((step,), at_once, lane or ("loop" if is_coroutine else "thread"), ordered)
+        turns = int(ordered), WHOLE
+        return self._with(spread_stage("flat_map", fn, concurrency, lane, turns, on_error, self._runner))
 
-    def _check_lane(self, lane: str | None) -> None:
-        if lane in (None, "loop", "thread"):
-            return
-        if self._runner is not None:
-            check_lane(lane, self._runner._lanes)
-        elif lane != "process":
-            raise ValueError(
-                f"lane={lane!r} is not allowed; allowed: 'thread', 'process', or with Pipeline(source, runner=runner) "
-                "any lane of that runner"
-            )
+    def interleave(
+        self,
+        fn: Callable[[T], Iterable[R] | AsyncIterable[R]],
+        *,
+        concurrency: int = 4,
+        block_length: int = 1,
+        lane: str | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+    ) -> Pipeline[R]:
+        """The items of ``fn(item)``, of `concurrency` items in turn: `block_length` of the first, then of the second.
+
+        When one has no more, its turn ends, and the next item takes its place when that comes round: the order of
+        tf.data. All of them fetch ahead, as in `flat_map`, whose other settings are the same.
+
+        Example: ``Pipeline(paths).interleave(Lines)`` mixes the lines of four files.
+
+        Raises:
+            TypeError, ValueError: an argument is not allowed.
+        """
+        check_flag("ordered", ordered)
+        block = whole_number("block_length", block_length, 1)
+        turns = concurrency if ordered else 0, block
+        return self._with(spread_stage("interleave", fn, concurrency, lane, turns, on_error, self._runner))
 
     # --- batches ------------------------------------------------------------------------
 
@@ -203,7 +198,7 @@ class Pipeline(Generic[T]):
         grouped = self._with(stages.Group(whole_number("n", n, 1), drop_last))
         if collate is list:
             return grouped
-        return grouped._with(grouped._map("batch", collate or stack, 1, None, True, "raise"))
+        return grouped._with(map_stage("batch", collate or stack, 1, None, True, "raise", None))
 
     def padded_batch(self, n: int, *, drop_last: bool = False, pad_value: Any = 0) -> Pipeline[Any]:
         """As `batch`, but each array is filled up at its ends with `pad_value`, to the longest of the batch.
@@ -251,6 +246,15 @@ class Pipeline(Generic[T]):
             ValueError: `n` is no whole number from 0.
         """
         return self._with(stages.Take(whole_number("n", n, 0)))
+
+    def cache(self) -> Pipeline[T]:
+        """The items of the first whole epoch are kept in memory; later epochs get them without calling what is before.
+
+        What is before runs as epoch 0 each time, so that it does not matter when that was: shuffle after the cache.
+        An epoch that is left early keeps nothing, and the next one begins anew. The items are the same objects each
+        time, so do not change them.
+        """
+        return self._with(stages.Cache())
 
     def shard(self, i: int, n: int) -> Pipeline[T]:
         """Every `n`-th item, beginning with the one at `i`: what is machine `i`'s of `n` machines.
@@ -327,34 +331,3 @@ class Pipeline(Generic[T]):
         first = self._stages[0]
         assert isinstance(first, stages.Source)
         return f"<Pipeline({', '.join([faults.shown(first.source), *stages.names_of(self._stages[1:])])})>"
-
-
-def _callable(fn: Any) -> Any:
-    if not callable(fn):
-        raise TypeError(f"{fn!r} is not callable; a stage takes a function of one item")
-    return fn
-
-
-def _unwrapped(fn: Any) -> Any:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return fn
-
-
-def _is_coroutine_function(fn: Any) -> bool:
-    plain = _unwrapped(fn)
-    call = getattr(type(plain), "__call__", None)  # noqa: B004 - the method itself is wanted
-    return inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(call)
-
-
-def _takes_rng(fn: Any) -> bool:
-    try:
-        return "rng" in inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # a builtin that does not say
-        return False
-
-
-def _name_of(fn: Any) -> str:
-    plain = _unwrapped(fn)
-    plain = plain.fn if isinstance(plain, stages.Listed) else plain
-    return str(getattr(plain, "__name__", None) or type(plain).__name__)

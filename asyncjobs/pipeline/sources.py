@@ -23,31 +23,34 @@ from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.pipeline.bells import Bell, Window
 from asyncjobs.pipeline.faults import shown
 from asyncjobs.pipeline.feeds import Feed, discarded
+from asyncjobs.remote.items import is_function, is_indexed, items_of
 from asyncjobs.wire.failure import safe_to_raise
 
 AHEAD = 2
 """Items that a thread reads ahead, or more of those that take no time."""
 
 
-def checked(source: object) -> object:
-    """`source` itself.
+def checked(source: object, lane: str | None) -> tuple[object, str]:
+    """`source` itself, and the lane that advances it.
 
     Raises:
-        TypeError: no items can come from it.
+        TypeError: no items can come from it, or not there.
     """
-    if is_function(source) or is_async(source) or is_indexed(source) or hasattr(source, "__iter__"):
-        return source
-    raise TypeError(
-        f"Pipeline({shown(source)}) is not allowed; allowed: an iterable, an async iterable, a sequence, a queue, or a "
-        "function without arguments that returns one of them"
-    )
-
-
-def is_function(source: object) -> bool:
-    """Whether the items are what it returns; an iterable that can also be called is an iterable."""
-    if isinstance(source, type):
-        return True
-    return callable(source) and not any(hasattr(source, name) for name in ("__iter__", "__aiter__", "__getitem__"))
+    if not (is_function(source) or is_async(source) or is_indexed(source) or hasattr(source, "__iter__")):
+        raise TypeError(
+            f"Pipeline({shown(source)}) is not allowed; allowed: an iterable, an async iterable, a sequence, a queue, "
+            "or a function without arguments that returns one of them"
+        )
+    is_loops = is_async(source) or isasyncgenfunction(source)
+    if lane == "loop" and not is_loops:
+        raise TypeError(f"{shown(source)} would block lane 'loop'; use 'thread' or 'process'")
+    if lane not in (None, "loop") and is_loops:
+        raise TypeError(f"{shown(source)} is advanced on the loop; lane={lane!r} is not allowed")
+    if lane not in (None, "loop", "thread") and is_used_up(source):
+        raise TypeError(
+            f"{shown(source)} cannot travel to lane {lane!r}; give a function without arguments that makes it there"
+        )
+    return source, "thread" if lane in (None, "loop") else str(lane)
 
 
 def is_async(source: object) -> bool:
@@ -55,21 +58,9 @@ def is_async(source: object) -> bool:
     return hasattr(source, "__aiter__")
 
 
-def is_indexed(source: object) -> bool:
-    """Whether it has items by number, and no iterator of its own."""
-    return hasattr(source, "__getitem__") and hasattr(source, "__len__") and not hasattr(source, "__iter__")
-
-
 def is_used_up(source: object) -> bool:
     """Whether it can be gone through only once."""
     return hasattr(source, "__next__") or hasattr(source, "__anext__")
-
-
-def items_of(source: Any, first: int = 0) -> Iterator[Any]:
-    """In a thread: its items; to begin may take time. Those by number from `first` on."""
-    if is_function(source):
-        source = source()
-    return (source[index] for index in range(first, len(source))) if is_indexed(source) else iter(source)
 
 
 class Listed:
@@ -206,18 +197,18 @@ class Read:
 
 
 class Numbered:
-    """Items by number, which a thread gets."""
+    """Items by number, which a thread or a worker process gets; `made` as for `opened`."""
 
-    def __init__(self, source: Any, read: Callable[[Callable[[], Iterable[Any]]], Feed]) -> None:
+    def __init__(self, source: Any, made: Callable[..., Feed]) -> None:
         self._source = source
-        self._read = read
+        self._made = made
         self._first = 0
         self._reading: Feed | None = None
 
     async def take(self, limit: int) -> list[Any]:
         """Those that were read."""
         if self._reading is None:
-            self._reading = self._read(lambda: items_of(self._source, self._first))
+            self._reading = self._made(items_of, self._source, self._first)
         return await self._reading.take(limit)
 
     async def skip(self, count: int) -> int:
@@ -226,28 +217,30 @@ class Numbered:
         return self._first - before
 
     async def aclose(self) -> None:
-        """Have the thread end."""
+        """Have the reading end."""
         if self._reading is not None:
             await self._reading.aclose()
 
 
-def opened(source: Any, epoch: int, read: Callable[[Callable[[], Iterable[Any]]], Feed]) -> Feed:
-    """The items of one epoch; `read` makes a `Read` of a function.
-
-    Raises:
-        ValueError: there is no second epoch.
-    """
+def opened(source: Any, made: Callable[..., Feed]) -> Feed:
+    """The items of one epoch; ``made(fn, *args)`` has a thread or a worker advance what ``fn(*args)`` returns."""
     if isasyncgenfunction(source):
         return Followed(source)
     if isinstance(source, list | tuple | range):
         return Listed(source)
-    if is_function(source):
-        return read(lambda: items_of(source))
     if is_indexed(source):
-        return Numbered(source, read)
-    if epoch and is_used_up(source):
+        return Numbered(source, made)
+    return Followed(lambda: source) if is_async(source) else made(items_of, source)
+
+
+def check_again(source: object, epoch: int, *, is_first: bool) -> None:
+    """Refuse to begin anew what can be gone through only once.
+
+    Raises:
+        ValueError: it is, and this is not the first time or not the first epoch.
+    """
+    if is_used_up(source) and (epoch or not is_first):
         raise ValueError(
             f"epoch {epoch} of {shown(source)}: it can be gone through only once; give a function without arguments "
             "that makes a new one"
         )
-    return Followed(lambda: source) if is_async(source) else read(lambda: items_of(source))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from asyncjobs.pipeline import sources
+from asyncjobs.pipeline.bells import Window
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.feeds import (
+    Cached,
     Feed,
-    Flattened,
     Grouped,
     Lower,
     Prefetched,
@@ -24,6 +26,7 @@ from asyncjobs.pipeline.feeds import (
 from asyncjobs.pipeline.mapped import Mapped
 from asyncjobs.pipeline.spread import Spread
 from asyncjobs.pipeline.steps import Step
+from asyncjobs.pipeline.turns import WHOLE, Cycle, Race
 from asyncjobs.pipeline.workshop import Work, Workshop
 
 
@@ -42,7 +45,7 @@ def opened(stages: Sequence[Stage], shop: Workshop, epoch: int) -> Feed:
 def work_of(stages: Sequence[Stage]) -> Iterator[Work]:
     """Those that call functions, zipped pipelines included."""
     for stage in stages:
-        if isinstance(stage, Map | FlatMap):
+        if isinstance(stage, Map | FlatMap) or (isinstance(stage, Source) and stage.lane != "thread"):
             yield stage
         elif isinstance(stage, Zip):
             for others in stage.others:
@@ -61,7 +64,7 @@ def check_order(stages: Sequence[Stage]) -> None:
         ValueError: names the stage.
     """
     for stage in work_of(stages):
-        if isinstance(stage, Map) and not stage.ordered:
+        if isinstance(stage, Map | FlatMap) and not stage.ordered:
             raise ValueError(f"{stage.name} has ordered=False: which items have been delivered depends on chance")
 
 
@@ -70,18 +73,30 @@ def check_order(stages: Sequence[Stage]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """The beginning."""
+    """The beginning; in lane "thread" an async iterable is advanced on the loop."""
 
+    keeps_workers: ClassVar[bool] = True
     source: Any
+    lane: str = "thread"
+    name: str = "source"
+    concurrency: int = 1
+    on_error: OnError = "raise"
+
+    @property
+    def judged(self) -> tuple[Source, ...]:
+        """Itself."""
+        return (self,)
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        return sources.opened(self.source, epoch, lambda make: shop.read(make, "the source"))
+        sources.check_again(self.source, epoch, is_first=shop.begin(self))
+        return sources.opened(self.source, partial(shop.made, self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Map:
     """A function of each item, or several of them in one trip."""
 
+    keeps_workers: ClassVar[bool] = False
     steps: tuple[Step, ...]
     concurrency: int
     lane: str
@@ -104,13 +119,19 @@ class Map:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlatMap:
-    """The items that a function makes of each, as they come."""
+    """The items that a function makes of each, for `concurrency` of them at once.
 
+    `block` of each of `cycle` in turn; a cycle of 0: as they come.
+    """
+
+    keeps_workers: ClassVar[bool] = True
     fn: Callable[..., Any]
     name: str
+    concurrency: int
     lane: str
     on_error: OnError
-    concurrency: int = 1
+    cycle: int = 1
+    block: int = WHOLE
 
     @property
     def judged(self) -> tuple[FlatMap, ...]:
@@ -118,30 +139,23 @@ class FlatMap:
         return (self,)
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        return Spread(below(epoch), lambda item: self._items(item, shop), shop.faults(self), epoch)
+        turns = Cycle(self.cycle, self.block) if self.cycle else Race()
+        make = partial(shop.made, self, self.fn)
+        return Spread(below(epoch), make, turns, self.concurrency, shop.faults(self), epoch)
 
-    def _items(self, item: Any, shop: Workshop) -> Feed:
-        if self.lane == "loop":
-            return sources.Followed(lambda: self.fn(item))
-        return shop.read(lambda: self.fn(item), self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """In a worker process: what a function makes of an item, as a list, for a generator cannot travel."""
-
-    fn: Callable[..., Any]
-
-    def __call__(self, item: Any) -> list[Any]:
-        return list(self.fn(item))
+    @property
+    def ordered(self) -> bool:
+        """Whether nothing depends on who is faster."""
+        return self.cycle > 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Flatten:
-    """The items of lists."""
+class Cache:
+    """The items of one whole epoch, kept in memory. What is below runs as the first epoch, whichever it is."""
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        return Flattened(below(epoch))
+        kept = shop.kept.get(self)
+        return Cached(below(0), partial(shop.kept.setdefault, self)) if kept is None else sources.Listed(kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +188,7 @@ class Prefetch:
     size: int
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        return Prefetched(below(epoch), self.size)
+        return Prefetched(below(epoch), Window(self.size, self.size))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.base import Lane
@@ -13,8 +15,10 @@ from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.pipeline.account import Account
 from asyncjobs.pipeline.crews import GRACE, Crew, LoopCrew, ThreadCrew
 from asyncjobs.pipeline.faults import Fault, Faults, OnError
+from asyncjobs.pipeline.feeds import Feed
 from asyncjobs.pipeline.jobcrew import JobCrew
-from asyncjobs.pipeline.sources import Read
+from asyncjobs.pipeline.sent import Sent
+from asyncjobs.pipeline.sources import Followed, Read
 from asyncjobs.pipeline.steps import Step, call_of
 from asyncjobs.runner import Runner
 
@@ -31,7 +35,7 @@ class Judged(Protocol):
 
 
 class Work(Protocol):
-    """A stage that calls functions; each has a crew of its own."""
+    """A stage that calls functions of the user's."""
 
     @property
     def name(self) -> str: ...
@@ -41,6 +45,9 @@ class Work(Protocol):
     def concurrency(self) -> int: ...
     @property
     def judged(self) -> Sequence[Judged]: ...
+    @property
+    def keeps_workers(self) -> bool:
+        """Whether each of `concurrency` jobs lasts as long as somebody takes its items."""
 
 
 class Calls(Work, Protocol):
@@ -86,10 +93,19 @@ class Workshop:
         self._faults: dict[Judged, Faults] = {one: Faults(one.name, one.on_error) for one in judged}
         self._accounts: dict[Work, Account] = {stage: Account(stage.name, stage.concurrency) for stage in self._work}
         self._reading: set[Read] = set()
+        self._begun: set[object] = set()
+        self.kept: dict[object, list[Any]] = {}
+        """The items of each cache that has seen a whole epoch."""
         self.threads: DaemonThreads
 
     async def open(self) -> None:
-        """Start the runner; workers and threads start when they are first needed."""
+        """Start the runner; workers and threads start when they are first needed.
+
+        Raises:
+            ValueError: a lane of the runner that was given has too few workers.
+        """
+        if self._given is not None:
+            self._check_room(self._given)
         self.threads = DaemonThreads("asyncjobs-pipeline-", asyncio.get_running_loop())
         lanes = self._lanes()
         if self._given is None and lanes:
@@ -98,7 +114,27 @@ class Workshop:
 
     def _lanes(self) -> Mapping[str, Lane]:
         stages = [stage for stage in self._work if stage.lane == "process"]
-        return {self._lane_of(stage): ProcessLane(stage.concurrency) for stage in stages}
+        return {self._lane_of(stage): ProcessLane(self._workers(stage)) for stage in stages}
+
+    def _workers(self, stage: Work) -> int:
+        """How many it needs. A generator keeps its worker, also one in a pipeline that is zipped with itself."""
+        return stage.concurrency * (self._work.count(stage) if stage.keeps_workers else 1)
+
+    def _check_room(self, runner: Runner) -> None:
+        """Refuse generators that would wait for workers which others of this pipeline keep, for ever."""
+        needed: Counter[str] = Counter()
+        for stage in dict.fromkeys(self._work):
+            if stage.keeps_workers and stage.lane not in ("loop", "thread"):
+                needed[stage.lane] += self._workers(stage)
+        for name in needed:
+            calls = any(stage.lane == name and not stage.keeps_workers for stage in self._work)
+            lane = runner._lanes.get(name)
+            least = needed[name] + calls
+            if lane is not None and lane.size() < least:
+                raise ValueError(
+                    f"lane {name!r} with {lane.size()} workers is not allowed; allowed: at least {least}, "
+                    "for each generator of the pipeline keeps one as long as it gives items"
+                )
 
     def _lane_of(self, stage: Work) -> str:
         return stage.lane if self._given is not None else f"{stage.name} {self._work.index(stage)}"
@@ -118,17 +154,37 @@ class Workshop:
             return LoopCrew(call, stage.concurrency)
         if stage.lane == "thread":
             return ThreadCrew(call, stage.name, stage.concurrency, self.threads)
-        runner = self._given or self._runner
-        assert runner is not None
-        jobs = runner.options(lane=self._lane_of(stage), name=stage.name)
+        jobs = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name)
         is_seeded = any(step.is_seeded for step in stage.steps)
         return JobCrew(call, jobs, is_seeded, stage.concurrency, is_ours=self._given is None)
+
+    @property
+    def _runner_of_jobs(self) -> Runner:
+        runner = self._given or self._runner
+        assert runner is not None
+        return runner
 
     def faults(self, judged: Judged) -> Faults:
         """The account of the items that failed there, in all epochs."""
         return self._faults[judged]
 
-    def read(self, make: Callable[[], Iterable[Any]], name: str) -> Read:
+    def made(self, stage: Work, make: Callable[..., Any], *args: Any) -> Feed:
+        """The items of ``make(*args)``, advanced in the lane of `stage`."""
+        if stage.lane == "loop":
+            return Followed(partial(make, *args))
+        if stage.lane == "thread":
+            return self._read(partial(make, *args), stage.name)
+        # A second attempt would send the same items again.
+        options = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail")
+        return Sent(options, make, *args)
+
+    def begin(self, stage: object) -> bool:
+        """Whether it is begun for the first time."""
+        is_first = stage not in self._begun
+        self._begun.add(stage)
+        return is_first
+
+    def _read(self, make: Callable[[], Iterable[Any]], name: str) -> Read:
         """A thread that reads what ``make()`` returns."""
         reading = Read(make, name, self.threads)
         self._reading.add(reading)

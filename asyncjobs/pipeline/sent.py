@@ -1,0 +1,78 @@
+"""Items that a worker process makes and sends: `Sent`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from asyncjobs.errors import OutOfRangeError
+from asyncjobs.flow.queues import FIFOQueue
+from asyncjobs.job import Job
+from asyncjobs.pipeline.feeds import discarded
+from asyncjobs.remote.items import send_items
+from asyncjobs.submitter import Submitter
+from asyncjobs.wire.failure import safe_to_raise
+
+AHEAD = 1
+"""Lists of items that have arrived and wait; another one waits in the worker, and one is being made."""
+GRACE = 0.2
+"""Seconds that a generator gets to come to its next item, where it is closed, before it is interrupted."""
+
+
+class Sent:
+    """The items of ``make(*args)``, which is called and advanced in a job.
+
+    The job fills a queue and the queue makes it wait. What ends the job closes the queue, and to close the queue ends
+    the job at its next item.
+    """
+
+    def __init__(self, jobs: Submitter, make: Callable[..., Iterable[Any]], *args: Any) -> None:
+        self._jobs = jobs
+        self._call = (make, *args)
+        self._queue: FIFOQueue[list[Any]] = FIFOQueue(AHEAD)
+        self._items: deque[Any] = deque()
+        self._job: Job[None] | None = None
+
+    async def take(self, limit: int) -> list[Any]:
+        """Those that have arrived."""
+        if self._job is None:
+            self._job = await self._jobs.submit(send_items, self._queue.argument, *self._call)
+            self._job.add_done_callback(lambda _: self._queue._shut(cancel=True))
+        while not self._items:
+            try:
+                self._items.extend(await self._queue.dequeue())
+            except OutOfRangeError:
+                return self._end(self._job)
+        return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
+
+    def _end(self, job: Job[None]) -> list[Any]:
+        error = job.exception()
+        if error is not None:
+            raise safe_to_raise(error)
+        return []
+
+    async def skip(self, count: int) -> int:
+        """It has to make them."""
+        return await discarded(self, count)
+
+    async def aclose(self) -> None:
+        """Have the job end; interrupted, and a second later killed, it is if it does not."""
+        job = self._job
+        if job is None:
+            return
+        await self._queue.close(cancel_pending_enqueues=True)
+        if job.started_at is not None:
+            await _wait(job, GRACE)
+        job.cancel("the pipeline ended", grace=0)
+        await job.wait()
+        job.exception()  # nobody else may have looked at it
+
+
+async def _wait(job: Job[None], seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await job.wait()
+    except TimeoutError:
+        return
