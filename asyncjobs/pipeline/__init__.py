@@ -3,12 +3,14 @@
 `pipeline` is the face: a description, which `stages` are the parts of. `stream` and `blocking` run it, for event loops
 and for threads. At work are `feeds` (no workers), `mapped` (a function, by one of the `crews`), `spread` and `sources`;
 `workshop` is what they share over all epochs, `position` where the consumer stands, `faults` decides about errors,
-`collating` makes batches, `account` says who waited for whom.
+`collating` makes batches. `account` measures who waits for whom, `report` says so, `picture` draws it; `stall` warns
+when nothing moves, with the `stacks` of what does not.
 """
 
 from asyncjobs.pipeline.blocking import SyncStream
 from asyncjobs.pipeline.faults import ErrorBudget, Fault
 from asyncjobs.pipeline.pipeline import Pipeline
+from asyncjobs.pipeline.report import PipelineReport
 from asyncjobs.pipeline.stream import Stream
 
-__all__ = ["ErrorBudget", "Fault", "Pipeline", "Stream", "SyncStream"]
+__all__ = ["ErrorBudget", "Fault", "Pipeline", "PipelineReport", "Stream", "SyncStream"]

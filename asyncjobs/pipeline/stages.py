@@ -76,7 +76,9 @@ class Source:
     source: Any
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        return sources.opened(self.source, epoch, lambda make: shop.read(make, "the source"))
+        return sources.opened(
+            self.source, epoch, shop.read, shop.source(self, f"source {sources.name_of(self.source)}")
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,14 +126,15 @@ class FlatMap:
     lane: str
     on_error: OnError
     concurrency: int = 1
+    ordered: bool = True
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         return Spread(below(epoch), lambda item: self._items(item, shop), shop.faults(self), epoch)
 
     def _items(self, item: Any, shop: Workshop) -> Feed:
         if self.lane == "loop":
-            return sources.Followed(lambda: self.fn(item))
-        return shop.read(lambda: self.fn(item), self.name)
+            return sources.Followed(lambda: self.fn(item), shop.account(self))
+        return shop.read(lambda: self.fn(item), shop.account(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.lanes.process import ProcessLane
-from asyncjobs.pipeline.account import Account
-from asyncjobs.pipeline.crews import Crew, JobCrew, LoopCrew, ThreadCrew
+from asyncjobs.pipeline.account import Account, Consumer
+from asyncjobs.pipeline.crews import Cell, Crew, JobCrew, LoopCrew, Ongoing, ThreadCrew
 from asyncjobs.pipeline.faults import Fault, Faults, OnError
+from asyncjobs.pipeline.report import PipelineReport, reported
 from asyncjobs.pipeline.sources import Read
 from asyncjobs.runner import Runner
 
@@ -34,7 +36,19 @@ class Work(Protocol):
     @property
     def concurrency(self) -> int: ...
     @property
+    def ordered(self) -> bool: ...
+    @property
     def on_error(self) -> OnError: ...
+
+
+def _running(account: Account, calls: list[Ongoing], now: float) -> float:
+    """Seconds that the calls, and the reading, have been running which have not ended."""
+    reads = [since for reading in tuple(account.readings) if (since := reading.since) is not None]
+    return sum(max(now - began_at, 0.0) for began_at in [*reads, *(call.began_at for call in calls)])
+
+
+def _account_of(stage: Work) -> Account:
+    return Account(stage.name, stage.concurrency, stage.lane, stage.ordered)
 
 
 class Station(NamedTuple):
@@ -61,7 +75,8 @@ class Workshop:
         self._runner: Runner | None = None
         self._crews: dict[Work, Crew] = {}
         self._faults: dict[Work, Faults] = {stage: Faults(stage.name, stage.on_error) for stage in self._work}
-        self._accounts: dict[Work, Account] = {stage: Account(stage.name, stage.concurrency) for stage in self._work}
+        self._accounts: dict[Work, Account] = {stage: _account_of(stage) for stage in self._work}
+        self._sources: dict[object, Account] = {}
         self._reading: set[Read] = set()
         self.threads: DaemonThreads
 
@@ -93,7 +108,8 @@ class Workshop:
         if stage.lane == "loop":
             return LoopCrew(stage.fn, stage.concurrency)
         if stage.lane == "thread":
-            return ThreadCrew(stage.fn, stage.name, stage.concurrency, self.threads)
+            computed = self._accounts[stage].computed = {}
+            return ThreadCrew(stage.fn, stage.name, stage.concurrency, self.threads, computed)
         runner = self._given or self._runner
         assert runner is not None
         return JobCrew(stage.fn, runner.options(lane=self._lane_of(stage), name=stage.name))
@@ -102,9 +118,17 @@ class Workshop:
         """The account of the items of `stage` that failed, in all epochs."""
         return self._faults[stage]
 
-    def read(self, make: Callable[[], Iterable[Any]], name: str) -> Read:
+    def account(self, stage: Work) -> Account:
+        """The books about `stage`."""
+        return self._accounts[stage]
+
+    def source(self, stage: object, name: str) -> Account:
+        """The books about a source."""
+        return self._sources.setdefault(stage, Account(name, 1, "source"))
+
+    def read(self, make: Callable[[], Iterable[Any]], account: Account) -> Read:
         """A thread that reads what ``make()`` returns."""
-        reading = Read(make, name, self.threads)
+        reading = Read(make, account, self.threads)
         self._reading.add(reading)
         reading.end.add_done_callback(lambda _: self._reading.discard(reading))
         return reading
@@ -116,8 +140,27 @@ class Workshop:
         return [fault for faults in self._faults.values() for fault in faults.kept]
 
     def accounts(self) -> list[Account]:
-        """Of the stages whose calls are counted, first to last."""
-        return [self._accounts[stage] for stage in self._work if stage in self._crews or self._accounts[stage].items]
+        """Of the sources that take time, and the stages whose calls are counted, first to last."""
+        known = [*tuple(self._sources.values()), *self._accounts.values()]
+        return [account for account in known if account.items or account.readings or account.in_hand]
+
+    def report(self, consumer: Consumer) -> PipelineReport:
+        """Who has waited for whom so far; from any thread."""
+        now = perf_counter()
+        calls = {id(account): calls for account, _, calls in self.in_hand()}
+        return reported(
+            [(account, _running(account, calls.get(id(account), []), now)) for account in self.accounts()],
+            consumer,
+            now,
+        )
+
+    def in_hand(self) -> list[tuple[Account, list[Cell], list[Ongoing]]]:
+        """For each stage with workers the items that it has taken and not handed out, oldest first, and its calls."""
+        return [
+            (account, [cell for cells in tuple(account.in_hand) for cell in cells()], crew.calls())
+            for stage, crew in tuple(self._crews.items())
+            for account in (self._accounts[stage],)
+        ]
 
     def skipped(self) -> int:
         """How many items were left out."""
