@@ -35,6 +35,7 @@ _HOMES = {
     "OutOfRangeError": "errors",
     "PaddingFIFOQueue": "flow.queues",
     "Pipeline": "pipeline.pipeline",
+    "PipelineReport": "pipeline.report",
     "Plot": "plotting.plot",
     "PlotIncomplete": "errors",
     "Pool": "sync.pool",

@@ -43,6 +43,7 @@ from asyncjobs.options import JobOptions as JobOptions
 from asyncjobs.options import job as job
 from asyncjobs.pipeline.faults import ErrorBudget as ErrorBudget
 from asyncjobs.pipeline.pipeline import Pipeline as Pipeline
+from asyncjobs.pipeline.report import PipelineReport as PipelineReport
 from asyncjobs.plotting.opening import plot as plot
 from asyncjobs.plotting.plot import Plot as Plot
 from asyncjobs.retry import Retry as Retry
@@ -87,6 +88,7 @@ __all__ = [
     "OutOfRangeError",
     "PaddingFIFOQueue",
     "Pipeline",
+    "PipelineReport",
     "Plot",
     "PlotIncomplete",
     "Pool",

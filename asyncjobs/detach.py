@@ -20,6 +20,10 @@ except ImportError:  # not on Windows
     fcntl = None
 
 
+WHERE = getattr(signal, "SIGWINCH", 0)
+"""Asks a worker where it is. Nobody dies of it, whatever a job has done to its handlers; and a worker has no window."""
+
+
 def leave_the_terminal() -> None:
     """Ctrl-C is the runner's to handle, and so is SIGTERM, which a shutdown sends to all
     processes and the executor sends when it believes us dead."""
@@ -55,3 +59,10 @@ def take_over_output(stdout: Descriptor | None, stderr: Descriptor | None) -> No
             stream = open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
     faulthandler.enable(2)
+
+
+def say_where_when_asked(file: Descriptor) -> None:
+    """At the signal `WHERE`, append the stacks of all threads to `file`, even if a job holds the interpreter lock."""
+    if fcntl is not None:
+        fcntl.fcntl(file.number, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
+        faulthandler.register(WHERE, file.number, all_threads=True)

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn, cast
 
 from asyncjobs import context, shared, token
-from asyncjobs.detach import die_with_the_runner, leave_the_terminal, take_over_output
+from asyncjobs.detach import die_with_the_runner, leave_the_terminal, say_where_when_asked, take_over_output
 from asyncjobs.errors import JobStopped
 from asyncjobs.remote import hosted
 from asyncjobs.remote.asking import Asking
@@ -61,6 +61,7 @@ def serve() -> NoReturn:
         leave_the_terminal()
         die_with_the_runner(_settings.lifeline)
         take_over_output(_settings.stdout, _settings.stderr)
+        say_where_when_asked(_settings.cell)
         worker = Worker(_settings)
         worker.prepare()
         worker.run()

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncjobs import ErrorBudget, FIFOQueue, Pipeline, Runner, RunnerClosed, SyncQueue, WorkerLost
-from asyncjobs.pipeline.account import Account, Consumer, report
 from asyncjobs.pipeline.bells import MOST, PERIOD, Window
 from asyncjobs.testing.work import until
 
@@ -853,37 +851,6 @@ async def test_an_open_pipeline_is_not_opened_again() -> None:
         assert [item async for item in stream] == [0, 1, 2]
 
 
-# --- the report -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("busy", "waited", "says"),
-    [
-        (38.0, 5.0, "map(decode) is the limit: 95% busy at concurrency 4; 8 would keep the consumer fed"),
-        (38.0, 9.9, "map(decode) is the limit: 95% busy at concurrency 4; the consumer does little but wait"),
-        (38.0, 0.1, "The consumer is the limit"),
-        (4.0, 5.0, "The source is the limit"),
-    ],
-)
-def test_the_report_says_in_a_sentence_what_holds_the_consumer_up(busy: float, waited: float, says: str) -> None:
-    accounts = [Account("map(decode)", 4, 100, busy, 0.0, 9.5), Account("batch(stack)", 1, 10, 0.1, 9.5, 0.2)]
-    text = report(accounts, Consumer(waited, 10.0))
-    assert says in text.splitlines()[-1]
-    assert f"The consumer waited {waited / 10:.0%} of 10 s." in text
-    assert re.search(r"batch\(stack\) +10 +1 +1% +95% +1%", text)
-
-
-@pytest.mark.parametrize(("lane", "items"), [("thread", 40), ("process", 200)])
-def test_the_report_of_a_real_run_names_the_slow_stage(lane: str, items: int) -> None:
-    with Pipeline(range(items)).map(double).map(takes_its_time, lane=lane).batch(4, collate=list) as stream:
-        assert stream.report() == "nothing has been taken yet"
-        for _ in stream:
-            pass
-    text = stream.report()
-    assert "map(takes_its_time) is the limit" in text
-    assert re.search(rf"map\(double\) +{items} +1 +\d%", text)
-
-
 # --- what is not allowed ----------------------------------------------------------------
 
 
@@ -892,6 +859,7 @@ def test_the_report_of_a_real_run_names_the_slow_stage(lane: str, items: int) ->
     [
         (lambda p: Pipeline(5), "allowed: an iterable"),  # type: ignore[arg-type]
         (lambda p: Pipeline([], seed=-1), "seed=-1 is not allowed"),
+        (lambda p: Pipeline([], stall_timeout=0), "stall_timeout=0 is not allowed; allowed: None, or seconds above 0"),
         (lambda p: p.map(5), "5 is not callable"),
         (lambda p: p.map(double, concurrency=0), "concurrency=0 is not allowed"),
         (lambda p: p.map(double, lane="gpu"), "lane='gpu' is not allowed"),

@@ -71,6 +71,7 @@ class Body:
         self.on_change = on_change
         self.writable = True
         self.pid: int = 0
+        self.cell: Cell
         self.is_dead: bool = False
         self._killed_for = ""
         self._hello: asyncio.Future[None] = loop.create_future()
@@ -101,7 +102,7 @@ class Body:
     async def _open(self) -> None:
         data, far_data = self._socket_pair()
         control, far_control = self._socket_pair()
-        self._cell = cell = Cell()
+        self.cell = cell = Cell()
         self._closers.append(cell.close)
         lifeline, near_lifeline = map(Descriptor, os.pipe())
         self._closers += [lifeline.close, near_lifeline.close]
@@ -125,7 +126,6 @@ class Body:
         )
         self._resident.start(self._recipe, settings)
         lifeline.close()
-        cell.descriptor.close()
         far_data.close()
         far_control.close()
         for pipe in (self._stdout, self._stderr):
@@ -290,7 +290,7 @@ class Body:
     @property
     def running(self) -> tuple[int, int]:
         """The ticket, and the item of a chunk, that the worker runs or died in; 0 if none."""
-        return self._cell.read()
+        return self.cell.read()
 
     async def autopsy(self) -> Death:
         """What it died of. Waits at most `CAUSE_WAIT` for an exit code."""

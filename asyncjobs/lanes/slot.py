@@ -366,3 +366,14 @@ def _unheard(calls: dict[int, Call], begun: int, body: Body) -> Call | None:
         return None
     calls[first].strikes += 1
     return calls.pop(first) if body.is_garbled or calls[first].strikes >= STRIKES else None
+
+
+def stacks_of(slot: Slot) -> str:
+    """Where the threads of its worker are now; empty if it cannot tell. Blocks for some 0.1 s, in any thread."""
+    body = slot._body
+    return body.cell.stacks(body.pid) if body is not None and body.pid and not body.is_dead else ""
+
+
+def running_item(slot: Slot) -> int:
+    """Which item of its group its worker is at."""
+    return slot._body.running[1] if slot._body is not None else 0

@@ -1,95 +1,163 @@
-"""Who waited for whom in a pipeline, and the sentence that says what holds it up: `Account`, `report`.
+"""Who waited for whom in a pipeline, as it is measured: `Account` of a stage, `Consumer`, `Stopwatch`.
 
-Pure: figures in, text out. Who measures are `mapped`, `stream` and `blocking`.
+What is measured per item costs less than a microsecond. What is made of the figures is for `report`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter, process_time
+from typing import Any, Protocol
 
-SATISFIED = 0.05
-"""A consumer that waits for less than this share of its time is the limit itself."""
-BUSY = 0.5
-"""A stage that calls for less than this share of its time does not hold anybody up."""
+LATEST = 1000
+"""Calls whose seconds are kept, for percentiles."""
+LOOK = 0.01
+"""Seconds between two looks at the processor's clocks, which are calls of the system."""
+
+
+class Stopwatch:
+    """Seconds that went by within ``with stopwatch:``, also while it goes on; blocks may overlap, in one thread."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        # Seconds that lack `now` once for each block that is open, and the number of these; one tuple, for other
+        # threads look at it.
+        self._state = (seconds, 0)
+
+    def __enter__(self) -> None:
+        seconds, count = self._state
+        self._state = (seconds - perf_counter(), count + 1)
+
+    def __exit__(self, *_: object) -> None:
+        seconds, count = self._state
+        self._state = (seconds + perf_counter(), count - 1)
+
+    def seconds(self, now: float) -> float:
+        """Up to `now`, an instant of `perf_counter`."""
+        seconds, count = self._state
+        return seconds + count * now
+
+
+class Reading(Protocol):
+    """Something that gets a source's items, or those of a `flat_map`, one after the other."""
+
+    since: float | None
+    """It has been at the next item since then; None: it waits for room."""
+
+    def stack(self) -> str:
+        """Where it is; from any thread."""
 
 
 @dataclass(slots=True)
 class Account:
-    """One stage that calls a function, over all epochs; seconds."""
+    """A stage that calls a function, or a source that is read, over all epochs. Seconds; instants of `perf_counter`."""
 
     name: str
     concurrency: int
+    lane: str = ""
+    """Where its calls are; ``"source"`` for a source."""
+    ordered: bool = False
+    """Whether what is done waits for what came before it."""
     items: int = 0
     """Items that have come out of it."""
+    skipped: int = 0
+    """Of these, what failed and was left out."""
     busy: float = 0.0
-    """In calls, all of them together: at most `concurrency` times the time that went by."""
-    hungry: float = 0.0
+    """In calls that have ended, all of them together."""
+    hungry: Stopwatch = field(default_factory=Stopwatch)
     """It had room for items, and waited for some."""
-    full: float = 0.0
+    full: Stopwatch = field(default_factory=Stopwatch)
     """It had no room: it called, or waited for what is after it."""
+    turn: float = 0.0
+    """Items were done and waited for one that came before them, all of them together."""
+    empty: float = 0.0
+    """Nothing was there to be taken from it."""
+    emptied_at: float | None = None
+    """Since when nothing is there; None: something was left."""
+    ready_at: float = 0.0
+    """When the latest item became ready to be taken."""
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+    """How long the latest calls took."""
+    computed: dict[int, float] | None = None
+    """Processor time of each of its threads; None: nobody knows."""
+    readings: set[Reading] = field(default_factory=set)
+    """Those that are open, for a source or a `flat_map`."""
+    in_hand: list[Callable[[], list[Any]]] = field(default_factory=list)
+    """One for each epoch that is open: the cells that were taken and not handed out, oldest first."""
+
+    def passed(self, ended_at: float, seconds: float) -> None:
+        """The next item is handed out: its call took so long, and ended then."""
+        self.items += 1
+        self.busy += seconds
+        self.latest.append(seconds)
+        # No thread needs to say so at the time: an item is ready once it and all before it are done.
+        if ended_at > self.ready_at:
+            self.ready_at = ended_at
+        else:
+            self.turn += self.ready_at - ended_at
+        if self.emptied_at is not None:
+            self.empty += max(self.ready_at - self.emptied_at, 0.0)
+            self.emptied_at = None
+
+    def read(self, seconds: Sequence[float]) -> None:
+        """The next items of a source are taken, which took so long to get."""
+        self.items += len(seconds)
+        self.busy += sum(seconds)
+        self.latest.extend(seconds)
 
 
-class Shares(NamedTuple):
-    """What a stage did with its time; they add up to 1 at most."""
-
-    busy: float
-    """It called its function. Near 1: it is the limit."""
-    starved: float
-    """It waited for items. Near 1: what is before it is slower."""
-    blocked: float
-    """It waited for room. Near 1: what is after it is slower."""
-
-
-@dataclass(slots=True)
 class Consumer:
-    """Whoever takes the items; seconds."""
+    """Whoever takes the items; seconds.
 
-    waited: float = 0.0
-    """For items."""
-    seconds: float = 0.0
-    """From the beginning of each epoch to the latest item of it."""
+    `over(seconds)` is called when a wait of at least `patience` has ended.
+    """
 
-    def took(self, waited: float, seconds: float) -> None:
-        """Items came after `waited` of the last `seconds`."""
-        self.waited += waited
-        self.seconds += seconds
+    def __init__(self, waited: float = 0.0, seconds: float = 0.0, computed: float = 0.0) -> None:
+        self._waited = waited
+        self._seconds = seconds
+        self.computed: float = computed
+        """Processor time of the whole process, in the same time."""
+        self._unused = 0.0
+        self._looked_at = 0.0
+        self._last = 0.0
+        self.waits_since: float | None = None
+        """None: it does not wait for an item."""
+        self.patience: float = float("inf")
+        self.over: Callable[[float], object] = bool
 
+    def begins(self) -> None:
+        """An epoch begins."""
+        self._last = self._looked_at = perf_counter()
+        # Processor time between two epochs does not count.
+        self._unused = process_time() - self.computed
 
-def shares(account: Account, seconds: float) -> Shares:
-    """Of `seconds` that went by. Calls run while the stage waits as well: that counts as busy."""
-    busy = min(account.busy / (account.concurrency * seconds), 1)
-    return Shares(busy, min(account.hungry / seconds, 1 - busy), max(min(account.full / seconds, 1) - busy, 0))
+    def __enter__(self) -> None:
+        """It waits for items."""
+        self.waits_since = perf_counter()
 
+    def __exit__(self, *_: object) -> None:
+        """They came, or there are no more."""
+        now = perf_counter()
+        assert self.waits_since is not None
+        waited = now - self.waits_since
+        self._waited += waited
+        self._seconds += now - self._last
+        self._last = now
+        self.waits_since = None
+        if now - self._looked_at > LOOK:
+            self._looked_at = now
+            self.computed = process_time() - self._unused
+        if waited >= self.patience:
+            self.over(waited)
 
-def report(accounts: Sequence[Account], consumer: Consumer) -> str:
-    """A line for each stage, and what holds the consumer up."""
-    if not consumer.seconds:
-        return "nothing has been taken yet"
-    width = max([len(account.name) for account in accounts] + [5])
-    lines = [f"{'stage':{width}}    items  concurrency   busy  starved  blocked"]
-    for account in accounts:
-        busy, starved, blocked = shares(account, consumer.seconds)
-        figures = f"{account.items:8} {account.concurrency:12} {busy:6.0%} {starved:8.0%} {blocked:8.0%}"
-        lines.append(f"{account.name:{width}} {figures}")
-    lines.append(f"The consumer waited {consumer.waited / consumer.seconds:.0%} of {consumer.seconds:.3g} s.")
-    lines.append(_verdict(accounts, consumer))
-    return "\n".join(lines)
+    def waited(self, now: float) -> float:
+        """For items, up to `now`."""
+        since = self.waits_since
+        return self._waited + (0.0 if since is None else now - since)
 
-
-def _verdict(accounts: Sequence[Account], consumer: Consumer) -> str:
-    if consumer.waited < SATISFIED * consumer.seconds:
-        return "The consumer is the limit: more concurrency brings nothing."
-    limit = max(accounts, key=lambda account: shares(account, consumer.seconds).busy, default=None)
-    busy = 0.0 if limit is None else shares(limit, consumer.seconds).busy
-    if limit is None or busy < BUSY:
-        return "The source is the limit, or the start of the workers: no stage is busy half of the time."
-    found = f"{limit.name} is the limit: {busy:.0%} busy at concurrency {limit.concurrency}"
-    works = consumer.seconds - consumer.waited
-    if works < SATISFIED * consumer.seconds:
-        return f"{found}; the consumer does little but wait, so the more the better."
-    # So many calls at once take in the consumer's own time what all calls have taken.
-    needed = max(ceil(limit.busy / works), limit.concurrency + 1)
-    return f"{found}; {needed} would keep the consumer fed, if the machine has the processors."
+    def seconds(self, now: float) -> float:
+        """From the beginning of each epoch to its latest item, or to `now` while it waits for the next."""
+        return self._seconds + (0.0 if self.waits_since is None else now - self._last)

@@ -11,7 +11,6 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -19,6 +18,7 @@ from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import SLICE
 from asyncjobs.pipeline.bells import Bell, Window
 from asyncjobs.pipeline.faults import Fault
+from asyncjobs.pipeline.report import PipelineReport
 from asyncjobs.pipeline.stages import Stage
 from asyncjobs.pipeline.stream import Stream
 from asyncjobs.portal import Portal
@@ -39,13 +39,14 @@ class SyncStream(Generic[T]):
     One at a time, and from one thread at a time; to begin another ends the one before.
     """
 
-    def __init__(self, stages: Sequence[Stage], seed: int) -> None:
+    def __init__(self, stages: Sequence[Stage], seed: int, stall_timeout: float | None = None) -> None:
         self._stages = stages
         self._seed = seed
+        self._stall_timeout = stall_timeout
         self._hosted: _Hosted | None = None
 
     def __enter__(self) -> Self:
-        self._hosted = _Hosted(Stream(self._stages, self._seed, None))
+        self._hosted = _Hosted(Stream(self._stages, self._seed, None, self._stall_timeout))
         return self
 
     def __exit__(
@@ -113,9 +114,13 @@ class SyncStream(Generic[T]):
         """How many items were left out because they failed."""
         return self._stream.skipped
 
-    def report(self) -> str:
+    def report(self) -> PipelineReport:
         """As `Stream.report`."""
         return self._stream.report()
+
+    def in_hand(self) -> str:
+        """As `Stream.in_hand`; from any thread."""
+        return self._stream.in_hand()
 
     def __repr__(self) -> str:
         if self._hosted is None:
@@ -223,9 +228,7 @@ class HandOver:
     def __iter__(self) -> Iterator[Any]:
         items, position = self._items, self._stream.position
         count = 0
-        last = perf_counter()
-        while self._wait(last):
-            last = perf_counter()
+        while self._wait():
             while items:
                 item = items.popleft()
                 count += 1
@@ -240,13 +243,14 @@ class HandOver:
             raise self._error
         position.end()
 
-    def _wait(self, last: float) -> bool:
-        """Until there are items; False: there are no more. At `last` we were here the last time."""
-        began = perf_counter()
-        with self._news:
+    def _wait(self) -> bool:
+        """Until there are items; False: there are no more."""
+        watch = self._stream.watch
+        with self._stream.consumer:
             while not self._items and not self._is_over:
-                # The main thread alone hears a Ctrl-C, and only between two waits if it came just before one.
-                self._news.wait(SLICE)
-            now = perf_counter()
-            self._stream.consumer.took(now - began, now - last)
-            return bool(self._items)
+                with self._news:
+                    if not self._items and not self._is_over:
+                        # The main thread alone hears a Ctrl-C, and only between two waits if it came just before one.
+                        self._news.wait(min(SLICE, watch.patience))
+                watch.look()
+        return bool(self._items)

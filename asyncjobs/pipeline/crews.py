@@ -11,11 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from time import perf_counter
+from threading import get_ident
+from time import perf_counter, thread_time
 from types import CoroutineType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.daemon import DaemonThreads
+from asyncjobs.pipeline.account import LOOK
+from asyncjobs.pipeline.stacks import stack_of_task, stack_of_thread
 from asyncjobs.pipeline.steps import Key
 from asyncjobs.wire.answers import returned_awaitable
 
@@ -26,9 +29,24 @@ GRACE = 0.2
 class Cell:
     """One item on its way through a stage."""
 
-    __slots__ = ("error", "index", "is_done", "is_wanted", "item", "key", "landed", "seconds", "value")
+    __slots__ = (
+        "began_at",
+        "ended_at",
+        "error",
+        "index",
+        "is_done",
+        "is_wanted",
+        "item",
+        "key",
+        "landed",
+        "seconds",
+        "taken_at",
+        "value",
+    )
 
-    def __init__(self, index: int, item: Any, key: Key | None, landed: Callable[[Cell], None]) -> None:
+    def __init__(
+        self, index: int, item: Any, key: Key | None, landed: Callable[[Cell], None], taken_at: float = 0.0
+    ) -> None:
         self.index: int = index
         self.item: Any = item
         self.key: Key | None = key
@@ -42,11 +60,26 @@ class Cell:
         self.error: BaseException | None = None
         self.seconds: float = 0.0
         """How long the call took."""
+        self.taken_at: float = taken_at
+        """Since when it is in hand, an instant of `perf_counter`."""
+        self.began_at: float = 0.0
+        """When its call began; 0: it has not, or only a worker process knows."""
+        self.ended_at: float = 0.0
 
     def done(self) -> None:
         """The outcome is there."""
+        self.ended_at = perf_counter()
         self.is_done = True
         self.landed(self)
+
+
+class Ongoing(NamedTuple):
+    """A call that runs now."""
+
+    cell: Cell
+    began_at: float
+    stack: Callable[[], str]
+    """Where it is; may wait a moment for a worker process to tell."""
 
 
 class Crew(Protocol):
@@ -69,6 +102,9 @@ class Crew(Protocol):
     def hang_up(self) -> None:
         """Call nothing more; from any thread, and when the loop is closed."""
 
+    def calls(self) -> list[Ongoing]:
+        """Those that run now; from any thread."""
+
 
 class LoopCrew:
     """Awaits a coroutine function on the loop, `size` calls at once."""
@@ -79,6 +115,7 @@ class LoopCrew:
         self.room: int = 2 * size
         self._waiting: deque[Cell] = deque()
         self._tasks: dict[Cell, asyncio.Task[None]] = {}
+        self._thread = get_ident()
 
     def hand(self, cell: Cell) -> None:
         """At once, if a place is free."""
@@ -92,7 +129,7 @@ class LoopCrew:
             task.add_done_callback(partial(self._ended, cell))
 
     async def _call(self, cell: Cell) -> None:
-        began = perf_counter()
+        began = cell.began_at = perf_counter()
         try:
             cell.value = await (self._fn(cell.item) if cell.key is None else self._fn(cell.item, cell.key))
         # Everything, a cancellation that it brought upon itself too: whoever waits for it has to hear of it.
@@ -124,14 +161,23 @@ class LoopCrew:
     def hang_up(self) -> None:
         """The loop ends its tasks itself."""
 
+    def calls(self) -> list[Ongoing]:
+        """The tasks that have begun."""
+        tasks = [(cell, task) for cell, task in tuple(self._tasks.items()) if cell.began_at]
+        return [Ongoing(cell, cell.began_at, partial(stack_of_task, task, self._thread)) for cell, task in tasks]
+
 
 class ThreadCrew:
     """Resident threads that call a plain function."""
 
-    def __init__(self, fn: Callable[..., Any], name: str, size: int, threads: DaemonThreads) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], name: str, size: int, threads: DaemonThreads, computed: dict[int, float]
+    ) -> None:
         self._fn = fn
         self._name = name
         self.room: int = 2 * size
+        self._computed = computed
+        self._calling: dict[int, Cell | None] = {}
         self._cells: SimpleQueue[Cell | None] = SimpleQueue()
         self._ends = [threads.submit(self._serve) for _ in range(size)]
 
@@ -140,14 +186,20 @@ class ThreadCrew:
         self._cells.put(cell)
 
     def _serve(self) -> None:
+        calling, me, started, looked_at = self._calling, get_ident(), thread_time(), 0.0
         while (cell := self._cells.get()) is not None:
             if cell.is_wanted:
+                calling[me] = cell
                 self._call(cell)
+                calling[me] = None
             cell.done()
+            if cell.ended_at - looked_at > LOOK:
+                looked_at = cell.ended_at
+                self._computed[me] = thread_time() - started
             del cell  # not kept alive while we wait for the next
 
     def _call(self, cell: Cell) -> None:
-        began = perf_counter()
+        began = cell.began_at = perf_counter()
         try:
             cell.value = self._fn(cell.item) if cell.key is None else self._fn(cell.item, cell.key)
         # Everything: an exception must not end the thread.
@@ -170,3 +222,8 @@ class ThreadCrew:
         """The same."""
         for _ in self._ends:
             self._cells.put(None)
+
+    def calls(self) -> list[Ongoing]:
+        """What each thread calls."""
+        calling = [(thread, cell) for thread, cell in tuple(self._calling.items()) if cell is not None]
+        return [Ongoing(cell, cell.began_at, partial(stack_of_thread, thread)) for thread, cell in calling]

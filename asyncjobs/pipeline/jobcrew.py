@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import ceil
+from time import monotonic, perf_counter
 from typing import Any
 
 from asyncjobs.errors import ArenaFull, NotSendable
 from asyncjobs.futures import resolve
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import ChunkResult
+from asyncjobs.lanes.slot import Slot, running_item, stacks_of
 from asyncjobs.mapping.group import apart, goes_in_groups, item_error, plan_for_map
 from asyncjobs.pipeline.bells import MOST, PERIOD, Bell
-from asyncjobs.pipeline.crews import GRACE, Cell
+from asyncjobs.pipeline.crews import GRACE, Cell, Ongoing
+from asyncjobs.pipeline.stacks import without_ours
 from asyncjobs.state import JobState
 from asyncjobs.submitter import Submitter
 
@@ -189,6 +193,15 @@ class JobCrew:
     def hang_up(self) -> None:
         """The runner ends its jobs itself."""
 
+    def calls(self) -> list[Ongoing]:
+        """Of each trip that runs, the item that it is at."""
+        clocks = perf_counter() - monotonic()
+        return [
+            Ongoing(trip.cells[_item_of(trip.job, len(trip.cells))], began_at + clocks, partial(stack_of_job, trip.job))
+            for trip in {*tuple(self._under_way.values())}
+            if (began_at := trip.job.started_at) is not None
+        ]
+
 
 def _end(cells: list[Cell], error: BaseException) -> None:
     for cell in cells:
@@ -200,3 +213,15 @@ def _end_of(job: Job[Any]) -> asyncio.Future[None]:
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     job.add_done_callback(lambda _: resolve(end))
     return end
+
+
+def _item_of(job: Job[Any], count: int) -> int:
+    """Which of so many items its worker is at."""
+    place = job._call.place
+    return min(running_item(place), count - 1) if isinstance(place, Slot) else 0
+
+
+def stack_of_job(job: Job[Any]) -> str:
+    """Where its worker is; empty if nobody can say. Takes some 0.1 s."""
+    place = job._call.place
+    return without_ours(stacks_of(place)) if isinstance(place, Slot) else ""

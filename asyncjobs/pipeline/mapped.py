@@ -56,9 +56,12 @@ class Mapped:
         self._line: deque[Cell] = deque()
         self._ordered = ordered
         self._taken = 0
+        self._came_at = 0.0
         self._error: BaseException | None = None
         self._is_over = False
         self._feeder: asyncio.Task[None] | None = None
+        self._account.emptied_at = perf_counter()
+        self._account.in_hand.append(self.in_hand)
 
     # --- in -----------------------------------------------------------------------------
 
@@ -75,12 +78,11 @@ class Mapped:
 
     async def _next(self) -> list[Any]:
         """As many items as there is room for."""
-        began = perf_counter()
-        free = await self._free()
-        was_free = perf_counter()
-        items = await self._below.take(free)
-        self._account.full += was_free - began
-        self._account.hungry += perf_counter() - was_free
+        with self._account.full:
+            free = await self._free()
+        with self._account.hungry:
+            items = await self._below.take(free)
+        self._came_at = perf_counter()
         return items
 
     async def _free(self) -> int:
@@ -90,7 +92,7 @@ class Mapped:
 
     def _begin(self, item: Any) -> None:
         key = None if self._seed is None else (self._seed, self._epoch, self._taken)
-        cell = Cell(self._taken, item, key, self._landed)
+        cell = Cell(self._taken, item, key, self._landed, self._came_at)
         self._taken += 1
         self._in_hand[cell] = None
         if self._ordered:
@@ -121,20 +123,21 @@ class Mapped:
 
     def _collect(self, values: list[Any], limit: int) -> None:
         """Take what is done from the line, up to what has to be raised."""
-        line, before = self._line, len(self._in_hand)
+        line, before, account = self._line, len(self._in_hand), self._account
         while line and line[0].is_done and len(values) < limit:
             cell = line[0]
             if values and _has_raised(cell):
                 break  # these first
             line.popleft()
             del self._in_hand[cell]
-            self._account.items += 1
-            self._account.busy += cell.seconds
+            account.passed(cell.ended_at, cell.seconds)
             if cell.error is None and type(cell.value) is not Verdict:
                 self._count(len(self._faults))
                 values.append(cell.value)
             else:
                 self._judge(cell, values)
+        if not (line and line[0].is_done):
+            account.emptied_at = perf_counter()
         self._window.passed(before - len(self._in_hand))
         self._room.wake()
 
@@ -161,11 +164,16 @@ class Mapped:
         problem = self._faults[depth].problem(safe, self._epoch, index, cell.item, text)
         if problem is not None:
             raise problem
+        self._account.skipped += 1
 
     def _end(self) -> list[Any]:
         if self._error is not None:
             raise self._error
         return []
+
+    def in_hand(self) -> list[Cell]:
+        """What was taken and not handed out, oldest first; from any thread."""
+        return list(self._in_hand)
 
     async def skip(self, count: int) -> int:
         """Without a call, unless it decides whether there is an item at all."""
@@ -179,6 +187,8 @@ class Mapped:
         if self._feeder is not None:
             self._feeder.cancel()
             await asyncio.wait([self._feeder])
+        if self.in_hand in self._account.in_hand:
+            self._account.in_hand.remove(self.in_hand)
         for cell in self._in_hand:
             self._crew.drop(cell)
         self._in_hand.clear()

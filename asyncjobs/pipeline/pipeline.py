@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, TypeVar, overload
 
 from asyncjobs.flow.elements import whole_number
-from asyncjobs.options import check_flag
+from asyncjobs.options import check_flag, is_number
 from asyncjobs.pipeline import faults, sources, stages
 from asyncjobs.pipeline.blocking import SyncStream
 from asyncjobs.pipeline.building import check_lane, map_stage, spread_stage
@@ -21,6 +21,9 @@ from asyncjobs.runner import Runner
 T = TypeVar("T")
 R = TypeVar("R")
 
+STALL_TIMEOUT = 60.0
+"""Seconds that a consumer waits for an item before a warning says where the pipeline is."""
+
 
 class Pipeline(Generic[T]):
     """Items from a source, and what is done with them before somebody gets them.
@@ -33,6 +36,8 @@ class Pipeline(Generic[T]):
             process stage has worker processes of its own.
         lane: ``"process"``: a worker process of its own makes the items, for a generator that computes. Not for what
             only the loop can advance, and not for iterators, which cannot travel.
+        stall_timeout: a consumer that has waited so many seconds for an item has the logger ``asyncjobs`` warn of it,
+            with the report, the items in hand and the stacks of the calls; again as often. None: never.
 
     ``for item in pipeline`` runs it in the background and ends it with the loop, also at a ``break``; so does
     ``async for`` on the loop. To keep threads and processes over several epochs, open it::
@@ -44,7 +49,8 @@ class Pipeline(Generic[T]):
 
     Raises:
         TypeError: no items can come from `source`.
-        ValueError: `seed` is no whole number from 0, or there is no such `lane`.
+        ValueError: `seed` is no whole number from 0, there is no such `lane`, or `stall_timeout` is neither None nor
+            above 0.
     """
 
     def __init__(
@@ -54,16 +60,19 @@ class Pipeline(Generic[T]):
         seed: int = 0,
         runner: Runner | None = None,
         lane: str | None = None,
+        stall_timeout: float | None = STALL_TIMEOUT,
     ) -> None:
         self._seed = whole_number("seed", seed, 0)
         self._runner = runner
         check_lane(lane, runner)
         self._stages: tuple[Stage, ...] = (stages.Source(*sources.checked(source, lane)),)
+        self._stall_timeout = _checked_timeout(stall_timeout)
         self._entered: SyncStream[T] | Stream[T] | None = None
 
     def _with(self, *more: Stage) -> Pipeline[Any]:
         made: Pipeline[Any] = object.__new__(Pipeline)
         made._stages, made._seed, made._runner = self._stages + more, self._seed, self._runner
+        made._stall_timeout = self._stall_timeout
         made._entered = None
         return made
 
@@ -280,12 +289,12 @@ class Pipeline(Generic[T]):
     # --- running ------------------------------------------------------------------------
 
     def _stream(self) -> Stream[T]:
-        return Stream(self._stages, self._seed, self._runner)
+        return Stream(self._stages, self._seed, self._runner, self._stall_timeout)
 
     def _sync_stream(self) -> SyncStream[T]:
         if self._runner is not None:
             raise TypeError("a pipeline with a runner lives on the runner's event loop: use `async for`, `async with`")
-        return SyncStream(self._stages, self._seed)
+        return SyncStream(self._stages, self._seed, self._stall_timeout)
 
     def __iter__(self) -> Iterator[T]:
         """Run it on a loop in the background, and end it with the loop that takes the items."""
@@ -331,3 +340,9 @@ class Pipeline(Generic[T]):
         first = self._stages[0]
         assert isinstance(first, stages.Source)
         return f"<Pipeline({', '.join([faults.shown(first.source), *stages.names_of(self._stages[1:])])})>"
+
+
+def _checked_timeout(stall_timeout: float | None) -> float | None:
+    if stall_timeout is None or (is_number(stall_timeout) and stall_timeout > 0):
+        return stall_timeout
+    raise ValueError(f"stall_timeout={stall_timeout!r} is not allowed; allowed: None, or seconds above 0")

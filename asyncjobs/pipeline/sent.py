@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Any
 
 from asyncjobs.errors import OutOfRangeError
 from asyncjobs.flow.queues import FIFOQueue
 from asyncjobs.job import Job
+from asyncjobs.pipeline.account import Account
 from asyncjobs.pipeline.feeds import discarded
+from asyncjobs.pipeline.jobcrew import stack_of_job
 from asyncjobs.remote.items import send_items
 from asyncjobs.submitter import Submitter
 from asyncjobs.wire.failure import safe_to_raise
@@ -28,12 +31,15 @@ class Sent:
     the job at its next item.
     """
 
-    def __init__(self, jobs: Submitter, make: Callable[..., Iterable[Any]], *args: Any) -> None:
+    def __init__(self, jobs: Submitter, account: Account, make: Callable[..., Iterable[Any]], *args: Any) -> None:
         self._jobs = jobs
+        self._account = account
         self._call = (make, *args)
         self._queue: FIFOQueue[list[Any]] = FIFOQueue(AHEAD)
         self._items: deque[Any] = deque()
         self._job: Job[None] | None = None
+        self.since: float | None = None
+        account.readings.add(self)
 
     async def take(self, limit: int) -> list[Any]:
         """Those that have arrived."""
@@ -41,10 +47,16 @@ class Sent:
             self._job = await self._jobs.submit(send_items, self._queue.argument, *self._call)
             self._job.add_done_callback(lambda _: self._queue._shut(cancel=True))
         while not self._items:
+            began = self.since = perf_counter()
             try:
-                self._items.extend(await self._queue.dequeue())
+                chunk = await self._queue.dequeue()
             except OutOfRangeError:
                 return self._end(self._job)
+            finally:
+                self.since = None
+            # What it took while nobody waited is not known here, and holds nobody up.
+            self._account.read([(perf_counter() - began) / len(chunk)] * len(chunk))
+            self._items.extend(chunk)
         return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
 
     def _end(self, job: Job[None]) -> list[Any]:
@@ -53,12 +65,17 @@ class Sent:
             raise safe_to_raise(error)
         return []
 
+    def stack(self) -> str:
+        """Of the worker."""
+        return "" if self._job is None else stack_of_job(self._job)
+
     async def skip(self, count: int) -> int:
         """It has to make them."""
         return await discarded(self, count)
 
     async def aclose(self) -> None:
         """Have the job end; interrupted, and a second later killed, it is if it does not."""
+        self._account.readings.discard(self)
         job = self._job
         if job is None:
             return

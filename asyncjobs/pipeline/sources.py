@@ -17,12 +17,16 @@ from collections.abc import (
 from inspect import isasyncgenfunction
 from itertools import islice
 from queue import SimpleQueue
+from threading import get_ident
+from time import perf_counter
 from typing import Any
 
 from asyncjobs.lanes.daemon import DaemonThreads
+from asyncjobs.pipeline.account import Account
 from asyncjobs.pipeline.bells import Bell, Window
 from asyncjobs.pipeline.faults import shown
 from asyncjobs.pipeline.feeds import Feed, discarded
+from asyncjobs.pipeline.stacks import stack_of_awaited, stack_of_thread
 from asyncjobs.remote.items import is_function, is_indexed, items_of
 from asyncjobs.wire.failure import safe_to_raise
 
@@ -63,6 +67,11 @@ def is_used_up(source: object) -> bool:
     return hasattr(source, "__next__") or hasattr(source, "__anext__")
 
 
+def name_of(source: object) -> str:
+    """For people: a function's or generator's name, another's repr."""
+    return str(getattr(source, "__qualname__", None) or shown(source))
+
+
 class Listed:
     """Items that are there already."""
 
@@ -88,17 +97,30 @@ class Listed:
 class Followed:
     """An async iterable, advanced on the loop when an item is asked for."""
 
-    def __init__(self, make: Callable[[], AsyncIterable[Any]]) -> None:
+    def __init__(self, make: Callable[[], AsyncIterable[Any]], account: Account) -> None:
         self._make = make
+        self._account = account
         self._iterator: AsyncIterator[Any] | None = None
+        self._thread = get_ident()
+        self.since: float | None = None
+        account.readings.add(self)
 
     async def take(self, limit: int) -> list[Any]:
         """The next one."""
         if self._iterator is None:
             self._iterator = aiter(self._make())
-        async for item in self._iterator:
-            return [item]
+        began = self.since = perf_counter()
+        try:
+            async for item in self._iterator:
+                self._account.read([perf_counter() - began])
+                return [item]
+        finally:
+            self.since = None
         return []
+
+    def stack(self) -> str:
+        """Of the coroutine that makes the next item."""
+        return stack_of_awaited(self._iterator, self._thread)
 
     async def skip(self, count: int) -> int:
         """It has to make them."""
@@ -106,6 +128,7 @@ class Followed:
 
     async def aclose(self) -> None:
         """Close it, if it is a generator."""
+        self._account.readings.discard(self)
         if isinstance(self._iterator, AsyncGenerator):
             await self._iterator.aclose()
 
@@ -116,36 +139,47 @@ class Read:
     The thread reads as many items as it has been given credit for, and closes a generator when it is told to end.
     """
 
-    def __init__(self, make: Callable[[], Iterable[Any]], name: str, threads: DaemonThreads) -> None:
-        self.name: str = name
+    def __init__(self, make: Callable[[], Iterable[Any]], account: Account, threads: DaemonThreads) -> None:
+        self.name: str = account.name
+        self._account = account
         self._make = make
         self._credits: SimpleQueue[int] = SimpleQueue()
         self._given = 0
         self._window = Window(AHEAD)
         self._news = Bell(asyncio.get_running_loop())
-        self._items: deque[Any] = deque()
+        self._items: deque[tuple[Any, float]] = deque()
+        """With the seconds that each took."""
         self._error: BaseException | None = None
         self._is_over = False
         self._is_closed = False
+        self._thread = 0
+        self.since: float | None = None
+        account.readings.add(self)
         self.end: asyncio.Future[None] = threads.submit(self._run)
         """Done when the thread has ended."""
 
     # --- in the thread ------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._thread = get_ident()
+        self.since = perf_counter()
         try:
             self._read(iter(self._make()))
         # Everything: whoever takes would wait for ever.
         except BaseException as error:
             self._error = error
+        self.since = None
         self._is_over = True
         self._news.ring()
 
     def _read(self, iterator: Iterator[Any]) -> None:
         try:
-            while count := self._credits.get():
+            while count := self._granted():
+                began = self.since = perf_counter()
                 for item in islice(iterator, count):
-                    self._items.append(item)
+                    now = self.since = perf_counter()
+                    self._items.append((item, now - began))
+                    began = now
                     self._news.ring()
                     count -= 1
                     if self._is_closed:
@@ -155,6 +189,11 @@ class Read:
         finally:
             if isinstance(iterator, Generator):
                 iterator.close()
+
+    def _granted(self) -> int:
+        """How many items there is room for; waits while there is none."""
+        self.since = None
+        return self._credits.get()
 
     # --- on the loop --------------------------------------------------------------------
 
@@ -166,11 +205,12 @@ class Read:
             if self._is_over and not self._items:
                 return self._end()
             await self._news.wait()
-        taken = [self._items.popleft() for _ in range(min(limit, len(self._items)))]
+        taken, seconds = zip(*[self._items.popleft() for _ in range(min(limit, len(self._items)))], strict=True)
+        self._account.read(seconds)
         self._window.passed(len(taken))
         self._given -= len(taken)
         self._give(self._window.size - self._given)
-        return taken
+        return list(taken)
 
     def _give(self, count: int) -> None:
         if count > 0:
@@ -188,7 +228,12 @@ class Read:
 
     async def aclose(self) -> None:
         """Have the thread end."""
+        self._account.readings.discard(self)
         self.hang_up()
+
+    def stack(self) -> str:
+        """Of the thread."""
+        return stack_of_thread(self._thread)
 
     def hang_up(self) -> None:
         """The same from any thread; it ends after the item that it reads."""
@@ -222,15 +267,15 @@ class Numbered:
             await self._reading.aclose()
 
 
-def opened(source: Any, made: Callable[..., Feed]) -> Feed:
+def opened(source: Any, made: Callable[..., Feed], account: Account) -> Feed:
     """The items of one epoch; ``made(fn, *args)`` has a thread or a worker advance what ``fn(*args)`` returns."""
     if isasyncgenfunction(source):
-        return Followed(source)
+        return Followed(source, account)
     if isinstance(source, list | tuple | range):
         return Listed(source)
     if is_indexed(source):
         return Numbered(source, made)
-    return Followed(lambda: source) if is_async(source) else made(items_of, source)
+    return Followed(lambda: source, account) if is_async(source) else made(items_of, source)
 
 
 def check_again(source: object, epoch: int, *, is_first: bool) -> None:

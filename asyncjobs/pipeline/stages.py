@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, ClassVar, Protocol
 
 from asyncjobs.pipeline import sources
+from asyncjobs.pipeline.account import Account
 from asyncjobs.pipeline.bells import Window
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.feeds import (
@@ -89,7 +90,11 @@ class Source:
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         sources.check_again(self.source, epoch, is_first=shop.begin(self))
-        return sources.opened(self.source, partial(shop.made, self))
+        return sources.opened(self.source, partial(shop.made, self), shop.account(self))
+
+    def account(self) -> Account:
+        """Books about it."""
+        return Account(f"source {sources.name_of(self.source)}", 1, "source")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +120,10 @@ class Map:
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         seed = shop.seed if any(step.is_seeded for step in self.steps) else None
         return Mapped(below(epoch), shop.station(self), self.ordered, epoch, seed)
+
+    def account(self) -> Account:
+        """Books about it."""
+        return Account(self.name, self.concurrency, self.lane, self.ordered)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +156,10 @@ class FlatMap:
     def ordered(self) -> bool:
         """Whether nothing depends on who is faster."""
         return self.cycle > 0
+
+    def account(self) -> Account:
+        """Books about it."""
+        return Account(self.name, self.concurrency, self.lane, self.ordered)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

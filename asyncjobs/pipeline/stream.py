@@ -6,7 +6,6 @@ import asyncio
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -14,13 +13,15 @@ import anyio
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import call_soon
-from asyncjobs.pipeline.account import Consumer, report
+from asyncjobs.pipeline.account import Consumer
 from asyncjobs.pipeline.bells import Window
 from asyncjobs.pipeline.faults import Fault
 from asyncjobs.pipeline.feeds import Feed
 from asyncjobs.pipeline.fusing import fused
 from asyncjobs.pipeline.position import Position
+from asyncjobs.pipeline.report import PipelineReport
 from asyncjobs.pipeline.stages import Stage, opened, work_of
+from asyncjobs.pipeline.stall import Watch, in_hand
 from asyncjobs.pipeline.workshop import Workshop, goes_far
 from asyncjobs.runner import Runner
 
@@ -33,13 +34,17 @@ class Stream(Generic[T]):
     One at a time; to begin another ends the one before. Used on the loop that opened it.
     """
 
-    def __init__(self, stages: Sequence[Stage], seed: int, runner: Runner | None) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], seed: int, runner: Runner | None, stall_timeout: float | None = None
+    ) -> None:
         self._stages = fused(stages, lambda lane: goes_far(lane, runner))
         self._shop = Workshop(work_of(self._stages), seed, runner)
         self._feed: Feed | None = None
         self.position: Position = Position(stages, seed)
         """Where the consumer stands."""
         self.consumer: Consumer = Consumer()
+        self.watch: Watch = Watch(self._shop, self.consumer, stall_timeout)
+        """Warns when the consumer waits too long."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- life ---------------------------------------------------------------------------
@@ -93,21 +98,17 @@ class Stream(Generic[T]):
     async def _items(self) -> AsyncGenerator[T, None]:
         window, position = Window(1), self.position
         async with self.next_epoch() as feed:
-            last = perf_counter()
-            while items := await self._next(feed, window.size, last):
-                last = perf_counter()
+            self.watch.look_on()
+            while items := await self._next(feed, window.size):
                 for item in items:
                     position.delivered += 1
                     yield item
                 window.passed(len(items))
             position.end()
 
-    async def _next(self, feed: Feed, limit: int, last: float) -> list[Any]:
-        began = perf_counter()
-        items = await feed.take(limit)
-        now = perf_counter()
-        self.consumer.took(now - began, now - last)
-        return items
+    async def _next(self, feed: Feed, limit: int) -> list[Any]:
+        with self.consumer:
+            return await feed.take(limit)
 
     @asynccontextmanager
     async def next_epoch(self) -> AsyncIterator[Feed]:
@@ -117,11 +118,13 @@ class Stream(Generic[T]):
         await self._end_epoch()
         epoch, skip = self.position.begin()
         feed = self._feed = opened(self._stages, self._shop, epoch)
+        self.consumer.begins()
         try:
             if skip:
                 await feed.skip(skip)
             yield feed
         finally:
+            self.watch.look_away()
             if self._feed is feed:
                 self._feed = None
             with anyio.CancelScope(shield=True):
@@ -165,9 +168,15 @@ class Stream(Generic[T]):
         """How many items were left out because they failed."""
         return self._shop.skipped()
 
-    def report(self) -> str:
+    def report(self) -> PipelineReport:
         """What each stage did with its time so far, over all epochs, and in one sentence what holds the consumer up."""
-        return report(self._shop.accounts(), self.consumer)
+        return self._shop.report(self.consumer)
+
+    def in_hand(self) -> str:
+        """The items that each stage has in hand, with their age, and where the calls are: the stacks of threads,
+        coroutines and worker processes. For people; a moment passes until workers have told.
+        """
+        return in_hand(self._shop)
 
     def __repr__(self) -> str:
         state = "closed" if self._loop is None else "open"

@@ -7,16 +7,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.lanes.process import ProcessLane
-from asyncjobs.pipeline.account import Account
-from asyncjobs.pipeline.crews import GRACE, Crew, LoopCrew, ThreadCrew
+from asyncjobs.pipeline.account import Account, Consumer
+from asyncjobs.pipeline.crews import GRACE, Cell, Crew, LoopCrew, Ongoing, ThreadCrew
 from asyncjobs.pipeline.faults import Fault, Faults, OnError
 from asyncjobs.pipeline.feeds import Feed
 from asyncjobs.pipeline.jobcrew import JobCrew
+from asyncjobs.pipeline.report import PipelineReport, reported
 from asyncjobs.pipeline.sent import Sent
 from asyncjobs.pipeline.sources import Followed, Read
 from asyncjobs.pipeline.steps import Step, call_of
@@ -49,12 +51,21 @@ class Work(Protocol):
     def keeps_workers(self) -> bool:
         """Whether each of `concurrency` jobs lasts as long as somebody takes its items."""
 
+    def account(self) -> Account:
+        """New books about it."""
+
 
 class Calls(Work, Protocol):
     """One whose items a crew works on."""
 
     @property
     def steps(self) -> Sequence[Step]: ...
+
+
+def _running(account: Account, calls: list[Ongoing], now: float) -> float:
+    """Seconds that the calls, and the reading, have been running which have not ended."""
+    reads = [since for reading in tuple(account.readings) if (since := reading.since) is not None]
+    return sum(max(now - began_at, 0.0) for began_at in [*reads, *(call.began_at for call in calls)])
 
 
 class Station(NamedTuple):
@@ -91,7 +102,7 @@ class Workshop:
         self._crews: dict[Work, Crew] = {}
         judged = [one for stage in self._work for one in stage.judged]
         self._faults: dict[Judged, Faults] = {one: Faults(one.name, one.on_error) for one in judged}
-        self._accounts: dict[Work, Account] = {stage: Account(stage.name, stage.concurrency) for stage in self._work}
+        self._accounts: dict[Work, Account] = {}
         self._reading: set[Read] = set()
         self._begun: set[object] = set()
         self.kept: dict[object, list[Any]] = {}
@@ -146,14 +157,15 @@ class Workshop:
         crew = self._crews.get(stage)
         if crew is None:
             crew = self._crews[stage] = self._new_crew(stage)
-        return Station(crew, [self._faults[step] for step in stage.steps], self._accounts[stage], stage.steps)
+        return Station(crew, [self._faults[step] for step in stage.steps], self.account(stage), stage.steps)
 
     def _new_crew(self, stage: Calls) -> Crew:
         call = call_of(stage.steps)
         if stage.lane == "loop":
             return LoopCrew(call, stage.concurrency)
         if stage.lane == "thread":
-            return ThreadCrew(call, stage.name, stage.concurrency, self.threads)
+            computed = self.account(stage).computed = {}
+            return ThreadCrew(call, stage.name, stage.concurrency, self.threads, computed)
         jobs = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name)
         is_seeded = any(step.is_seeded for step in stage.steps)
         return JobCrew(call, jobs, is_seeded, stage.concurrency, is_ours=self._given is None)
@@ -168,15 +180,23 @@ class Workshop:
         """The account of the items that failed there, in all epochs."""
         return self._faults[judged]
 
+    def account(self, stage: Work) -> Account:
+        """The books about `stage`, a source for instance."""
+        account = self._accounts.get(stage)
+        if account is None:
+            account = self._accounts[stage] = stage.account()
+        return account
+
     def made(self, stage: Work, make: Callable[..., Any], *args: Any) -> Feed:
         """The items of ``make(*args)``, advanced in the lane of `stage`."""
+        account = self.account(stage)
         if stage.lane == "loop":
-            return Followed(partial(make, *args))
+            return Followed(partial(make, *args), account)
         if stage.lane == "thread":
-            return self._read(partial(make, *args), stage.name)
+            return self._read(partial(make, *args), account)
         # A second attempt would send the same items again.
         options = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail")
-        return Sent(options, make, *args)
+        return Sent(options, account, make, *args)
 
     def begin(self, stage: object) -> bool:
         """Whether it is begun for the first time."""
@@ -184,9 +204,9 @@ class Workshop:
         self._begun.add(stage)
         return is_first
 
-    def _read(self, make: Callable[[], Iterable[Any]], name: str) -> Read:
+    def _read(self, make: Callable[[], Iterable[Any]], account: Account) -> Read:
         """A thread that reads what ``make()`` returns."""
-        reading = Read(make, name, self.threads)
+        reading = Read(make, account, self.threads)
         self._reading.add(reading)
         reading.end.add_done_callback(lambda _: self._reading.discard(reading))
         return reading
@@ -198,8 +218,27 @@ class Workshop:
         return [fault for faults in self._faults.values() for fault in faults.kept]
 
     def accounts(self) -> list[Account]:
-        """Of the stages whose calls are counted, first to last."""
-        return [self._accounts[stage] for stage in self._work if stage in self._crews or self._accounts[stage].items]
+        """Of the sources that take time, and the stages whose calls are counted, first to last."""
+        known = sorted(self._accounts.values(), key=lambda account: account.lane != "source")
+        return [account for account in known if account.items or account.readings or account.in_hand]
+
+    def report(self, consumer: Consumer) -> PipelineReport:
+        """Who has waited for whom so far; from any thread."""
+        now = perf_counter()
+        calls = {id(account): calls for account, _, calls in self.in_hand()}
+        return reported(
+            [(account, _running(account, calls.get(id(account), []), now)) for account in self.accounts()],
+            consumer,
+            now,
+        )
+
+    def in_hand(self) -> list[tuple[Account, list[Cell], list[Ongoing]]]:
+        """For each stage with workers the items that it has taken and not handed out, oldest first, and its calls."""
+        return [
+            (account, [cell for cells in tuple(account.in_hand) for cell in cells()], crew.calls())
+            for stage, crew in tuple(self._crews.items())
+            for account in (self._accounts[stage],)
+        ]
 
     def skipped(self) -> int:
         """How many items were left out."""
