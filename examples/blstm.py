@@ -7,8 +7,8 @@ of a random sequence is positive, and its batches are prepared
 2. ahead, by a `QueueRunner` that fills a `FIFOQueue(4)`,
 3. ahead, by a `Pipeline`.
 
-Published for (1) and (2), with TensorFlow: 58.94 s and 37.25 s, 36.8 % saved, where preparing took 0.582 of the time of
-training. So it does here (``--ratio``).
+Published for (1) and (2), with TensorFlow: 58.94 s and 37.25 s, 36.8 % saved. To save as much, preparing has to take
+0.582 of the time of training, and here it is made to (``--ratio``).
 
     python blstm.py                       some 40 seconds, on two cores with nothing else to do
     python blstm.py --html blstm.html     with pictures
@@ -128,9 +128,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         computes = torch.cuda.current_stream(device)
         computes.wait_stream(copies)  # what is asked for from now on waits for the copy; this thread does not
         for part in (inputs, wanted):
-            part.record_stream(
-                computes
-            )  # its memory belongs to `copies`, which must not reuse it before the step is over
+            part.record_stream(computes)  # `copies`, whose memory it is, may use that again only after the step
         yield inputs, wanted
 
 

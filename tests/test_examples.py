@@ -100,6 +100,7 @@ def test_coordinator_stops_all_five_in_one_lane(lane: str, tmp_path: Path) -> No
     assert [int(count) for count in steps[1].split(",")][3] == 20
 
 
+@pytest.mark.slow
 def test_blstm_learns_and_measures_against_the_right_bound(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the example needs torch")
     printed = run("blstm", tmp_path, "--quick", "--rounds", "2", "--ratio", "1")
