@@ -25,6 +25,14 @@ PROMISES = {
         r"shared: 6 MiB, sent through sockets instead: 0",
         r"the same as the whole image filtered at once: True",
     ),
+    "blstm": (
+        r"30 steps of \d+\.\d ms on cpu, preparing takes \d+\.\d{3} of that",
+        r"in between +\d+\.\d{3} +0\.0% +\d\.\d{3}\n",
+        r"FIFOQueue +\d+\.\d{3} +-?\d+\.\d% +\d\.\d{3}\nPipeline +\d+\.\d{3} +-?\d+\.\d% +\d\.\d{3}\n",
+        r"at best +\d+\.\d{3} +-?\d+\.\d% +1\.000\n",
+        r"(?:(?:FIFOQueue|Pipeline) saves .*% of what can be saved; 95% wanted: (?:reached|missed)\n){2}",
+        r"the same weights from all ways: True",
+    ),
     "coordinator": tuple(
         rf"{lane}: all stopped, because worker 3 has made 20 steps; steps of each: \[\d+(, \d+){{4}}\]"
         for lane in ("loop", "thread", "process")
@@ -48,7 +56,13 @@ PROMISES = {
     ),
 }
 
-LEAVES = {"gradient_descent": ["digits.html"]}
+ARGUMENTS = {"blstm": ("--quick", "--html", "blstm.html")}
+"""What is typed behind an example's name; nothing, for most."""
+
+NEEDS = {"blstm": "torch", "parallel_map": "tqdm"}
+"""What an example needs and not everybody has."""
+
+LEAVES = {"blstm": ["blstm.html"], "gradient_descent": ["digits.html"]}
 """Files that an example is to leave."""
 
 
@@ -70,9 +84,9 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.parametrize("name", sorted(PROMISES))
 def test_example_prints_what_it_promises(name: str, tmp_path: Path) -> None:
-    if name == "parallel_map":
-        pytest.importorskip("tqdm", reason="the progress bar needs tqdm")
-    printed = run(name, tmp_path)
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"the example needs {NEEDS[name]}")
+    printed = run(name, tmp_path, *ARGUMENTS.get(name, ()))
     assert [promise for promise in PROMISES[name] if not re.search(promise, printed)] == [], printed
     assert [path.name for path in tmp_path.iterdir()] == LEAVES.get(name, [])
 
@@ -84,6 +98,40 @@ def test_coordinator_stops_all_five_in_one_lane(lane: str, tmp_path: Path) -> No
     steps = re.search(r"\[(.*)\]", printed)
     assert steps
     assert [int(count) for count in steps[1].split(",")][3] == 20
+
+
+@pytest.mark.slow
+def test_blstm_learns_and_measures_against_the_right_bound(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the example needs torch")
+    printed = run("blstm", tmp_path, "--quick", "--rounds", "2", "--ratio", "1")
+    first, last = map(float, re.findall(r"(0\.\d{4}) in the (?:first|last)", printed))
+    assert last < 0.8 * first
+    seconds = {
+        name: float(figure) for name, figure in re.findall(r"^(in between|Pipeline|at best) +([\d.]+)", printed, re.M)
+    }
+    saved = {
+        name: float(share) for name, share in re.findall(r"^(Pipeline|at best) +\d\S+ +(-?[\d.]+)%", printed, re.M)
+    }
+    share = re.search(r"Pipeline saves (-?[\d.]+)% of what", printed)
+    assert share
+    for name, figure in saved.items():
+        assert figure == pytest.approx(100 * (1 - seconds[name] / seconds["in between"]), abs=1)
+    # All figures are printed with a digit behind the point.
+    part = saved["Pipeline"] / saved["at best"]
+    assert float(share[1]) == pytest.approx(100 * part, abs=1 + 10 / saved["at best"] * (1 + abs(part)))
+
+
+@pytest.mark.parametrize("wrong", [("--steps", "0"), ("--ratio", "-1"), ("--device", "abacus"), ("--hidden", "much")])
+def test_blstm_says_what_it_does_not_take(wrong: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the example needs torch")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "blstm.py", *wrong],
+        capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in wrong)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
