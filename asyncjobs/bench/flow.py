@@ -8,9 +8,9 @@ from pathlib import Path
 
 import asyncjobs as aj
 from asyncjobs.bench import flowfeeds as feeds
-from asyncjobs.bench import flowlab, flowoverlap, flowqueues, flowtaken, flowwork, system
+from asyncjobs.bench import flowoverlap, flowqueues, flowtaken, flowwork, system
 from asyncjobs.bench.flowfeeds import DATA_LOADER, OURS, Feeder, Load, LoaderSettings
-from asyncjobs.bench.flowlab import measurement
+from asyncjobs.bench.flowlab import Lab, Results, measurement
 from asyncjobs.bench.flowscale import FULL, QUICK, Scale
 from asyncjobs.bench.measure import Goal, Measurement
 from asyncjobs.bench.output import check_writable, progress, publish
@@ -35,21 +35,22 @@ def main(json_path: Path | None = None, html_path: Path | None = None, quick: bo
     check_writable(html_path)
     scale = QUICK if quick else FULL
     table = system.table()
-    measurements = list(_rows(scale))
+    with Lab(progress) as lab:
+        measurements = list(_rows(scale, lab))
     command = "asyncjobs bench flow --quick" if quick else "asyncjobs bench flow"
     publish(Report("asyncjobs bench flow", command, table, measurements), json_path, html_path)
 
 
-def _rows(scale: Scale) -> Iterator[Measurement]:
+def _rows(scale: Scale, lab: Lab) -> Iterator[Measurement]:
     pace = flowwork.pace()
-    yield from flowoverlap.rows(scale, pace, progress)
-    yield _per_item(scale)
-    yield _per_item_processes(scale)
-    yield from _full(scale)
-    yield _items_flat(scale)
-    yield _batches_flat(scale)
-    yield from _stop(scale, pace)
-    yield from _start(scale, pace)
+    yield from flowoverlap.rows(scale, pace, lab)
+    yield _per_item(scale, lab)
+    yield _per_item_processes(scale, lab)
+    yield from _full(scale, lab)
+    yield _items_flat(scale, lab)
+    yield _batches_flat(scale, lab)
+    yield from _stop(scale, pace, lab)
+    yield from _start(scale, pace, lab)
     # The last: TensorFlow comes into this process with them.
     yield from aj.run(flowqueues.races_of(scale.rounds, scale.queued, progress))
 
@@ -57,7 +58,7 @@ def _rows(scale: Scale) -> Iterator[Measurement]:
 # --- tiny items -------------------------------------------------------------------------
 
 
-def _per_item(scale: Scale) -> Measurement:
+def _per_item(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.echo, scale.tiny, ahead=64)
     everyone = [
         feeds.our("thread"),
@@ -69,7 +70,7 @@ def _per_item(scale: Scale) -> Measurement:
             feeds.TF_DATA_FEEDER,
         ),
     ]
-    results = flowlab.race("one item, threads", everyone, scale.rounds, flowtaken.per_item, load, say=progress)
+    results = lab.race("one item, threads", everyone, scale.rounds, flowtaken.per_item, load)
     return measurement(
         results,
         "per item",
@@ -83,7 +84,7 @@ def _per_item(scale: Scale) -> Measurement:
     )
 
 
-def _per_item_processes(scale: Scale) -> Measurement:
+def _per_item_processes(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.echo, max(scale.tiny // 4, 1_000), ahead=64)
     everyone = [
         feeds.our("process"),
@@ -91,7 +92,7 @@ def _per_item_processes(scale: Scale) -> Measurement:
             feeds.loader(LoaderSettings(1, 8)), feeds.SPDL_EXECUTOR_FEEDER, feeds.GRAIN_FEEDER, feeds.WINDOW_FEEDER
         ),
     ]
-    results = flowlab.race("one item, processes", everyone, scale.few_rounds, flowtaken.per_item, load, say=progress)
+    results = lab.race("one item, processes", everyone, scale.few_rounds, flowtaken.per_item, load)
     return measurement(
         results,
         "per item",
@@ -106,15 +107,15 @@ def _per_item_processes(scale: Scale) -> Measurement:
 # --- large batches ----------------------------------------------------------------------
 
 
-def _full(scale: Scale) -> Iterator[Measurement]:
+def _full(scale: Scale, lab: Lab) -> Iterator[Measurement]:
     load = Load(flowwork.Filled(), scale.full)
     mine = [
         feeds.changed(feeds.our("process"), f"{OURS}, {workers} workers, {ahead} ahead", workers=workers, ahead=ahead)
         for workers in (1, 2)
         for ahead in (4, 8)
     ]
-    loaders = feeds.all_loaders()
-    tried = flowlab.race("1 MiB, settings", [*mine, *loaders], 1, flowtaken.rate, load, say=progress)
+    loaders = feeds.loaders(scale.tries_settings)
+    tried = lab.race("1 MiB, settings", [*mine, *loaders], 1, flowtaken.rate, load)
     ours, theirs = _best(mine, tried, OURS), _best(loaders, tried, DATA_LOADER)
     yield measurement(
         tried,
@@ -128,7 +129,7 @@ def _full(scale: Scale) -> Iterator[Measurement]:
     others = feeds.installed(
         feeds.SPDL_ARENA_FEEDER, feeds.SPDL_EXECUTOR_FEEDER, feeds.GRAIN_FEEDER, feeds.WINDOW_FEEDER
     )
-    results = flowlab.race("1 MiB", [*ours, *theirs, *others], scale.rounds, flowtaken.rate, load, say=progress)
+    results = lab.race("1 MiB", [*ours, *theirs, *others], scale.rounds, flowtaken.rate, load)
     yield measurement(
         results,
         "rate",
@@ -141,7 +142,7 @@ def _full(scale: Scale) -> Iterator[Measurement]:
     )
 
 
-def _best(feeders: list[Feeder], results: flowlab.Results, name: str) -> list[Feeder]:
+def _best(feeders: list[Feeder], results: Results, name: str) -> list[Feeder]:
     """The fastest of them under another name; nobody if none was measured."""
     names = {one.name for one in feeders}
     fastest = results.best("per item", among=names)
@@ -151,23 +152,23 @@ def _best(feeders: list[Feeder], results: flowlab.Results, name: str) -> list[Fe
 # --- memory -----------------------------------------------------------------------------
 
 
-def _items_flat(scale: Scale) -> Measurement:
+def _items_flat(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.echo, scale.many)
     feeder = feeds.our("thread")
-    results = flowlab.race("memory, items", [feeder], 1, flowtaken.growth, load, ITEMS, say=progress)
+    results = lab.race("memory, items", [feeder], 1, flowtaken.growth, load, ITEMS)
     return _growth(results, f"{ITEMS // 10**6} million items", f"{scale.many:,} items through a thread stage")
 
 
-def _batches_flat(scale: Scale) -> Measurement:
+def _batches_flat(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.Filled(), scale.many_batches)
     feeder = feeds.our("process")
-    results = flowlab.race("memory, batches", [feeder], 1, flowtaken.growth, load, BATCHES, say=progress)
+    results = lab.race("memory, batches", [feeder], 1, flowtaken.growth, load, BATCHES)
     return _growth(
         results, f"{GIGABYTES} GB of batches", f"{scale.many_batches:,} batches of 1 MiB made in a worker process"
     )
 
 
-def _growth(results: flowlab.Results, of: str, how: str) -> Measurement:
+def _growth(results: Results, of: str, how: str) -> Measurement:
     return measurement(
         results,
         "growth",
@@ -184,14 +185,14 @@ def _growth(results: flowlab.Results, of: str, how: str) -> Measurement:
 # --- the beginning and the end ----------------------------------------------------------
 
 
-def _stop(scale: Scale, pace: flowwork.Pace) -> Iterator[Measurement]:
+def _stop(scale: Scale, pace: flowwork.Pace, lab: Lab) -> Iterator[Measurement]:
     load = Load(pace.unpacked(0.02), 1_000, workers=2)
     settings = LoaderSettings(2, 2, is_persistent=False)
     everyone = [
         Feeder(OURS, "", partial(feeds.ours_bare, lane="process")),
         *feeds.installed(feeds.loader(settings, DATA_LOADER)),
     ]
-    results = flowlab.race("break", everyone, scale.rounds, flowtaken.stop, load, say=progress)
+    results = lab.race("break", everyone, scale.rounds, flowtaken.stop, load)
     yield measurement(
         results,
         "ended",
@@ -214,7 +215,7 @@ def _stop(scale: Scale, pace: flowwork.Pace) -> Iterator[Measurement]:
     )
 
 
-def _start(scale: Scale, pace: flowwork.Pace) -> Iterator[Measurement]:
+def _start(scale: Scale, pace: flowwork.Pace, lab: Lab) -> Iterator[Measurement]:
     load = Load(pace.unpacked(0.002), 50, workers=2)
     loaders = [
         feeds.loader(LoaderSettings(2), f"{DATA_LOADER}, fork"),
@@ -225,7 +226,7 @@ def _start(scale: Scale, pace: flowwork.Pace) -> Iterator[Measurement]:
         feeds.our("process"),
         *feeds.installed(*loaders, feeds.SPDL_ARENA_FEEDER, feeds.GRAIN_FEEDER, feeds.WINDOW_FEEDER),
     ]
-    results = flowlab.race("start", everyone, scale.few_rounds, flowtaken.start, load, say=progress, is_fresh=True)
+    results = lab.race("start", everyone, scale.few_rounds, flowtaken.start, load, is_fresh=True)
     for figure, title in (("first epoch", "From nothing to the first batch"), ("second epoch", "The second epoch's")):
         yield measurement(
             results,

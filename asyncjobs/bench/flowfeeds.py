@@ -311,6 +311,11 @@ class Feeder:
     """False: items come as they are done."""
 
     @property
+    def library(self) -> str:
+        """Who shares an interpreter with it."""
+        return self.package or (OURS if self.name.startswith(OURS) else "python")
+
+    @property
     def module(self) -> str:
         """What to import before the clock starts."""
         return "spdl.pipeline" if self.package == "spdl" else self.package
@@ -366,8 +371,10 @@ def installed(*feeders: Feeder) -> list[Feeder]:
     return [feeder for feeder in feeders if not feeder.package or peers.installed(feeder.package)]
 
 
-def all_loaders() -> list[Feeder]:
-    """Every setting of the DataLoader that may be its best."""
+def loaders(is_every: bool) -> list[Feeder]:
+    """Every setting of the DataLoader that may be its best; or one that is not bad."""
+    if not is_every:
+        return installed(loader(LoaderSettings(1, 4)))
     several = [
         LoaderSettings(workers, prefetch, in_order)
         for workers in (1, 2)

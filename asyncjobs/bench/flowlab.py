@@ -1,7 +1,7 @@
-"""A fresh interpreter for each contestant of ``asyncjobs bench flow``, kept for all rounds; and the rounds.
+"""An interpreter for each library that takes part in ``asyncjobs bench flow``, kept to the end; and the rounds.
 
 So that one library's threads, locks and memory are not another's, that `fork` is safe for who uses it, and that a
-contestant that hangs can be ended. Whose turn it is not waits, and uses no processor.
+contestant that hangs can be ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from asyncjobs.bench import measure, probes, processor_time
 from asyncjobs.bench.flowfeeds import Feeder
@@ -119,46 +119,67 @@ class Results:
         return min(medians, key=lambda name: medians[name], default="")
 
 
-def race(
-    title: str,
-    feeders: Sequence[Feeder],
-    rounds: int,
-    take: Callable[..., Figures],
-    *args: Any,
-    say: Callable[[str], None],
-    is_fresh: bool = False,
-) -> Results:
-    """Call ``take(feeder, *args)`` for everybody, round by round, in turns.
+class Lab:
+    """The rooms, one for each library: whose turn it is not waits in there, and uses no processor.
 
-    `is_fresh`: in a new interpreter each time, for what happens only once in each.
+    Args:
+        say: gets a line before each figure is taken.
     """
-    results = Results({one.name: [] for one in feeders}, versions={one.name: one.version for one in feeders})
-    rooms: dict[str, Room] = {}
-    try:
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._rooms: dict[str, Room] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in tuple(self._rooms):
+            self._leave(name)
+
+    def race(
+        self,
+        title: str,
+        feeders: Sequence[Feeder],
+        rounds: int,
+        take: Callable[..., Figures],
+        *args: Any,
+        is_fresh: bool = False,
+    ) -> Results:
+        """Call ``take(feeder, *args)`` for everybody, round by round, in turns.
+
+        `is_fresh`: in a new interpreter each time, for what happens only once in each.
+        """
+        results = Results({one.name: [] for one in feeders}, versions={one.name: one.version for one in feeders})
         for number in range(rounds):
             for place in range(len(feeders)):
                 feeder = feeders[(number + place) % len(feeders)]
                 if feeder.name not in results.failures:
-                    say(f"{title}, round {number + 1} of {rounds}: {feeder.name}")
-                    _one(feeder, rooms, results, take, *args)
-                    if is_fresh and feeder.name in rooms:
-                        rooms.pop(feeder.name).close()
-    finally:
-        for room in rooms.values():
-            room.close()
-    return results
+                    self._say(f"{title}, round {number + 1} of {rounds}: {feeder.name}")
+                    if is_fresh:
+                        self._leave(feeder.library)
+                    self._one(feeder, results, take, *args)
+        return results
 
+    def _one(self, feeder: Feeder, results: Results, take: Callable[..., Figures], *args: Any) -> None:
+        room = self._room(feeder.library)
+        try:
+            figures = room.call(take, feeder, *args)
+        # A peer is foreign code: that it breaks is a result to show, not the end of the benchmark.
+        except NoFigure as error:
+            results.failures[feeder.name] = str(error)
+            self._leave(feeder.library)
+        else:
+            results.figures[feeder.name].append(figures)
 
-def _one(feeder: Feeder, rooms: dict[str, Room], results: Results, take: Callable[..., Figures], *args: Any) -> None:
-    try:
-        if feeder.name not in rooms:
-            rooms[feeder.name] = Room()
-        figures = rooms[feeder.name].call(take, feeder, *args)
-    # A peer is foreign code: that it breaks is a result to show, not the end of the benchmark.
-    except NoFigure as error:
-        results.failures[feeder.name] = str(error)
-    else:
-        results.figures[feeder.name].append(figures)
+    def _room(self, library: str) -> Room:
+        if library not in self._rooms:
+            self._rooms[library] = Room()
+        return self._rooms[library]
+
+    def _leave(self, library: str) -> None:
+        if library in self._rooms:
+            self._rooms.pop(library).close()
 
 
 def measurement(

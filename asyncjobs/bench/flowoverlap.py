@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from asyncjobs.bench import flowfeeds as feeds
-from asyncjobs.bench import flowlab, flowtaken
+from asyncjobs.bench import flowtaken
 from asyncjobs.bench.flowfeeds import DATA_LOADER, OURS, Feeder, Load, LoaderSettings
-from asyncjobs.bench.flowlab import Results, measurement
+from asyncjobs.bench.flowlab import Lab, Results, measurement
 from asyncjobs.bench.flowscale import Scale
 from asyncjobs.bench.flowtaken import Case
 from asyncjobs.bench.flowwork import Pace, Waited, waited_20_ms
 from asyncjobs.bench.measure import Goal, Measurement
-
-Say = Callable[[str], None]
 
 COUNTED = {0.58: 0.97, 1.0: 0.97}
 """Preparing over training: the goal for the overlap efficiency. 0.58 is the ratio of the published LSTM."""
@@ -52,18 +50,18 @@ _ROWS = (
 )
 
 
-def rows(scale: Scale, pace: Pace, say: Say) -> Iterator[Measurement]:
+def rows(scale: Scale, pace: Pace, lab: Lab) -> Iterator[Measurement]:
     """All of them, in the order in which they are shown."""
-    settings = _best_settings(scale, pace, say)
+    settings = _best_settings(scale, pace, lab)
     yield from settings.shown
     for ratio in scale.ratios:
-        results = _raced(scale, pace, ratio, settings.best, say)
+        results = _raced(scale, pace, ratio, settings.best, lab)
         yield _efficiency(results, ratio)
         if ratio == 0.58:
             yield from _details(results, ratio)
-    yield _locked(scale, pace, settings.best, say)
-    yield _waiting(scale, say)
-    yield _uneven(scale, pace, say)
+    yield _locked(scale, pace, settings.best, lab)
+    yield _waiting(scale, lab)
+    yield _uneven(scale, pace, lab)
 
 
 def _case(pace: Pace, ratio: float, batches: int) -> Case:
@@ -79,13 +77,13 @@ class _Settings(NamedTuple):
     shown: list[Measurement]
 
 
-def _best_settings(scale: Scale, pace: Pace, say: Say) -> _Settings:
+def _best_settings(scale: Scale, pace: Pace, lab: Lab) -> _Settings:
     """Every setting once, at the ratio of the published LSTM."""
-    everyone = feeds.all_loaders() if scale.tries_settings else feeds.installed(feeds.loader(LoaderSettings(1, 4)))
+    everyone = feeds.loaders(scale.tries_settings)
     if len(everyone) < 2:
         return _Settings([feeds.renamed(one, DATA_LOADER) for one in everyone], [])
     case = _case(pace, 0.58, scale.batches)
-    results = flowlab.race("DataLoader's settings", everyone, 1, flowtaken.overlap, case, say=say)
+    results = lab.race("DataLoader's settings", everyone, 1, flowtaken.overlap, case)
     best = results.best("time per batch")
     shown = measurement(
         results,
@@ -102,7 +100,7 @@ def _best_settings(scale: Scale, pace: Pace, say: Say) -> _Settings:
 # --- who overlaps best ------------------------------------------------------------------
 
 
-def _raced(scale: Scale, pace: Pace, ratio: float, loader: Sequence[Feeder], say: Say) -> Results:
+def _raced(scale: Scale, pace: Pace, ratio: float, loader: Sequence[Feeder], lab: Lab) -> Results:
     is_counted = ratio in COUNTED
     others = [
         feeds.SPDL_ARENA_FEEDER,
@@ -118,7 +116,7 @@ def _raced(scale: Scale, pace: Pace, ratio: float, loader: Sequence[Feeder], say
     ]
     rounds = scale.rounds if is_counted else max(1, scale.rounds // 2)
     title = f"preparing over training {ratio:g}"
-    return flowlab.race(title, everyone, rounds, flowtaken.overlap, _case(pace, ratio, scale.batches), say=say)
+    return lab.race(title, everyone, rounds, flowtaken.overlap, _case(pace, ratio, scale.batches))
 
 
 def _efficiency(results: Results, ratio: float) -> Measurement:
@@ -159,7 +157,7 @@ def _details(results: Results, ratio: float) -> Iterator[Measurement]:
 # --- other kinds of work ----------------------------------------------------------------
 
 
-def _locked(scale: Scale, pace: Pace, loader: Sequence[Feeder], say: Say) -> Measurement:
+def _locked(scale: Scale, pace: Pace, loader: Sequence[Feeder], lab: Lab) -> Measurement:
     case = Case(Load(pace.computed(0.58 * STEP), scale.batches), pace.train_rounds(STEP))
     threads = f"{OURS}, in a thread"
     everyone = [
@@ -168,7 +166,7 @@ def _locked(scale: Scale, pace: Pace, loader: Sequence[Feeder], say: Say) -> Mea
         *loader,
         *feeds.installed(feeds.SPDL_EXECUTOR_FEEDER, feeds.SPDL_FEEDER, feeds.TF_DATA_FEEDER, feeds.WINDOW_FEEDER),
     ]
-    results = flowlab.race("plain Python", everyone, scale.few_rounds, flowtaken.overlap, case, say=say)
+    results = lab.race("plain Python", everyone, scale.few_rounds, flowtaken.overlap, case)
     return measurement(
         results,
         "time per batch",
@@ -182,22 +180,22 @@ def _locked(scale: Scale, pace: Pace, loader: Sequence[Feeder], say: Say) -> Mea
     )
 
 
-def _waiting(scale: Scale, say: Say) -> Measurement:
-    load = Load(Waited(0.02, 0.02), scale.waits, workers=64, ahead=64)
+def _waiting(scale: Scale, lab: Lab) -> Measurement:
+    load = Load(Waited(0.02, 0.02), scale.waits, workers=scale.waiters, ahead=64)
     on_loop = {"fn": waited_20_ms, "workers": 256}
-    threads = f"{OURS}, 64 threads"
+    threads = f"{OURS}, {scale.waiters} threads"
     everyone = [
         feeds.changed(feeds.our("loop"), f"{OURS}, 256 coroutines", **on_loop),
         feeds.our("thread", threads),
         *feeds.installed(
             feeds.changed(feeds.SPDL_FEEDER, "SPDL, 256 coroutines", **on_loop),
-            feeds.renamed(feeds.SPDL_FEEDER, "SPDL, 64 threads"),
-            feeds.renamed(feeds.GRAIN_THREADS_FEEDER, "Grain, 64 threads"),
-            feeds.renamed(feeds.TF_DATA_FEEDER, "tf.data, 64 calls"),
-            feeds.loader(LoaderSettings(64, 2)),
+            feeds.renamed(feeds.SPDL_FEEDER, f"SPDL, {scale.waiters} threads"),
+            feeds.renamed(feeds.GRAIN_THREADS_FEEDER, f"Grain, {scale.waiters} threads"),
+            feeds.renamed(feeds.TF_DATA_FEEDER, f"tf.data, {scale.waiters} calls"),
+            feeds.loader(LoaderSettings(scale.waiters, 2)),
         ),
     ]
-    results = flowlab.race("waiting", everyone, scale.few_rounds, flowtaken.rate, load, say=say)
+    results = lab.race("waiting", everyone, scale.few_rounds, flowtaken.rate, load)
     ours = [everyone[0].name, threads]
     return measurement(
         results,
@@ -206,12 +204,16 @@ def _waiting(scale: Scale, say: Say) -> Measurement:
         " items/s",
         f"{scale.waits:,} items, as for a disk or a server, many at once.",
         ours,
-        beside={"SPDL, 64 threads": threads, "Grain, 64 threads": threads, "tf.data, 64 calls": threads},
+        beside={
+            f"SPDL, {scale.waiters} threads": threads,
+            f"Grain, {scale.waiters} threads": threads,
+            f"tf.data, {scale.waiters} calls": threads,
+        },
         higher_is_better=True,
     )
 
 
-def _uneven(scale: Scale, pace: Pace, say: Say) -> Measurement:
+def _uneven(scale: Scale, pace: Pace, lab: Lab) -> Measurement:
     case = Case(Load(Waited(0.010, 0.100), 2 * scale.batches, workers=4), pace.train_rounds(STEP / 2))
     any_order = partial(LoaderSettings, 4, 2)
     everyone = [
@@ -224,7 +226,7 @@ def _uneven(scale: Scale, pace: Pace, say: Say) -> Measurement:
             feeds.SPDL_ANY_ORDER_FEEDER,
         ),
     ]
-    results = flowlab.race("uneven times", everyone, scale.few_rounds, flowtaken.overlap, case, say=say)
+    results = lab.race("uneven times", everyone, scale.few_rounds, flowtaken.overlap, case)
     return measurement(
         results,
         "time per batch",

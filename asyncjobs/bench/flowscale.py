@@ -21,6 +21,8 @@ class Scale:
     """Of 1 MiB in an epoch, prepared beside training."""
     waits: int
     """Items that wait 20 ms."""
+    waiters: int
+    """Threads, or the DataLoader's processes, that wait at once."""
     queued: int
     """Tiny items through one queue."""
     tiny: int
@@ -40,21 +42,23 @@ FULL = Scale(
     ratios=(0.25, 0.58, 1.0, 2.0),
     batches=50,
     waits=2_000,
+    waiters=64,
     queued=20_000,
     tiny=20_000,
     full=600,
     many=2_000_000,
-    many_batches=6_000,
+    many_batches=4_000,
 )
 QUICK = Scale(
     rounds=1,
     few_rounds=1,
     tries_settings=False,
-    ratios=(0.58, 1.0),
-    batches=16,
-    waits=400,
+    ratios=(0.58,),
+    batches=10,
+    waits=200,
+    waiters=8,
     queued=2_000,
-    tiny=2_000,
+    tiny=1_000,
     full=60,
     many=40_000,
     many_batches=400,
