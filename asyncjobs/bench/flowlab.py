@@ -20,7 +20,7 @@ from asyncjobs.bench import measure, probes, processor_time
 from asyncjobs.bench.flowfeeds import Feeder
 from asyncjobs.bench.measure import Goal, Measurement
 
-LIMIT = 180.0
+LIMIT = 300.0
 """Seconds for one figure."""
 LEAVING = 20.0
 """Seconds for an interpreter to end."""

@@ -40,12 +40,12 @@ FULL = Scale(
     few_rounds=2,
     tries_settings=True,
     ratios=(0.25, 0.58, 1.0, 2.0),
-    batches=50,
+    batches=40,
     waits=2_000,
     waiters=64,
     queued=20_000,
-    tiny=20_000,
-    full=600,
+    tiny=10_000,
+    full=300,
     many=2_000_000,
     many_batches=4_000,
 )
@@ -60,6 +60,6 @@ QUICK = Scale(
     queued=2_000,
     tiny=1_000,
     full=60,
-    many=40_000,
+    many=100_000,
     many_batches=400,
 )
