@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from asyncjobs.bench import processor_time
+
 if sys.platform != "win32":
     import resource
 
@@ -23,6 +25,20 @@ def peak() -> int:
     process that started this one.
     """
     return _status("VmHWM:") or _most_so_far()
+
+
+def of_family(pid: int) -> int:
+    """Bytes of `pid` and its living descendants; what several of them share is counted once. Linux only; else ours."""
+    return sum(_proportional(member) for member in processor_time.family(pid)) if _STATUS.exists() else resident()
+
+
+def _proportional(pid: int) -> int:
+    """Of a process, with its part of what it shares; 0 for one that has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def _status(field: str) -> int:

@@ -47,6 +47,11 @@ def version(package: str) -> str:
         return importlib.metadata.version(brought_by[0]) if brought_by else "-"
 
 
+def python() -> str:
+    """The version of what comes with Python."""
+    return f"Python {platform.python_version()}"
+
+
 def context() -> BaseContext:
     """The multiprocessing context of all peers that take one."""
     return multiprocessing.get_context(START_METHOD)
@@ -97,9 +102,8 @@ def coroutines() -> list[Contestant]:
 
 def present(*peers: tuple[str, str, Open]) -> list[Contestant]:
     """The contestants that are installed: name, distribution (empty: the standard library), how to start."""
-    python = f"Python {platform.python_version()}"
     return [
-        Contestant(name, version(package) if package else python, start)
+        Contestant(name, version(package) if package else python(), start)
         for name, package, start in peers
         if not package or installed(package)
     ]

@@ -12,6 +12,7 @@ from rich.console import Console
 
 import asyncjobs
 from asyncjobs.bench import arrays as bench_arrays
+from asyncjobs.bench import flow as bench_flow
 from asyncjobs.bench import jobs as bench_jobs
 from asyncjobs.bench import parzen as bench_parzen
 from asyncjobs.bench import plotting as bench_plotting
@@ -94,6 +95,12 @@ def parzen_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick
 def sync_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
     """What scripts without await pay: handing over, waiting, the drop-in executors and Pool."""
     bench_sync.main(json_path, html_path, quick)
+
+
+@bench.command("flow")
+def flow_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
+    """Whether queues and pipelines keep a model fed: overlap, per item, large batches, memory, start and end."""
+    bench_flow.main(json_path, html_path, quick)
 
 
 @plots.command("resume")
