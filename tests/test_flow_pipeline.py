@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flows import cancelled, turns
+from flows import cancelled, interleaved, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,13 +129,23 @@ def batched(items: list[Any], size: int, drop_last: bool) -> list[Any]:
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     """A verb on a pipeline, and on a list."""
-    n, flag = draw(st.integers(1, 5)), draw(st.booleans())
+    n, block, flag = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.booleans())
     mapped = st.sampled_from([number_of, both])
     fn = draw(mapped)
     made: list[Step] = [
         (f"map({n})", lambda p: p.map(fn, concurrency=n), lambda items: [fn(item) for item in items]),
         ("filter", lambda p: p.filter(odd, concurrency=n), lambda items: [item for item in items if odd(item)]),
-        ("flat_map", lambda p: p.flat_map(both), lambda items: [one for item in items for one in both(item)]),
+        (
+            f"flat_map({n})",
+            lambda p: p.flat_map(both, concurrency=n),
+            lambda items: [one for item in items for one in both(item)],
+        ),
+        (
+            f"interleave({n}, {block})",
+            lambda p: p.interleave(both, concurrency=n, block_length=block),
+            lambda items: interleaved(list(map(both, items)), n, block),
+        ),
+        ("cache", lambda p: p.cache(), lambda items: items),
         (
             f"batch({n}, {flag})",
             lambda p: p.batch(n, drop_last=flag, collate=list),

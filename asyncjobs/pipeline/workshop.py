@@ -19,6 +19,7 @@ from asyncjobs.pipeline.feeds import Feed
 from asyncjobs.pipeline.sent import Sent
 from asyncjobs.pipeline.sources import Followed, Read
 from asyncjobs.runner import Runner
+from asyncjobs.submitter import Submitter
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -69,6 +70,7 @@ class Workshop:
         self._crews: dict[Work, Crew] = {}
         self._faults: dict[Work, Faults] = {stage: Faults(stage.name, stage.on_error) for stage in self._work}
         self._accounts: dict[Work, Account] = {stage: Account(stage.name, stage.concurrency) for stage in self._work}
+        self._senders: dict[Work, Submitter] = {}
         self._reading: set[Read] = set()
         self._begun: set[object] = set()
         self.kept: dict[object, list[Any]] = {}
@@ -148,9 +150,13 @@ class Workshop:
             return Followed(partial(make, *args))
         if stage.lane == "thread":
             return self._read(partial(make, *args), stage.name)
+        return Sent(self._senders.get(stage) or self._new_sender(stage), make, *args)
+
+    def _new_sender(self, stage: Work) -> Submitter:
         # A second attempt would send the same items again.
-        options = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail")
-        return Sent(options, make, *args)
+        jobs = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail")
+        self._senders[stage] = jobs
+        return jobs
 
     def begin(self, stage: object) -> bool:
         """Whether it is begun for the first time."""
@@ -183,6 +189,8 @@ class Workshop:
 
     async def aclose(self) -> None:
         """End all workers; a call that does not end within `GRACE` is left alone, and named in a warning."""
+        for reading in self._reading:
+            reading.hang_up()  # also where the rest of an epoch could not be opened, and no feed closes it
         ends: dict[asyncio.Future[None], str] = {reading.end: reading.name for reading in self._reading}
         for stage, crew in self._crews.items():
             ends |= dict.fromkeys(crew.dismiss(), stage.name)
