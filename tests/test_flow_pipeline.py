@@ -916,6 +916,7 @@ def test_the_report_of_a_real_run_names_the_slow_stage(lane: str, items: int) ->
         (lambda p: p.flat_map(twice, ordered="yes"), "ordered='yes' is not allowed"),
         (lambda p: p.interleave(twice, concurrency=0), "concurrency=0 is not allowed"),
         (lambda p: p.interleave(twice, block_length=0), "block_length=0 is not allowed"),
+        (lambda p: p.interleave(twice, block_length=None), "block_length=None is not allowed"),
         (lambda p: p.interleave(twice, lane="gpu"), "lane='gpu' is not allowed"),
         (lambda p: p.interleave(5), "5 is not callable"),
         (lambda p: Pipeline(NUMBERS, lane="gpu"), "lane='gpu' is not allowed"),

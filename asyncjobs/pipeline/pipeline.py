@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, TypeVar, overload
 
 from asyncjobs.flow.elements import whole_number
 from asyncjobs.options import check_flag
-from asyncjobs.pipeline import faults, sources, stages
+from asyncjobs.pipeline import faults, functions, sources, stages
 from asyncjobs.pipeline.blocking import SyncStream
 from asyncjobs.pipeline.collating import Padding, stack
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import Stage
 from asyncjobs.pipeline.stream import Stream
-from asyncjobs.pipeline.turns import WHOLE
 from asyncjobs.runner import Runner
 
 T = TypeVar("T")
@@ -58,7 +55,7 @@ class Pipeline(Generic[T]):
     ) -> None:
         self._seed = whole_number("seed", seed, 0)
         self._runner = runner
-        self._check_lane(lane)
+        functions.check_lane(lane, runner)
         self._stages: tuple[Stage, ...] = (stages.Source(*sources.checked(source, lane)),)
         self._entered: SyncStream[T] | Stream[T] | None = None
 
@@ -115,7 +112,10 @@ class Pipeline(Generic[T]):
         Raises:
             TypeError, ValueError: an argument is not allowed.
         """
-        return self._with(self._map("map", fn, concurrency, lane, ordered, on_error, stages.value_of))
+        functions.check_lane(lane, self._runner)
+        return self._with(
+            functions.mapped("map", fn, concurrency=concurrency, lane=lane, ordered=ordered, on_error=on_error)
+        )
 
     def filter(
         self,
@@ -127,8 +127,17 @@ class Pipeline(Generic[T]):
         on_error: OnError = "raise",
     ) -> Pipeline[T]:
         """The items for which ``fn(item)`` is true; the rest as in `map`."""
-        chooses = self._map("filter", fn, concurrency, lane, ordered, on_error, stages.chosen_of)
-        return self._with(chooses, stages.Choose())
+        functions.check_lane(lane, self._runner)
+        asks = functions.mapped(
+            "filter",
+            fn,
+            concurrency=concurrency,
+            lane=lane,
+            ordered=ordered,
+            on_error=on_error,
+            gives=stages.chosen_of,
+        )
+        return self._with(asks, stages.Choose())
 
     def flat_map(
         self,
@@ -152,9 +161,10 @@ class Pipeline(Generic[T]):
         Raises:
             TypeError, ValueError: an argument is not allowed.
         """
-        check_flag("ordered", ordered)
-        open_at_once = whole_number("concurrency", concurrency, 1)
-        return self._with(self._spread("flat_map", fn, open_at_once, lane, on_error, cycle=int(ordered)))
+        functions.check_lane(lane, self._runner)
+        return self._with(
+            functions.spread("flat_map", fn, concurrency=concurrency, lane=lane, ordered=ordered, on_error=on_error)
+        )
 
     def interleave(
         self,
@@ -176,65 +186,19 @@ class Pipeline(Generic[T]):
         Raises:
             TypeError, ValueError: an argument is not allowed.
         """
-        check_flag("ordered", ordered)
-        cycle = whole_number("concurrency", concurrency, 1)
-        block = whole_number("block_length", block_length, 1)
+        functions.check_lane(lane, self._runner)
         return self._with(
-            self._spread("interleave", fn, cycle, lane, on_error, cycle=cycle if ordered else 0, block=block)
-        )
-
-    def _spread(
-        self,
-        verb: str,
-        fn: Callable[..., Any],
-        concurrency: int,
-        lane: str | None,
-        on_error: OnError,
-        *,
-        cycle: int,
-        block: int = WHOLE,
-    ) -> stages.FlatMap:
-        self._check_lane(lane)
-        name = f"{verb}({_name_of(_callable(fn))})"
-        where = _lane_of_items(fn, lane)
-        return stages.FlatMap(fn, name, concurrency, where, faults.checked(on_error), cycle, block)
-
-    def _map(
-        self,
-        verb: str,
-        fn: Callable[..., Any],
-        concurrency: int,
-        lane: str | None,
-        ordered: bool,
-        on_error: OnError,
-        gives: Callable[[Any], Any],
-    ) -> stages.Map:
-        is_coroutine = _is_coroutine_function(_callable(fn))
-        self._check_lane(lane)
-        if is_coroutine and lane in ("thread", "process"):
-            raise TypeError(f"{_name_of(fn)} is a coroutine function; lane={lane!r} runs plain functions")
-        if not is_coroutine and lane == "loop":
-            raise TypeError(
-                f"{_name_of(fn)} is a plain function and would block lane 'loop'; use 'thread' or 'process'"
+            functions.spread(
+                "interleave",
+                fn,
+                concurrency=concurrency,
+                lane=lane,
+                ordered=ordered,
+                on_error=on_error,
+                in_turn=True,
+                block=block_length,
             )
-        check_flag("ordered", ordered)
-        return stages.Map(
-            fn,
-            f"{verb}({_name_of(fn)})",
-            whole_number("concurrency", concurrency, 1),
-            lane or ("loop" if is_coroutine else "thread"),
-            ordered,
-            faults.checked(on_error),
-            _takes_rng(fn),
-            gives,
         )
-
-    def _check_lane(self, lane: str | None) -> None:
-        if self._runner is None and lane not in (None, "loop", "thread", "process"):
-            raise ValueError(
-                f"lane={lane!r} is not allowed; allowed: 'thread', 'process', or with Pipeline(source, runner=runner) "
-                "any lane of that runner"
-            )
 
     # --- batches ------------------------------------------------------------------------
 
@@ -255,7 +219,7 @@ class Pipeline(Generic[T]):
         grouped = self._with(stages.Group(whole_number("n", n, 1), drop_last))
         if collate is list:
             return grouped
-        return grouped._with(grouped._map("batch", collate or stack, 1, None, True, "raise", stages.value_of))
+        return grouped._with(functions.mapped("batch", collate or stack))
 
     def padded_batch(self, n: int, *, drop_last: bool = False, pad_value: Any = 0) -> Pipeline[Any]:
         """As `batch`, but each array is filled up at its ends with `pad_value`, to the longest of the batch.
@@ -388,47 +352,3 @@ class Pipeline(Generic[T]):
         first = self._stages[0]
         assert isinstance(first, stages.Source)
         return f"<Pipeline({', '.join([faults.shown(first.source), *stages.names_of(self._stages[1:])])})>"
-
-
-def _callable(fn: Any) -> Any:
-    if not callable(fn):
-        raise TypeError(f"{fn!r} is not callable; a stage takes a function of one item")
-    return fn
-
-
-def _unwrapped(fn: Any) -> Any:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return fn
-
-
-def _is_coroutine_function(fn: Any) -> bool:
-    plain = _unwrapped(fn)
-    call = getattr(type(plain), "__call__", None)  # noqa: B004 - the method itself is wanted
-    return inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(call)
-
-
-def _takes_rng(fn: Any) -> bool:
-    try:
-        return "rng" in inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # a builtin that does not say
-        return False
-
-
-def _name_of(fn: Any) -> str:
-    plain = _unwrapped(fn)
-    return str(getattr(plain, "__name__", None) or type(plain).__name__)
-
-
-def _lane_of_items(fn: Any, lane: str | None) -> str:
-    """Where the items of ``fn(item)`` are made."""
-    if _is_coroutine_function(fn):
-        raise TypeError(f"{_name_of(fn)} is a coroutine function; allowed: one that yields, or returns an iterable")
-    plain = _unwrapped(fn)
-    call = getattr(type(plain), "__call__", None)  # noqa: B004 - the method itself is wanted
-    is_async = inspect.isasyncgenfunction(plain) or inspect.isasyncgenfunction(call)
-    if is_async and lane not in (None, "loop"):
-        raise TypeError(f"{_name_of(fn)} is an async generator function; lane={lane!r} runs plain functions")
-    if not is_async and lane == "loop":
-        raise TypeError(f"{_name_of(fn)} is a plain function and would block lane 'loop'; use 'thread' or 'process'")
-    return lane or ("loop" if is_async else "thread")
