@@ -1,9 +1,10 @@
-"""What the tests of queues share: the kinds, and operations that wait."""
+"""What the tests of queues and pipelines share: the kinds, operations that wait, the order of an interleave."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import itertools
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 from asyncjobs.flow import FIFOQueue, PaddingFIFOQueue, Queue, RandomShuffleQueue
@@ -77,3 +78,22 @@ async def filled(queue: Queue[Any], *elements: Any) -> Queue[Any]:
     """The queue with these inside."""
     await queue.enqueue_many(list(elements))
     return queue
+
+
+def interleaved(lists: list[list[Any]], cycle: int, block: int) -> list[Any]:
+    """What tf.data makes of them, as its documentation has it."""
+    waiting, given = iter(lists), []
+    places: list[Iterator[Any] | None] = [None] * cycle
+    is_over, at = False, 0
+    while not is_over or any(place is not None for place in places):
+        place = places[at]
+        if place is None and not is_over:
+            found = next(waiting, None)
+            is_over = found is None
+            place = places[at] = None if found is None else iter(found)
+        items = [] if place is None else list(itertools.islice(place, block))
+        given += items
+        if len(items) < block:
+            places[at] = None
+        at = (at + 1) % cycle
+    return given

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flows import cancelled, turns
+from flows import cancelled, interleaved, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,13 +127,23 @@ def batched(items: list[Any], size: int, drop_last: bool) -> list[Any]:
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     """A verb on a pipeline, and on a list."""
-    n, flag = draw(st.integers(1, 5)), draw(st.booleans())
+    n, block, flag = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.booleans())
     mapped = st.sampled_from([number_of, both])
     fn = draw(mapped)
     made: list[Step] = [
         (f"map({n})", lambda p: p.map(fn, concurrency=n), lambda items: [fn(item) for item in items]),
         ("filter", lambda p: p.filter(odd, concurrency=n), lambda items: [item for item in items if odd(item)]),
-        ("flat_map", lambda p: p.flat_map(both), lambda items: [one for item in items for one in both(item)]),
+        (
+            f"flat_map({n})",
+            lambda p: p.flat_map(both, concurrency=n),
+            lambda items: [one for item in items for one in both(item)],
+        ),
+        (
+            f"interleave({n}, {block})",
+            lambda p: p.interleave(both, concurrency=n, block_length=block),
+            lambda items: interleaved(list(map(both, items)), n, block),
+        ),
+        ("cache", lambda p: p.cache(), lambda items: items),
         (
             f"batch({n}, {flag})",
             lambda p: p.batch(n, drop_last=flag, collate=list),
@@ -874,6 +884,7 @@ async def test_an_open_pipeline_is_not_opened_again() -> None:
         (lambda p: p.flat_map(twice, ordered="yes"), "ordered='yes' is not allowed"),
         (lambda p: p.interleave(twice, concurrency=0), "concurrency=0 is not allowed"),
         (lambda p: p.interleave(twice, block_length=0), "block_length=0 is not allowed"),
+        (lambda p: p.interleave(twice, block_length=None), "block_length=None is not allowed"),
         (lambda p: p.interleave(twice, lane="gpu"), "lane='gpu' is not allowed"),
         (lambda p: p.interleave(5), "5 is not callable"),
         (lambda p: Pipeline(NUMBERS, lane="gpu"), "lane='gpu' is not allowed"),

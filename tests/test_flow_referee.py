@@ -1,4 +1,4 @@
-"""TensorFlow's own queues and coordinator as the referee: the same random operations go through theirs and ours.
+"""TensorFlow's own queues, coordinator and interleave as the referee: the same random operations go through both.
 
 Where ours departs on purpose, the departure stands in `agree`: close() is idempotent (Q17, Q11), a
 closed priority queue gives its remainder (PQ4), which elements a shuffle draws is its own business (S4).
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from flows import turns
 
+from asyncjobs import Pipeline
 from asyncjobs.flow import (
     FIFOQueue,
     OutOfRangeError,
@@ -264,6 +265,28 @@ async def test_padded_batches_are_the_same(tf: Any, seed: int) -> None:
         for found, wanted in zip(await ours.dequeue_many(count), columns, strict=True):
             assert found.dtype == wanted.dtype
             np.testing.assert_array_equal(found, wanted)
+
+
+# --- pipelines --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+async def test_interleave_has_the_same_order(tf: Any, seed: int, parallel: bool) -> None:
+    draw = random.Random(seed)
+    pairs = [(10 * index, draw.randrange(6)) for index in range(draw.randrange(9))]
+    cycle, block = draw.randrange(1, 5), draw.randrange(1, 4)
+    dataset = tf.data.Dataset.from_tensor_slices(np.array(pairs, np.int64).reshape(-1, 2)).interleave(
+        lambda pair: tf.data.Dataset.range(pair[0], pair[0] + pair[1]),
+        cycle,
+        block,
+        num_parallel_calls=cycle if parallel else None,
+    )
+    theirs = [int(number) for number in dataset.as_numpy_iterator()]
+    ours: Pipeline[int] = Pipeline(pairs).interleave(
+        lambda pair: range(pair[0], pair[0] + pair[1]), concurrency=cycle, block_length=block
+    )
+    assert [number async for number in ours] == theirs
 
 
 # --- the coordinator --------------------------------------------------------------------

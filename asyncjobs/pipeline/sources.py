@@ -199,7 +199,7 @@ class Read:
 
     async def take(self, limit: int) -> list[Any]:
         """Those that were read."""
-        self._give(self._window.size - self._given)
+        self._give()
         while not self._items:
             # In this order: what was read before the end is there by then.
             if self._is_over and not self._items:
@@ -209,11 +209,13 @@ class Read:
         self._account.read(seconds)
         self._window.passed(len(taken))
         self._given -= len(taken)
-        self._give(self._window.size - self._given)
+        self._give()
         return list(taken)
 
-    def _give(self, count: int) -> None:
-        if count > 0:
+    def _give(self) -> None:
+        """Credit for what there is room for, several items at a time: the thread has to be woken for it."""
+        count = self._window.size - self._given
+        if count >= max(1, self._window.size // 4):
             self._given += count
             self._credits.put(count)
 

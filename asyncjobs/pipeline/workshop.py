@@ -23,6 +23,7 @@ from asyncjobs.pipeline.sent import Sent
 from asyncjobs.pipeline.sources import Followed, Read
 from asyncjobs.pipeline.steps import Step, call_of
 from asyncjobs.runner import Runner
+from asyncjobs.submitter import Submitter
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -103,6 +104,7 @@ class Workshop:
         judged = [one for stage in self._work for one in stage.judged]
         self._faults: dict[Judged, Faults] = {one: Faults(one.name, one.on_error) for one in judged}
         self._accounts: dict[Work, Account] = {}
+        self._senders: dict[Work, Submitter] = {}
         self._reading: set[Read] = set()
         self._begun: set[object] = set()
         self.kept: dict[object, list[Any]] = {}
@@ -194,9 +196,13 @@ class Workshop:
             return Followed(partial(make, *args), account)
         if stage.lane == "thread":
             return self._read(partial(make, *args), account)
+        return Sent(self._senders.get(stage) or self._new_sender(stage), account, make, *args)
+
+    def _new_sender(self, stage: Work) -> Submitter:
         # A second attempt would send the same items again.
-        options = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail")
-        return Sent(options, account, make, *args)
+        jobs = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail")
+        self._senders[stage] = jobs
+        return jobs
 
     def begin(self, stage: object) -> bool:
         """Whether it is begun for the first time."""
@@ -248,6 +254,8 @@ class Workshop:
 
     async def aclose(self) -> None:
         """End all workers; a call that does not end within `GRACE` is left alone, and named in a warning."""
+        for reading in self._reading:
+            reading.hang_up()  # also where the rest of an epoch could not be opened, and no feed closes it
         ends: dict[asyncio.Future[None], str] = {reading.end: reading.name for reading in self._reading}
         for stage, crew in self._crews.items():
             ends |= dict.fromkeys(crew.dismiss(), stage.name)
