@@ -140,18 +140,22 @@ class Consumer:
 
     def __exit__(self, *_: object) -> None:
         """They came, or there are no more."""
-        now = perf_counter()
         assert self.waits_since is not None
-        waited = now - self.waits_since
+        waited = self.goes_on() - self.waits_since
         self._waited += waited
+        self.waits_since = None
+        if waited >= self.patience:
+            self.over(waited)
+
+    def goes_on(self) -> float:
+        """Its loop has come to here; the instant."""
+        now = perf_counter()
         self._seconds += now - self._last
         self._last = now
-        self.waits_since = None
         if now - self._looked_at > LOOK:
             self._looked_at = now
             self.computed = process_time() - self._unused
-        if waited >= self.patience:
-            self.over(waited)
+        return now
 
     def waited(self, now: float) -> float:
         """For items, up to `now`."""

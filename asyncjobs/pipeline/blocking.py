@@ -228,6 +228,7 @@ class HandOver:
     def __iter__(self) -> Iterator[Any]:
         items, position = self._items, self._stream.position
         count = 0
+        self._stream.consumer.begins()
         while self._wait():
             while items:
                 item = items.popleft()
@@ -236,6 +237,7 @@ class HandOver:
                     self._window.passed(count)
                     count = 0
                     self._room.ring()
+                    self._stream.consumer.goes_on()
                 position.delivered += 1
                 yield item
                 del item

@@ -53,13 +53,15 @@ def drawn(stages: Sequence[StageStats], consumer: ConsumerStats, verdict: str) -
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=list(map(escape, names)), autorange="reversed", automargin=True
     )
-    figure.update_yaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False, ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)")
     figure.update_xaxes(range=[0, 1], tickformat=".0%", title="share of the time that the consumer's loop took")
     figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
     subtitle = "".join(f"<br><span style='font-size:13px'>{escape(line)}</span>" for line in lines)
-    figure.update_layout(title={"text": f"What holds the pipeline up{subtitle}", "yref": "container", "y": 0.97})
     figure.update_layout(
-        title_yanchor="top", margin_t=74 + 18 * len(lines), height=150 + 18 * len(lines) + 44 * len(names)
+        title={"text": f"What holds the pipeline up{subtitle}", "yref": "container", "y": 1, "yanchor": "top"},
+        title_pad_t=22,
+        margin_t=88 + 18 * len(lines),
+        height=164 + 18 * len(lines) + 44 * len(names),
     )
     return figure
 

@@ -147,7 +147,7 @@ def _stats(account: Account, running: float, seconds: float, now: float) -> Stag
     spent = account.busy + running
     busy = min(spent / (account.concurrency * seconds), 1.0)
     starved = min(account.hungry.seconds(now) / seconds, 1 - busy)
-    blocked = max(min(account.full.seconds(now) / seconds, 1.0) - busy, 0.0)
+    blocked = max(min(account.full.seconds(now) / seconds, 1 - starved) - busy, 0.0)
     times = sorted(account.latest)
     p50, p95 = (times[round(share * (len(times) - 1))] if times else 0.0 for share in (0.5, 0.95))
     empty = account.empty + (0.0 if account.emptied_at is None else max(now - account.emptied_at, 0.0))

@@ -162,9 +162,10 @@ class Read:
 
     def _run(self) -> None:
         self._thread = get_ident()
-        self.since = perf_counter()
+        began = self.since = perf_counter()
         try:
-            self._read(iter(self._make()))
+            iterator = iter(self._make())
+            self._read(iterator, perf_counter() - began)
         # Everything: whoever takes would wait for ever.
         except BaseException as error:
             self._error = error
@@ -172,14 +173,15 @@ class Read:
         self._is_over = True
         self._news.ring()
 
-    def _read(self, iterator: Iterator[Any]) -> None:
+    def _read(self, iterator: Iterator[Any], spent: float) -> None:
+        """Having `spent` so many seconds to begin, which is part of the first item's."""
         try:
             while count := self._granted():
                 began = self.since = perf_counter()
                 for item in islice(iterator, count):
                     now = self.since = perf_counter()
-                    self._items.append((item, now - began))
-                    began = now
+                    self._items.append((item, spent + now - began))
+                    began, spent = now, 0.0
                     self._news.ring()
                     count -= 1
                     if self._is_closed:

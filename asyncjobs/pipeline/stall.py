@@ -99,7 +99,7 @@ def in_hand(shop: Workshop) -> str:
 def _items(cells: list[Cell], calls: list[Ongoing], now: float) -> Iterator[str]:
     running = {id(call.cell): call for call in calls}
     for cell in cells[:LISTED]:
-        call = running.get(id(cell))
+        call = None if cell.is_done else running.get(id(cell))
         yield f"  item {cell.index}, {_told(cell, call, now)}: {shown(cell.item)}"
         if call is not None:
             yield _indented(call.stack())

@@ -98,6 +98,7 @@ class Stream(Generic[T]):
     async def _items(self) -> AsyncGenerator[T, None]:
         window, position = Window(1), self.position
         async with self.next_epoch() as feed:
+            self.consumer.begins()
             self.watch.look_on()
             while items := await self._next(feed, window.size):
                 for item in items:
@@ -118,7 +119,6 @@ class Stream(Generic[T]):
         await self._end_epoch()
         epoch, skip = self.position.begin()
         feed = self._feed = opened(self._stages, self._shop, epoch)
-        self.consumer.begins()
         try:
             if skip:
                 await feed.skip(skip)
