@@ -189,9 +189,12 @@ class JobCrew:
                 job = await self._submit(self._fn, cell.item)
             else:
                 job = await self._submit(seeded, self._fn, cell.item, cell.key)
-        except Exception as error:  # it cannot be sent, or the runner is closed
+        # It cannot be sent, for whatever reason its pickling gives, or the runner is closed.
+        except BaseException as error:
             cell.error = error
             cell.done()
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return
         self._running[cell] = job
         job.add_done_callback(lambda job: self._ended(cell, job))
