@@ -123,6 +123,7 @@ class Mapped:
         line, before = self._line, len(self._in_hand)
         while line and line[0].is_done and len(values) < limit:
             cell = line[0]
+            value = self._value(cell)
             if cell.error is not None and values:
                 break  # these first
             line.popleft()
@@ -131,11 +132,21 @@ class Mapped:
             self._account.items += 1
             self._account.busy += cell.seconds
             if cell.error is None:
-                values.append(self._outcome(cell))
+                values.append(value)
             else:
                 self._failed(cell, cell.error)
         self._window.passed(before - len(self._in_hand))
         self._room.wake()
+
+    def _value(self, cell: Cell) -> Any:
+        """What to hand out; if nothing can be made of it, that is the item's error."""
+        if cell.error is None:
+            try:
+                return self._outcome(cell)
+            # Such as an array that is neither true nor false.
+            except Exception as error:
+                cell.error = error
+        return None
 
     def _failed(self, cell: Cell, error: BaseException) -> None:
         safe = safe_to_raise(error)
