@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from random import Random
 from typing import Any, Protocol
 
@@ -203,22 +204,40 @@ class Zipped:
 
     def __init__(self, feeds: list[Feed]) -> None:
         self._feeds = feeds
+        self._error: Exception | None = None
 
     async def take(self, limit: int) -> list[Any]:
         """As many as the first has there."""
-        columns = [await self._feeds[0].take(limit)]
+        columns = [await self._feeds[0].take(limit)] if self._error is None else [[]]
         for feed in self._feeds[1:]:
-            columns.append(await _exactly(feed, len(columns[-1])))
-        return list(zip(*columns, strict=False))
+            columns.append(await self._below_error(feed, len(columns[-1])))
+        rows = list(zip(*columns, strict=False))
+        if self._error is not None and not rows:
+            raise self._error
+        return rows
+
+    async def _below_error(self, feed: Feed, count: int) -> list[Any]:
+        """So many items, fewer before an error: they are for the rows that come first."""
+        items: list[Any] = []
+        try:
+            while len(items) < count and (more := await feed.take(count - len(items))):
+                items += more
+        except Exception as error:
+            self._error = error
+        else:
+            # Whatever another feed has raised comes after the last row.
+            self._error = None if len(items) < count else self._error
+        return items
 
     async def skip(self, count: int) -> int:
         """Of all of them."""
         return min([await feed.skip(count) for feed in self._feeds])
 
     async def aclose(self) -> None:
-        """All of them."""
-        for feed in self._feeds:
-            await feed.aclose()
+        """All of them, also if one fails."""
+        async with AsyncExitStack() as stack:
+            for feed in reversed(self._feeds):
+                stack.push_async_callback(feed.aclose)
 
 
 class Repeated:
