@@ -64,5 +64,7 @@ class Spread:
 
     async def aclose(self) -> None:
         """Close the item that is open, and the feed below."""
-        await self._end()
-        await self._below.aclose()
+        try:
+            await self._end()
+        finally:
+            await self._below.aclose()

@@ -127,6 +127,8 @@ class Workshop:
 
     async def aclose(self) -> None:
         """End all workers; a call that does not end within `GRACE` is left alone, and named in a warning."""
+        for reading in self._reading:
+            reading.hang_up()
         ends: dict[asyncio.Future[None], str] = {reading.end: reading.name for reading in self._reading}
         for stage, crew in self._crews.items():
             ends |= dict.fromkeys(crew.dismiss(), stage.name)
