@@ -10,14 +10,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-import anyio
-
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import call_soon
 from asyncjobs.pipeline.account import Consumer, report
 from asyncjobs.pipeline.bells import Window
 from asyncjobs.pipeline.faults import Fault
-from asyncjobs.pipeline.feeds import Feed
+from asyncjobs.pipeline.passage import Passage, to_the_end
 from asyncjobs.pipeline.position import Position
 from asyncjobs.pipeline.stages import Stage, opened, work_of
 from asyncjobs.pipeline.workshop import Workshop
@@ -35,7 +33,7 @@ class Stream(Generic[T]):
     def __init__(self, stages: Sequence[Stage], seed: int, runner: Runner | None) -> None:
         self._stages = stages
         self._shop = Workshop(work_of(stages), seed, runner)
-        self._feed: Feed | None = None
+        self._passage: Passage | None = None
         self.position: Position = Position(stages, seed)
         """Where the consumer stands."""
         self.consumer: Consumer = Consumer()
@@ -55,19 +53,9 @@ class Stream(Generic[T]):
 
     async def aclose(self) -> None:
         """End everything: tasks, threads, worker processes. A second call does nothing."""
-        if self._loop is None:
-            return
-        self._loop = None
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._end_epoch()
-            finally:
-                await self._shop.aclose()
-
-    async def _end_epoch(self) -> None:
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            await feed.aclose()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            await to_the_end(loop.create_task(_close(self._passage, self._shop)))
 
     def __del__(self) -> None:
         loop = getattr(self, "_loop", None)
@@ -75,7 +63,7 @@ class Stream(Generic[T]):
             return
         text = f"{self!r} was never closed; use `async with`, or `for` over the pipeline itself"
         self._loop = None
-        if not call_soon(loop, _abandon, self._feed, self._shop):
+        if not call_soon(loop, _abandon, self._passage, self._shop):
             self._shop.abort()
         warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
@@ -90,41 +78,46 @@ class Stream(Generic[T]):
         return self._items()
 
     async def _items(self) -> AsyncGenerator[T, None]:
-        window, position = Window(1), self.position
-        async with self.next_epoch() as feed:
-            last = perf_counter()
-            while items := await self._next(feed, window.size, last):
+        window = Window(1)
+        async with self.next_epoch() as passage:
+            place, last = passage.place, perf_counter()
+            while items := await self._next(passage, window.size, last):
                 last = perf_counter()
                 for item in items:
-                    position.delivered += 1
+                    place.delivered += 1
                     yield item
                 window.passed(len(items))
-            position.end()
+            place.is_ended = True
 
-    async def _next(self, feed: Feed, limit: int, last: float) -> list[Any]:
+    async def _next(self, passage: Passage, limit: int, last: float) -> list[Any]:
         began = perf_counter()
-        items = await feed.take(limit)
+        items = await passage.take(limit)
         now = perf_counter()
         self.consumer.took(now - began, now - last)
         return items
 
     @asynccontextmanager
-    async def next_epoch(self) -> AsyncIterator[Feed]:
+    async def next_epoch(self) -> AsyncIterator[Passage]:
         """The items of the next epoch, for whoever takes several at once; any other epoch has ended."""
+        while (other := self._passage) is not None:
+            await self._end(other)
         if self._loop is None:
             raise RunnerClosed(f"{self!r}: open it with `async with`")
-        await self._end_epoch()
-        epoch, skip = self.position.begin()
-        feed = self._feed = opened(self._stages, self._shop, epoch)
+        place = self.position.begin()
+        passage = self._passage = Passage(opened(self._stages, self._shop, place.epoch), place)
         try:
-            if skip:
-                await feed.skip(skip)
-            yield feed
+            if place.delivered:
+                await passage.skip(place.delivered)
+            yield passage
         finally:
-            if self._feed is feed:
-                self._feed = None
-            with anyio.CancelScope(shield=True):
-                await feed.aclose()
+            await self._end(passage)
+
+    async def _end(self, passage: Passage) -> None:
+        try:
+            await passage.aclose()
+        finally:
+            if self._passage is passage:
+                self._passage = None
 
     # --- going on where another left off ------------------------------------------------
 
@@ -173,9 +166,9 @@ class Stream(Generic[T]):
         return f"<Stream of {len(self._stages)} stages, {state}, epoch {self.epoch} is next>"
 
 
-def _abandon(feed: Feed | None, shop: Workshop) -> None:
+def _abandon(passage: Passage | None, shop: Workshop) -> None:
     """On the loop: close what nobody closed."""
-    closing: asyncio.Task[Any] = asyncio.get_running_loop().create_task(_close(feed, shop))
+    closing: asyncio.Task[Any] = asyncio.get_running_loop().create_task(_close(passage, shop))
     _closing.add(closing)
     closing.add_done_callback(_closing.discard)
 
@@ -184,7 +177,9 @@ _closing: set[asyncio.Task[Any]] = set()
 """The loop keeps only weak references."""
 
 
-async def _close(feed: Feed | None, shop: Workshop) -> None:
-    if feed is not None:
-        await feed.aclose()
-    await shop.aclose()
+async def _close(passage: Passage | None, shop: Workshop) -> None:
+    try:
+        if passage is not None:
+            await passage.aclose()
+    finally:
+        await shop.aclose()
