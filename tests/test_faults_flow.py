@@ -959,3 +959,350 @@ async def test_a_timeout_ends_the_loop_and_the_state_goes_on_exactly() -> None:
         hurried = True
         stream.load_state_dict(stream.state_dict())
         assert seen + await collected(stream) == list(range(10))
+
+
+# --- hostile items, functions and sources -----------------------------------------------
+
+
+class Mute:
+    """Its repr raises anything at all."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        raise self.kind
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+@each_lane
+def test_an_item_without_a_repr_does_not_hide_what_happened_to_it(
+    fn: Any, lane: str | None, kind: type[BaseException]
+) -> None:
+    failing: Any = fails_on_loop if lane is None else fails
+    with pytest.raises(LookupError, match="the item") as caught:
+        list(Pipeline([Mute(kind)]).map(fn, lane=lane).map(failing, lane=lane and "thread"))
+    (note,) = caught.value.__notes__
+    assert note.endswith("item 0 of epoch 0: <Mute without a repr>")
+
+
+def fails(item: Any) -> None:
+    raise LookupError("the item")
+
+
+async def fails_on_loop(item: Any) -> None:
+    fails(item)
+
+
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_what_is_neither_true_nor_false_is_the_error_of_the_item_that_was_filtered(lane: str) -> None:
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="truth value of an array") as caught:
+        seen.extend(Pipeline(range(6)).filter(array_at_three, lane=lane).prefetch(6))
+    assert caught.value.__notes__ == ["in stage filter(array_at_three), item 3 of epoch 0: 3"]
+    with Pipeline(range(6)).filter(array_at_three, lane=lane, on_error="skip") as stream:
+        assert list(stream) == [0, 1, 2, 4, 5]
+        assert stream.skipped == 1
+
+
+def array_at_three(number: int) -> Any:
+    return np.ones(2) if number == 3 else True
+
+
+async def test_items_before_that_which_is_neither_true_nor_false_are_handed_out() -> None:
+    async def array_at_ten(number: int) -> Any:
+        return np.ones(2) if number == 10 else True
+
+    for _ in range(5):
+        seen: list[int] = []
+        with pytest.raises(ValueError, match="truth value"):
+            await collect(Pipeline(range(20)).filter(array_at_ten, concurrency=16).prefetch(20), seen)
+        assert seen == list(range(10))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_rows_of_a_zip_come_before_the_error_of_one_of_its_feeds(place: int) -> None:
+    async def fails_at_seven(number: int) -> int:
+        if number == 7:
+            raise LookupError("seven")
+        return number
+
+    for length in (20, 7, 5):  # of the others: the end may come before the error
+        feeds: list[Pipeline[Any]] = [Pipeline(range(length)).map(same_on_loop, concurrency=8) for _ in range(3)]
+        feeds[place] = Pipeline(range(20)).map(fails_at_seven, concurrency=8)
+        seen: list[Any] = []
+        consumer = collect(feeds[0].zip(*feeds[1:]).prefetch(20), seen)
+        if length == 20 or (length == 7 and place == 0):
+            with pytest.raises(LookupError, match="seven"):
+                await consumer
+        else:
+            await consumer
+        assert seen == [(number,) * 3 for number in range(min(length, 7))]
+
+
+def raises_on_close(kind: type[BaseException]) -> Iterator[int]:
+    try:
+        yield from itertools.count()
+    finally:
+        raise kind("while it was closed")
+
+
+@pytest.mark.parametrize("kind", [OSError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_a_source_that_raises_when_it_is_closed_is_told_of_and_harms_nobody(
+    kind: type[BaseException], in_zip: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline: Pipeline[Any] = Pipeline(lambda: raises_on_close(kind))
+    pipeline = pipeline.zip(pipeline, Pipeline(itertools.count).map(same, lane="process")) if in_zip else pipeline
+    with pipeline.map(same) as stream:
+        assert len(list(itertools.islice(stream, 5))) == 5
+        assert len(list(itertools.islice(stream, 5))) == 5
+    assert "the source raised when it was closed" in caplog.text
+    assert "while it was closed" in caplog.text
+
+
+async def test_an_async_source_that_raises_when_it_is_closed_is_heard_and_the_rest_is_closed() -> None:
+    async def source() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            raise OSError("while it was closed")
+
+    async def leaves() -> None:
+        async with Pipeline(source).zip(source, Pipeline(itertools.count).map(same, lane="process")) as stream:
+            async for _ in stream:
+                break
+
+    with pytest.raises(OSError, match="while it was closed"):
+        await leaves()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class Scale:
+    """A function with something to bring along."""
+
+    def __init__(self, by: int) -> None:
+        self.by = by
+
+    def times(self, number: int) -> int:
+        return self.by * number
+
+    __call__ = times
+
+
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_functions_of_every_kind_travel(lane: str) -> None:
+    three = 3
+    functions: list[Callable[[int], Any]] = [
+        lambda number: three * number,
+        Scale(3).times,
+        Scale(3),
+        functools.partial(Scale.times, Scale(3)),
+        functools.partial(np.multiply, 3),
+        three.__mul__,
+    ]
+    for fn in functions:
+        assert list(Pipeline([1, 2]).map(fn, lane=lane)) == [3, 6]
+
+
+@each_lane
+def test_no_items_none_as_item_and_an_enormous_one(fn: Any, lane: str | None) -> None:
+    assert list(Pipeline([]).map(fn, lane=lane).batch(3).shuffle(2).prefetch(2)) == []
+    assert (
+        list(Pipeline([None] * 3).map(fn, lane=lane).shuffle(2).prefetch(2).filter(lambda item: item is None))
+        == [None] * 3
+    )
+    (enormous,) = Pipeline([np.arange(1 << 23)]).map(fn, lane=lane)
+    assert enormous.nbytes == 1 << 26
+    assert enormous[-1] == (1 << 23) - 1
+
+
+def endless_recursion(number: int) -> int:
+    return endless_recursion(number) + 1
+
+
+def forks(number: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def doubled_inside(lane: str, number: int) -> list[int]:
+    return list(Pipeline(range(number)).map(same, lane=lane))
+
+
+@pytest.mark.parametrize("lane", ["thread", "process"])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forks, from Python 3.12 on
+def test_recursion_forks_and_pipelines_inside_of_a_stage(lane: str) -> None:
+    with pytest.raises(RecursionError):
+        list(Pipeline([1]).map(endless_recursion, lane=lane))
+    assert list(Pipeline([1, 2]).map(forks, lane=lane)) == [7, 7]
+    for inner in ("thread", "process"):
+        inside = functools.partial(doubled_inside, inner)
+        assert list(Pipeline([2, 3]).map(inside, lane=lane)) == [[0, 1], [0, 1, 2]]
+
+
+async def test_a_pipeline_inside_of_a_coroutine_stage() -> None:
+    async def inside(number: int) -> list[int]:
+        return await collected(Pipeline(range(number)).map(same))
+
+    assert await collected(Pipeline([2, 3]).map(inside, concurrency=2)) == [[0, 1], [0, 1, 2]]
+
+
+def test_many_pipelines_at_once_from_many_threads() -> None:
+    outcomes: list[list[int]] = []
+    shared = Pipeline(range(50)).map(same)  # a description: each loop over it runs by itself
+
+    def runs(lane: str) -> None:
+        outcomes.append(list(shared.map(same, lane=lane)))
+
+    threads = [threading.Thread(target=runs, args=(lane,)) for lane in ["thread"] * 5 + ["process"] * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert outcomes == [list(range(50))] * 7
+
+
+def test_deep_zips_and_one_pipeline_zipped_with_itself() -> None:
+    deep: Pipeline[Any] = Pipeline(range(5)).map(same, lane="process")
+    for _ in range(3):
+        deep = deep.zip(Pipeline(range(5)).map(same, lane="process")).map(list)
+    assert list(deep) == [[[[number, number], number], number] for number in range(5)]
+    one = Pipeline(range(5)).map(same, lane="process")
+    assert list(one.zip(one, one.zip(one))) == [(number, number, (number, number)) for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "says"),
+    [
+        (None, TypeError, "state=None is not allowed"),
+        ([], TypeError, r"state=\[\] is not allowed"),
+        ("{}", TypeError, "state='{}' is not allowed"),
+        ({}, ValueError, "seed=None; this one has 0"),
+        ({"epoch": "1"}, (TypeError, ValueError), "epoch='1' is not allowed"),
+        ({"epoch": 1.5}, (TypeError, ValueError), "epoch=1.5 is not allowed"),
+        ({"epoch": True}, (TypeError, ValueError), "epoch=True is not allowed"),
+        ({"delivered": None}, (TypeError, ValueError), "delivered=None is not allowed"),
+        ({"stages": None}, ValueError, "stages=None"),
+    ],
+)
+def test_a_state_of_the_wrong_kind_is_refused_and_changes_nothing(state: Any, kind: Any, says: str) -> None:
+    with Pipeline(range(5)).map(same) as stream:
+        assert next(iter(stream)) == 0
+        before = stream.state_dict()
+        wrong = {**before, **state} if isinstance(state, dict) and state else state
+        with pytest.raises(kind, match=says):
+            stream.load_state_dict(wrong)
+        assert stream.state_dict() == before
+
+
+# --- the garbage collector, forks, Ctrl-C -----------------------------------------------
+
+
+def test_the_garbage_collector_may_end_a_pipeline_on_its_own_loop() -> None:
+    class Cycle:
+        items: Any
+        me: Any
+
+    async def collects(number: int) -> int:
+        if number == go_at:
+            gc.collect()
+        return number
+
+    go_at, cycle = -1, Cycle()
+    cycle.me = cycle
+    cycle.items = iter(Pipeline(itertools.count).map(collects).prefetch(1000))
+    gc.disable()
+    try:
+        assert next(cycle.items) == 0
+        went = weakref.ref(cycle)
+        go_at = 900
+        del cycle
+        asyncio.run(until(lambda: went() is None, "the collection"))
+    finally:
+        gc.enable()
+    # That nothing is left, and that nobody complains, is for the fixture and for pytest.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_a_forked_child_is_refused_and_ends_while_the_parent_goes_on(lane: str, tmp_path: Path) -> None:
+    script = tmp_path / "forks.py"
+    script.write_text(f"""
+import gc, itertools, os, sys, warnings
+import asyncjobs as aj
+warnings.simplefilter("ignore", DeprecationWarning)
+
+def same(item):
+    return item
+
+def refused(fn):
+    try:
+        fn()
+    except aj.WrongLoop:
+        print("refused", flush=True)
+
+if __name__ == "__main__":
+    with aj.Pipeline(itertools.count).map(same, lane={lane!r}) as stream:
+        items = iter(stream)
+        print(next(items), flush=True)
+        child = os.fork()
+        if child == 0:
+            refused(lambda: list(items))
+            refused(lambda: list(stream))
+            print(list(aj.Pipeline(range(3)).map(same)), flush=True)
+            del items
+            gc.collect()
+            sys.exit(5)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), next(items), next(items), flush=True)
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["0", "refused", "refused", "[0, 1, 2]", "5 1 2"], done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lane", ["loop", "thread", "process"])
+@pytest.mark.parametrize("where", ["body", "wait"])
+def test_after_ctrl_c_in_a_plain_for_the_program_goes_on(lane: str, where: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import asyncio, itertools, threading, time
+import psutil
+import asyncjobs as aj
+
+def slow(item):
+    time.sleep(0.001 if item < 5 or {where!r} == "body" else 1000 if {lane!r} == "process" else 2)
+    return item
+
+async def slow_on_loop(item):
+    await asyncio.sleep(0.001 if item < 5 or {where!r} == "body" else 1000)
+    return item
+
+if __name__ == "__main__":
+    fn, lane = (slow_on_loop, None) if {lane!r} == "loop" else (slow, {lane!r})
+    pipeline = aj.Pipeline(itertools.count).map(fn, lane=lane, concurrency=2)
+    try:
+        with pipeline as stream:
+            for item in stream:
+                if item == 4:
+                    print("now", flush=True)
+                    if {where!r} == "body":
+                        time.sleep(1000)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    workers = [p for p in psutil.Process().children(recursive=True) if "multiprocessing" not in " ".join(p.cmdline())]
+    print(workers, list(pipeline.take(3)), flush=True)
+""")
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"now\n"
+        program.send_signal(signal.SIGINT)
+        told, said = program.communicate(timeout=60)
+    assert program.returncode == 0, said
+    assert told == b"interrupted\n[] [0, 1, 2]\n", said
+    assert b"Traceback" not in said

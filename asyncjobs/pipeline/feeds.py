@@ -204,29 +204,33 @@ class Zipped:
 
     def __init__(self, feeds: list[Feed]) -> None:
         self._feeds = feeds
+        self._is_over = False
         self._error: Exception | None = None
 
     async def take(self, limit: int) -> list[Any]:
         """As many as the first has there."""
-        columns = [await self._feeds[0].take(limit)] if self._error is None else [[]]
-        for feed in self._feeds[1:]:
-            columns.append(await self._below_error(feed, len(columns[-1])))
-        rows = list(zip(*columns, strict=False))
+        rows = await self._rows(limit) if not self._is_over else []
         if self._error is not None and not rows:
             raise self._error
         return rows
 
-    async def _below_error(self, feed: Feed, count: int) -> list[Any]:
-        """So many items, fewer before an error: they are for the rows that come first."""
+    async def _rows(self, limit: int) -> list[Any]:
+        columns = [await self._feeds[0].take(limit)]
+        for feed in self._feeds[1:]:
+            columns.append(await self._column(feed, len(columns[-1])))
+        return list(zip(*columns, strict=False))
+
+    async def _column(self, feed: Feed, count: int) -> list[Any]:
+        """So many items. If there are fewer, for an error or for the end, the row after them is what ends us."""
         items: list[Any] = []
+        raised: Exception | None = None
         try:
             while len(items) < count and (more := await feed.take(count - len(items))):
                 items += more
         except Exception as error:
-            self._error = error
-        else:
-            # Whatever another feed has raised comes after the last row.
-            self._error = None if len(items) < count else self._error
+            raised = error
+        if len(items) < count:
+            self._is_over, self._error = True, raised
         return items
 
     async def skip(self, count: int) -> int:
