@@ -18,7 +18,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import SLICE
-from asyncjobs.pipeline.bells import Bell, Window
+from asyncjobs.pipeline.bells import Bell, Window, background
 from asyncjobs.pipeline.faults import Fault
 from asyncjobs.pipeline.position import Place
 from asyncjobs.pipeline.stages import Stage
@@ -72,7 +72,8 @@ class SyncStream(Generic[T]):
         """The items of the next epoch; a ``break`` ends it.
 
         Raises:
-            RunnerClosed: the pipeline is closed.
+            RunnerClosed: the pipeline is closed, or is meanwhile; or another loop over it has begun.
+            WrongLoop: in a forked child of the process that opened it.
         """
         hosted = self._open
         handover = HandOver(hosted)
@@ -201,9 +202,8 @@ class HandOver:
 
     def begin(self) -> None:
         """Start."""
-        loop = asyncio.get_running_loop()
-        self._room = Bell(loop)
-        self._pump = loop.create_task(self._run())
+        self._room = Bell(asyncio.get_running_loop())
+        self._pump = background(self._run())
 
     async def aclose(self) -> None:
         """Stop, and end the epoch."""

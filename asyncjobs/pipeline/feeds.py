@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from random import Random
 from typing import Any, Protocol
 
-from asyncjobs.pipeline.bells import MOST, Bell
+from asyncjobs.pipeline.bells import MOST, Bell, background
 from asyncjobs.wire.failure import safe_to_raise
 
 Lower = Callable[[int], "Feed"]
@@ -327,7 +327,7 @@ class Prefetched:
     async def take(self, limit: int) -> list[Any]:
         """Those that were fetched."""
         if self._fetcher is None:
-            self._fetcher = asyncio.get_running_loop().create_task(self._fetch())
+            self._fetcher = background(self._fetch())
         while not self._items:
             if self._is_over:
                 if self._error is not None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import anyio
 
 from asyncjobs.errors import RunnerClosed
+from asyncjobs.pipeline.bells import background
 from asyncjobs.pipeline.feeds import Feed
 from asyncjobs.pipeline.position import Place
 
@@ -56,7 +57,7 @@ class Passage:
         self._is_ended = True
         self._wait.cancel()
         if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._close())
+            self._closing = background(self._close())
             await to_the_end(self._closing)
         else:
             await asyncio.wait([self._closing])

@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import call_soon
 from asyncjobs.pipeline.account import Consumer, report
-from asyncjobs.pipeline.bells import Window
+from asyncjobs.pipeline.bells import Window, background
 from asyncjobs.pipeline.faults import Fault
 from asyncjobs.pipeline.passage import Passage, to_the_end
 from asyncjobs.pipeline.position import Position
@@ -53,9 +53,10 @@ class Stream(Generic[T]):
 
     async def aclose(self) -> None:
         """End everything: tasks, threads, worker processes. A second call does nothing."""
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            await to_the_end(loop.create_task(_close(self._passage, self._shop)))
+        if self._loop is None:
+            return
+        self._loop = None
+        await to_the_end(background(_close(self._passage, self._shop)))
 
     def __del__(self) -> None:
         loop = getattr(self, "_loop", None)
@@ -73,7 +74,7 @@ class Stream(Generic[T]):
         """The items of the next epoch.
 
         Raises:
-            RunnerClosed: the pipeline is closed.
+            RunnerClosed: the pipeline is closed, or is meanwhile; or another loop over it has begun.
         """
         return self._items()
 
@@ -136,6 +137,7 @@ class Stream(Generic[T]):
         `flat_map`, ``on_error`` other than "raise") or feed a `shuffle`, and sources that are no sequences are read.
 
         Raises:
+            TypeError: `state` is no dict.
             ValueError: a stage has ``ordered=False``; the state is of a pipeline with another seed or other stages.
         """
         self.position.load_state_dict(state)
@@ -168,13 +170,7 @@ class Stream(Generic[T]):
 
 def _abandon(passage: Passage | None, shop: Workshop) -> None:
     """On the loop: close what nobody closed."""
-    closing: asyncio.Task[Any] = asyncio.get_running_loop().create_task(_close(passage, shop))
-    _closing.add(closing)
-    closing.add_done_callback(_closing.discard)
-
-
-_closing: set[asyncio.Task[Any]] = set()
-"""The loop keeps only weak references."""
+    background(_close(passage, shop))
 
 
 async def _close(passage: Passage | None, shop: Workshop) -> None:
