@@ -2,8 +2,8 @@
 
 `pipeline` is the face: a description, which `stages` are the parts of. `stream` and `blocking` run it, for event loops
 and for threads. At work are `feeds` (no workers), `mapped` (a function, by one of the `crews`), `spread` and `sources`;
-`workshop` is what they share over all epochs, `position` where the consumer stands, `passage` one loop over the items, `faults` decides about errors,
-`collating` makes batches, `account` says who waited for whom.
+`workshop` is what they share over all epochs, `passage` one loop over the items, `position` where the consumer stands,
+`faults` decides about errors, `collating` makes batches, `account` says who waited for whom.
 """
 
 from asyncjobs.pipeline.blocking import SyncStream
