@@ -802,7 +802,7 @@ async def test_a_call_in_a_thread_that_does_not_end_is_named_and_left(caplog: py
 async def test_a_stream_that_nobody_closes_warns_and_ends() -> None:
     stream: Any = await Pipeline(itertools.count).map(double).__aenter__()
     assert await anext(aiter(stream)) == 0
-    await turns()
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, "the epoch to end")
     with pytest.warns(ResourceWarning, match=r"Stream of 2 stages, open.* was never closed"):
         stream = None
     await turns()

@@ -1,9 +1,14 @@
-"""What stages wait with: `Bell` wakes a coroutine from any thread, `Window` says how much a buffer may hold."""
+"""What stages wait with: `Bell` wakes a coroutine from any thread, `Window` says how much a buffer may hold.
+
+`background` is for the tasks that wait.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from time import perf_counter
+from typing import Any
 
 from asyncjobs.futures import call_soon, resolve
 
@@ -11,6 +16,21 @@ MOST = 64
 """Items that a buffer holds at most if they pass in no time."""
 PERIOD = 0.001
 """Seconds over which that is measured."""
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task on this loop that lives until it ends.
+
+    A loop holds its tasks weakly: one that waits for what is garbage itself would be destroyed, before whoever is to
+    close the pipeline comes to it.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
 
 
 class Bell:

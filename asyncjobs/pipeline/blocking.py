@@ -7,6 +7,7 @@ would cost more than a hundred microseconds.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import warnings
 from collections import deque
@@ -16,8 +17,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import SLICE
-from asyncjobs.pipeline.bells import Bell, Window
+from asyncjobs.pipeline.bells import Bell, Window, background
 from asyncjobs.pipeline.faults import Fault
+from asyncjobs.pipeline.position import Place
 from asyncjobs.pipeline.report import PipelineReport
 from asyncjobs.pipeline.stages import Stage
 from asyncjobs.pipeline.stream import Stream
@@ -26,6 +28,8 @@ from asyncjobs.sync.leaving import check_not_over, has_left, leave_at_exit
 from asyncjobs.wire.failure import safe_to_raise
 
 T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 AHEAD = 2
 """Items that wait for the thread, or more if it takes them in no time."""
@@ -69,15 +73,18 @@ class SyncStream(Generic[T]):
         """The items of the next epoch; a ``break`` ends it.
 
         Raises:
-            RunnerClosed: the pipeline is closed.
+            RunnerClosed: the pipeline is closed, or is meanwhile; or another loop over it has begun.
+            WrongLoop: in a forked child of the process that opened it.
         """
         hosted = self._open
-        handover = HandOver(hosted.stream)
+        handover = HandOver(hosted)
         hosted.portal.do(handover.begin)
         try:
             yield from handover
         finally:
-            if not hosted.is_closed:
+            if hosted.portal.is_here:  # the garbage collector came by there
+                handover.end_soon()
+            elif not (hosted.is_closed or hosted.portal.is_foreign):
                 hosted.portal.call(handover.aclose)
 
     @property
@@ -153,6 +160,9 @@ class _Hosted:
     def close(self) -> None:
         if self.is_closed:
             return
+        if self.portal.is_here or self.portal.is_foreign:
+            self.end_soon()  # nobody could wait: a stage on the loop or the garbage collector asks, or a forked child
+            return
         self.is_closed = True
         has_left(self)
         try:
@@ -173,19 +183,23 @@ class _Hosted:
     def leave(self, drain: float | None) -> None:
         """The interpreter exits, and nobody has closed it."""
         self.close()
+        if self.portal.is_foreign:
+            return
         warnings.warn(_never_closed(self.stream), ResourceWarning, stacklevel=2)
 
 
 class HandOver:
     """The items of one epoch, on their way from the loop to one thread."""
 
-    def __init__(self, stream: Stream[Any]) -> None:
-        self._stream = stream
+    def __init__(self, hosted: _Hosted) -> None:
+        self._stream = hosted.stream
+        self._portal = hosted.portal
         self._items: deque[Any] = deque()
         self._window = Window(AHEAD)
         self._news = threading.Condition()
         self._error: BaseException | None = None
         self._is_over = False
+        self._place: Place
         self._room: Bell
         self._pump: asyncio.Task[None]
 
@@ -193,19 +207,26 @@ class HandOver:
 
     def begin(self) -> None:
         """Start."""
-        loop = asyncio.get_running_loop()
-        self._room = Bell(loop)
-        self._pump = loop.create_task(self._run())
+        self._room = Bell(asyncio.get_running_loop())
+        self._pump = background(self._run())
 
     async def aclose(self) -> None:
         """Stop, and end the epoch."""
+        is_left = not self._pump.done()
         self._pump.cancel()
         await asyncio.wait([self._pump])
+        if is_left and not isinstance(self._error, RunnerClosed | None):
+            logger.warning("the pipeline raised when it was left", exc_info=self._error)
+
+    def end_soon(self) -> None:
+        """The same without waiting."""
+        self._pump.cancel()
 
     async def _run(self) -> None:
         try:
-            async with self._stream.next_epoch() as feed:
-                while items := await feed.take(await self._free()):
+            async with self._stream.next_epoch() as passage:
+                self._place = passage.place
+                while items := await passage.take(await self._free()):
                     with self._news:
                         self._items.extend(items)
                         self._news.notify()
@@ -226,7 +247,7 @@ class HandOver:
     # --- in the thread ------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
-        items, position = self._items, self._stream.position
+        items = self._items
         count = 0
         self._stream.consumer.begins()
         while self._wait():
@@ -238,16 +259,17 @@ class HandOver:
                     count = 0
                     self._room.ring()
                     self._stream.consumer.goes_on()
-                position.delivered += 1
+                self._place.delivered += 1
                 yield item
                 del item
         if self._error is not None:
             raise self._error
-        position.end()
+        self._place.is_ended = True
 
     def _wait(self) -> bool:
         """Until there are items; False: there are no more."""
         watch = self._stream.watch
+        self._portal.check_process("a loop over a pipeline")
         with self._stream.consumer:
             while not self._items and not self._is_over:
                 with self._news:

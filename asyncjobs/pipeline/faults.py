@@ -5,6 +5,7 @@ Pure: it decides and counts. Raising is for `mapped`.
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class Faults:
             except Exception as raised:
                 raised.__cause__ = error
                 return raised
+        _forget_items(error)
         self.kept.append(fault)
         self.count += 1
         if isinstance(self._on_error, ErrorBudget) and self._on_error.is_over(self.count, self.items):
@@ -105,12 +107,22 @@ class Faults:
         return None
 
 
+def _forget_items(error: BaseException) -> None:
+    """Keep the lines of its traceback, and not what the functions had in their hands."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+
+
 def shown(item: Any) -> str:
     """Its repr, clipped."""
     try:
         text = repr(item)
     # The user's __repr__ may raise anything at all.
-    except Exception:
+    except BaseException:
         text = f"<{type(item).__name__} without a repr>"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from random import Random
 from typing import Any, Protocol
 
-from asyncjobs.pipeline.bells import MOST, Bell, Window
+from asyncjobs.pipeline.bells import MOST, Bell, Window, background
 from asyncjobs.wire.failure import safe_to_raise
 
 Lower = Callable[[int], "Feed"]
@@ -162,22 +163,44 @@ class Zipped:
 
     def __init__(self, feeds: list[Feed]) -> None:
         self._feeds = feeds
+        self._is_over = False
+        self._error: Exception | None = None
 
     async def take(self, limit: int) -> list[Any]:
         """As many as the first has there."""
+        rows = await self._rows(limit) if not self._is_over else []
+        if self._error is not None and not rows:
+            raise self._error
+        return rows
+
+    async def _rows(self, limit: int) -> list[Any]:
         columns = [await self._feeds[0].take(limit)]
         for feed in self._feeds[1:]:
-            columns.append(await _exactly(feed, len(columns[-1])))
+            columns.append(await self._column(feed, len(columns[-1])))
         return list(zip(*columns, strict=False))
+
+    async def _column(self, feed: Feed, count: int) -> list[Any]:
+        """So many items. If there are fewer, for an error or for the end, the row after them is what ends us."""
+        items: list[Any] = []
+        raised: Exception | None = None
+        try:
+            while len(items) < count and (more := await feed.take(count - len(items))):
+                items += more
+        except Exception as error:
+            raised = error
+        if len(items) < count:
+            self._is_over, self._error = True, raised
+        return items
 
     async def skip(self, count: int) -> int:
         """Of all of them."""
         return min([await feed.skip(count) for feed in self._feeds])
 
     async def aclose(self) -> None:
-        """All of them."""
-        for feed in self._feeds:
-            await feed.aclose()
+        """All of them, also if one fails."""
+        async with AsyncExitStack() as stack:
+            for feed in reversed(self._feeds):
+                stack.push_async_callback(feed.aclose)
 
 
 class Repeated:
@@ -250,7 +273,7 @@ class Prefetched:
     def begin(self) -> None:
         """Fetch from now on; the first `take` would."""
         if self._fetcher is None:
-            self._fetcher = asyncio.get_running_loop().create_task(self._fetch())
+            self._fetcher = background(self._fetch())
 
     async def _fetch(self) -> None:
         try:

@@ -14,13 +14,13 @@ from math import ceil
 from time import monotonic, perf_counter
 from typing import Any
 
-from asyncjobs.errors import ArenaFull, NotSendable
+from asyncjobs.errors import NotSendable
 from asyncjobs.futures import resolve
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import ChunkResult
 from asyncjobs.lanes.slot import Slot, running_item, stacks_of
 from asyncjobs.mapping.group import apart, goes_in_groups, item_error, plan_for_map
-from asyncjobs.pipeline.bells import MOST, PERIOD, Bell
+from asyncjobs.pipeline.bells import MOST, PERIOD, Bell, background
 from asyncjobs.pipeline.crews import GRACE, Cell, Ongoing
 from asyncjobs.pipeline.stacks import without_ours
 from asyncjobs.state import JobState
@@ -70,7 +70,7 @@ class JobCrew:
         self._size = 1
         """Items of a group at most."""
         self._news = Bell(asyncio.get_running_loop())
-        self._sender = asyncio.get_running_loop().create_task(self._send())
+        self._sender = background(self._send())
 
     @property
     def room(self) -> int:
@@ -106,9 +106,12 @@ class JobCrew:
             payload = job._call.payload
             nbytes = len(payload.data) + sum(map(len, payload.buffers)) if payload is not None else 0
             job = await self._intake.entered(job)
-        except Exception as error:  # one of them cannot be sent, or the runner is closed
+        # One of them cannot be sent, for whatever reason its pickling gives, or the runner is closed.
+        except BaseException as error:
             self._trips -= 1
             self._refused(cells, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return
         if nbytes > GROUP_BYTES:
             self._size = max(1, GROUP_BYTES * len(cells) // nbytes)
@@ -123,8 +126,8 @@ class JobCrew:
             return (items,)
         return items[0] if self._is_seeded else (items[0],)
 
-    def _refused(self, cells: list[Cell], error: Exception) -> None:
-        if len(cells) > 1 and isinstance(error, NotSendable | ArenaFull):
+    def _refused(self, cells: list[Cell], error: BaseException) -> None:
+        if len(cells) > 1 and not isinstance(error, asyncio.CancelledError):
             self._again.extend([cell] for cell in cells)
             return
         for cell in cells:

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from asyncjobs.errors import ResultNotSendable
-from asyncjobs.pipeline.bells import Bell, Window
+from asyncjobs.pipeline.bells import Bell, Window, background
 from asyncjobs.pipeline.crews import Cell
 from asyncjobs.pipeline.feeds import Feed, discarded
 from asyncjobs.pipeline.steps import Verdict
@@ -110,7 +110,7 @@ class Mapped:
     async def take(self, limit: int) -> list[Any]:
         """The next values, as many as are there."""
         if self._feeder is None:
-            self._feeder = asyncio.get_running_loop().create_task(self._feed())
+            self._feeder = background(self._feed())
         values: list[Any] = []
         line = self._line
         while not values:

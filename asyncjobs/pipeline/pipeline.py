@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, TypeVar, overload
 
@@ -309,8 +310,8 @@ class Pipeline(Generic[T]):
 
     def __enter__(self) -> SyncStream[T]:
         stream = self._sync_stream()
-        self._enter(stream)
-        return stream.__enter__()
+        with self._entering(stream):
+            return stream.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -321,8 +322,8 @@ class Pipeline(Generic[T]):
 
     async def __aenter__(self) -> Stream[T]:
         stream = self._stream()
-        self._enter(stream)
-        return await stream.__aenter__()
+        with self._entering(stream):
+            return await stream.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -331,10 +332,16 @@ class Pipeline(Generic[T]):
         assert isinstance(stream, Stream)
         await stream.aclose()
 
-    def _enter(self, stream: SyncStream[T] | Stream[T]) -> None:
+    @contextmanager
+    def _entering(self, stream: SyncStream[T] | Stream[T]) -> Iterator[None]:
         if self._entered is not None:
             raise RuntimeError(f"{self!r} is open; each block needs a pipeline of its own, such as pipeline.take(n)")
         self._entered = stream
+        try:
+            yield
+        except BaseException:
+            self._entered = None
+            raise
 
     def __repr__(self) -> str:
         first = self._stages[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -29,6 +30,8 @@ from asyncjobs.pipeline.feeds import Feed, discarded
 from asyncjobs.pipeline.stacks import stack_of_awaited, stack_of_thread
 from asyncjobs.remote.items import is_function, is_indexed, items_of
 from asyncjobs.wire.failure import safe_to_raise
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
 
 AHEAD = 2
 """Items that a thread reads ahead, or more of those that take no time."""
@@ -190,7 +193,14 @@ class Read:
                     return
         finally:
             if isinstance(iterator, Generator):
-                iterator.close()
+                self._close(iterator)
+
+    def _close(self, iterator: Generator[Any, None, None]) -> None:
+        try:
+            iterator.close()
+        # Everything: nobody takes items any more who could be told.
+        except BaseException:
+            logger.warning("%s raised when it was closed", self.name, exc_info=True)
 
     def _granted(self) -> int:
         """How many items there is room for; waits while there is none."""

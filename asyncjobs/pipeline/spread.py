@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from asyncjobs.pipeline.bells import Bell, Window
+from asyncjobs.pipeline.bells import Bell, Window, background
 from asyncjobs.pipeline.faults import Faults
 from asyncjobs.pipeline.feeds import Feed, Prefetched, discarded
 from asyncjobs.pipeline.turns import Branch, Turns
@@ -84,7 +84,7 @@ class Spread:
     async def take(self, limit: int) -> list[Any]:
         """The next, as many as are there."""
         if self._feeder is None:
-            self._feeder = asyncio.get_running_loop().create_task(self._feed())
+            self._feeder = background(self._feed())
         items: list[Any] = []
         while len(items) < limit and self._problem is None:
             branch = self._turns.ready(self._is_over)

@@ -9,15 +9,13 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-import anyio
-
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.futures import call_soon
 from asyncjobs.pipeline.account import Consumer
-from asyncjobs.pipeline.bells import Window
+from asyncjobs.pipeline.bells import Window, background
 from asyncjobs.pipeline.faults import Fault
-from asyncjobs.pipeline.feeds import Feed
 from asyncjobs.pipeline.fusing import fused
+from asyncjobs.pipeline.passage import Passage, to_the_end
 from asyncjobs.pipeline.position import Position
 from asyncjobs.pipeline.report import PipelineReport
 from asyncjobs.pipeline.stages import Stage, opened, work_of
@@ -39,7 +37,7 @@ class Stream(Generic[T]):
     ) -> None:
         self._stages = fused(stages, lambda lane: goes_far(lane, runner))
         self._shop = Workshop(work_of(self._stages), seed, runner)
-        self._feed: Feed | None = None
+        self._passage: Passage | None = None
         self.position: Position = Position(stages, seed)
         """Where the consumer stands."""
         self.consumer: Consumer = Consumer()
@@ -64,16 +62,7 @@ class Stream(Generic[T]):
         if self._loop is None:
             return
         self._loop = None
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._end_epoch()
-            finally:
-                await self._shop.aclose()
-
-    async def _end_epoch(self) -> None:
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            await feed.aclose()
+        await to_the_end(background(_close(self._passage, self._shop)))
 
     def __del__(self) -> None:
         loop = getattr(self, "_loop", None)
@@ -81,7 +70,7 @@ class Stream(Generic[T]):
             return
         text = f"{self!r} was never closed; use `async with`, or `for` over the pipeline itself"
         self._loop = None
-        if not call_soon(loop, _abandon, self._feed, self._shop):
+        if not call_soon(loop, _abandon, self._passage, self._shop):
             self._shop.abort()
         warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
@@ -91,44 +80,50 @@ class Stream(Generic[T]):
         """The items of the next epoch.
 
         Raises:
-            RunnerClosed: the pipeline is closed.
+            RunnerClosed: the pipeline is closed, or is meanwhile; or another loop over it has begun.
         """
         return self._items()
 
     async def _items(self) -> AsyncGenerator[T, None]:
-        window, position = Window(1), self.position
-        async with self.next_epoch() as feed:
+        window = Window(1)
+        async with self.next_epoch() as passage:
+            place = passage.place
             self.consumer.begins()
             self.watch.look_on()
-            while items := await self._next(feed, window.size):
+            while items := await self._next(passage, window.size):
                 for item in items:
-                    position.delivered += 1
+                    place.delivered += 1
                     yield item
                 window.passed(len(items))
-            position.end()
+            place.is_ended = True
 
-    async def _next(self, feed: Feed, limit: int) -> list[Any]:
+    async def _next(self, passage: Passage, limit: int) -> list[Any]:
         with self.consumer:
-            return await feed.take(limit)
+            return await passage.take(limit)
 
     @asynccontextmanager
-    async def next_epoch(self) -> AsyncIterator[Feed]:
+    async def next_epoch(self) -> AsyncIterator[Passage]:
         """The items of the next epoch, for whoever takes several at once; any other epoch has ended."""
+        while (other := self._passage) is not None:
+            await self._end(other)
         if self._loop is None:
             raise RunnerClosed(f"{self!r}: open it with `async with`")
-        await self._end_epoch()
-        epoch, skip = self.position.begin()
-        feed = self._feed = opened(self._stages, self._shop, epoch)
+        place = self.position.begin()
+        passage = self._passage = Passage(opened(self._stages, self._shop, place.epoch), place)
         try:
-            if skip:
-                await feed.skip(skip)
-            yield feed
+            if place.delivered:
+                await passage.skip(place.delivered)
+            yield passage
         finally:
             self.watch.look_away()
-            if self._feed is feed:
-                self._feed = None
-            with anyio.CancelScope(shield=True):
-                await feed.aclose()
+            await self._end(passage)
+
+    async def _end(self, passage: Passage) -> None:
+        try:
+            await passage.aclose()
+        finally:
+            if self._passage is passage:
+                self._passage = None
 
     # --- going on where another left off ------------------------------------------------
 
@@ -147,6 +142,7 @@ class Stream(Generic[T]):
         `flat_map`, ``on_error`` other than "raise") or feed a `shuffle`, and sources that are no sequences are read.
 
         Raises:
+            TypeError: `state` is no dict.
             ValueError: a stage has ``ordered=False``; the state is of a pipeline with another seed or other stages.
         """
         self.position.load_state_dict(state)
@@ -183,18 +179,14 @@ class Stream(Generic[T]):
         return f"<Stream of {len(self._stages)} stages, {state}, epoch {self.epoch} is next>"
 
 
-def _abandon(feed: Feed | None, shop: Workshop) -> None:
+def _abandon(passage: Passage | None, shop: Workshop) -> None:
     """On the loop: close what nobody closed."""
-    closing: asyncio.Task[Any] = asyncio.get_running_loop().create_task(_close(feed, shop))
-    _closing.add(closing)
-    closing.add_done_callback(_closing.discard)
+    background(_close(passage, shop))
 
 
-_closing: set[asyncio.Task[Any]] = set()
-"""The loop keeps only weak references."""
-
-
-async def _close(feed: Feed | None, shop: Workshop) -> None:
-    if feed is not None:
-        await feed.aclose()
-    await shop.aclose()
+async def _close(passage: Passage | None, shop: Workshop) -> None:
+    try:
+        if passage is not None:
+            await passage.aclose()
+    finally:
+        await shop.aclose()
