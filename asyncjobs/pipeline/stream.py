@@ -70,6 +70,7 @@ class Stream(Generic[T]):
                 await self._shop.aclose()
 
     async def _end_epoch(self) -> None:
+        self.watch.look_away()
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.aclose()
@@ -123,9 +124,9 @@ class Stream(Generic[T]):
                 await feed.skip(skip)
             yield feed
         finally:
-            self.watch.look_away()
             if self._feed is feed:
                 self._feed = None
+                self.watch.look_away()
             with anyio.CancelScope(shield=True):
                 await feed.aclose()
 
