@@ -157,6 +157,17 @@ def test_a_stopwatch_counts_what_goes_on_and_blocks_that_overlap() -> None:
     assert watch.seconds(perf_counter() + 5.0) < 6.0
 
 
+def test_a_wait_that_was_left_for_the_next_epoch_counts_once() -> None:
+    taker = Consumer()
+    taker.begins()
+    with taker:
+        taker.begins()
+        with taker:
+            pass
+    assert taker.waits_since is None
+    assert 0.0 < taker.waited(NOW) <= taker.seconds(NOW)
+
+
 def test_a_consumers_wait_counts_while_it_goes_on() -> None:
     taker = Consumer()
     taker.begins()
@@ -386,6 +397,10 @@ async def blocks_the_loop(item: tuple[int, str]) -> int:
     return hangs(item)
 
 
+def keeps_the_lock(item: tuple[int, str]) -> int:
+    return sum(range(10**8)) if item[0] == 3 else item[0]
+
+
 class Log(logging.Handler):
     """The warnings; the first that has all of `parts` makes the file at `path`, for which the call waits."""
 
@@ -442,6 +457,31 @@ async def test_an_async_for_that_stalls_says_what_hangs_where(fn: Any, lane: str
         async with pipeline.map(fn, lane=lane, concurrency=2) as stream:
             assert [number async for number in stream] == list(range(8))
     assert re.search(r"item 3, in its call for [\d.]+ m?s: \(3, ", log.told)
+
+
+@pytest.mark.slow
+def test_a_worker_whose_call_keeps_the_interpreter_lock_says_where_it_is(tmp_path: Path) -> None:
+    items = [(number, "") for number in range(5)]
+    with Log(tmp_path / "unused", "in keeps_the_lock") as log:
+        assert len(list(Pipeline(items, stall_timeout=0.2).map(keeps_the_lock, lane="process"))) == 5
+    assert log.told
+
+
+async def test_the_watch_of_an_epoch_that_was_left_does_not_disturb_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "released"
+    items = [(number, str(path)) for number in range(5)]
+    with Log(path, "in hangs") as log:
+        async with Pipeline(items, stall_timeout=0.2).map(hangs) as stream:
+            left = aiter(stream)
+            assert await anext(left) == 0
+            taking = asyncio.ensure_future(anext(left))
+            await asyncio.sleep(0)
+            second = aiter(stream)
+            assert await anext(second) == 0
+            await asyncio.wait([taking])
+            await left.aclose()
+            assert [number async for number in second] == [1, 2, 3, 4]
+    assert log.told
 
 
 def test_a_source_that_hangs_is_shown_with_its_stack_again_and_again(tmp_path: Path) -> None:

@@ -140,8 +140,10 @@ class Consumer:
 
     def __exit__(self, *_: object) -> None:
         """They came, or there are no more."""
-        assert self.waits_since is not None
-        waited = self.goes_on() - self.waits_since
+        now, since = self.goes_on(), self.waits_since
+        if since is None:  # an epoch was left in the midst of a wait, and the next has begun
+            return
+        waited = now - since
         self._waited += waited
         self.waits_since = None
         if waited >= self.patience:

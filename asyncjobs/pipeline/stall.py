@@ -38,6 +38,7 @@ class Watch:
 
     def look_on(self) -> None:
         """An epoch begins whose consumer is on the loop."""
+        self.look_away()
         if self.patience != float("inf"):
             self._timer = asyncio.get_running_loop().call_later(self.patience, self._tick)
 
@@ -47,8 +48,10 @@ class Watch:
             self._timer.cancel()
 
     def _tick(self) -> None:
+        if self._shop.threads.closed:
+            return
         left = self._left()
-        if left <= 0 and not self._shop.threads.closed:
+        if left <= 0:
             # In a thread: workers take a moment to tell.
             self._shop.threads.submit(self._warn)
             left = self.patience

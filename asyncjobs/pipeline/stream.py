@@ -62,6 +62,7 @@ class Stream(Generic[T]):
         if self._loop is None:
             return
         self._loop = None
+        self.watch.look_away()
         await to_the_end(background(_close(self._passage, self._shop)))
 
     def __del__(self) -> None:
@@ -115,7 +116,6 @@ class Stream(Generic[T]):
                 await passage.skip(place.delivered)
             yield passage
         finally:
-            self.watch.look_away()
             await self._end(passage)
 
     async def _end(self, passage: Passage) -> None:
@@ -123,6 +123,7 @@ class Stream(Generic[T]):
             await passage.aclose()
         finally:
             if self._passage is passage:
+                self.watch.look_away()
                 self._passage = None
 
     # --- going on where another left off ------------------------------------------------
