@@ -1,4 +1,4 @@
-"""TensorFlow's own queues, coordinator and `interleave` as the referee: the same random operations go through theirs and ours.
+"""TensorFlow's own queues, coordinator and interleave as the referee: the same random operations go through both.
 
 Where ours departs on purpose, the departure stands in `agree`: close() is idempotent (Q17, Q11), a
 closed priority queue gives its remainder (PQ4), which elements a shuffle draws is its own business (S4).
