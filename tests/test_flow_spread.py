@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flows import interleaved, turns
+from flows import interleaved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -427,9 +427,10 @@ def some_do_not_pickle() -> Iterator[Any]:
 
 async def test_an_item_that_cannot_travel_is_named_after_the_items_before_it() -> None:
     seen: list[int] = []
-    with pytest.raises(NotSendable, match=r"\['lock'\] cannot be sent to a process: lock does not pickle"):
+    with pytest.raises(NotSendable, match=r"\['lock'\] cannot be sent to a process: lock does not pickle") as caught:
         await collect(Pipeline(some_do_not_pickle, lane="process"), seen)
     assert seen == list(range(10))
+    assert "it is item 10 of" in caught.value.__notes__[0]
 
 
 async def test_what_cannot_travel_to_a_worker_is_named() -> None:

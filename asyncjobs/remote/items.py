@@ -80,6 +80,7 @@ class _Outbox:
         self._queue = queue
         self._items: list[Any] = []
         self._nbytes = 0
+        self._sent = 0
         self._is_over = False
         self._error: BaseException | None = None
         self._news = threading.Condition()
@@ -135,11 +136,14 @@ class _Outbox:
     def _send(self, chunk: list[Any]) -> None:
         try:
             self._queue.enqueue(chunk)
-        except (NotSendable, MemoryError):
+        except (NotSendable, MemoryError) as error:
             if len(chunk) == 1:
+                error.add_note(f"it is item {self._sent} of what makes the items in a process")
                 raise
             for item in chunk:  # those before the culprit arrive
                 self._send([item])
+        else:
+            self._sent += len(chunk)
 
 
 def nbytes_of(item: Any, depth: int = 2) -> int:
