@@ -497,13 +497,15 @@ class Kept:
 
 def test_tiny_items_travel_together_and_large_ones_alone() -> None:
     kept = Kept()
-    send_items(kept, counted, 1000)
-    assert list(itertools.chain(*kept.lists)) == list(range(1000))
+    rest = send_items(kept, counted, 1000)
+    assert [*itertools.chain(*kept.lists), *rest] == list(range(1000))
     assert len(kept.lists) < 500
     assert max(map(len, kept.lists)) <= MOST
     kept = Kept()
     send_items(kept, lambda: ({"x": np.zeros(LARGE, np.uint8)} for _ in range(20)))
     assert [len(chunk) for chunk in kept.lists] == [1] * 20
+    kept = Kept()
+    assert send_items(kept, counted, 2) == [0, 1], "no trip for them alone"
 
 
 def test_a_closed_queue_ends_the_generator_and_no_thread_stays() -> None:
