@@ -16,7 +16,6 @@ from asyncjobs.pipeline.feeds import discarded
 from asyncjobs.pipeline.jobcrew import stack_of_job
 from asyncjobs.remote.items import send_items
 from asyncjobs.submitter import Submitter
-from asyncjobs.wire.failure import safe_to_raise
 
 AHEAD = 1
 """Lists of items that have arrived and wait; another one waits in the worker, and one is being made."""
@@ -27,8 +26,8 @@ GRACE = 0.2
 class Sent:
     """The items of ``make(*args)``, which is called and advanced in a job.
 
-    The job fills a queue and the queue makes it wait. What ends the job closes the queue, and to close the queue ends
-    the job at its next item.
+    The job fills a queue, and the queue makes it wait; the last items are its result. What ends the job closes the
+    queue, and to close the queue ends the job at its next item.
     """
 
     def __init__(self, jobs: Submitter, account: Account, make: Callable[..., Iterable[Any]], *args: Any) -> None:
@@ -37,7 +36,8 @@ class Sent:
         self._call = (make, *args)
         self._queue: FIFOQueue[list[Any]] = FIFOQueue(AHEAD)
         self._items: deque[Any] = deque()
-        self._job: Job[None] | None = None
+        self._job: Job[list[Any]] | None = None
+        self._is_over = False
         self.since: float | None = None
         account.readings.add(self)
 
@@ -46,24 +46,20 @@ class Sent:
         if self._job is None:
             self._job = await self._jobs.submit(send_items, self._queue.argument, *self._call)
             self._job.add_done_callback(lambda _: self._queue._shut(cancel=True))
-        while not self._items:
+        while not self._items and not self._is_over:
             began = self.since = perf_counter()
             try:
                 chunk = await self._queue.dequeue()
             except OutOfRangeError:
-                return self._end(self._job)
+                self._is_over = True
+                chunk = self._job.result()
             finally:
                 self.since = None
-            # What it took while nobody waited is not known here, and holds nobody up.
-            self._account.read([(perf_counter() - began) / len(chunk)] * len(chunk))
-            self._items.extend(chunk)
+            if chunk:
+                # What it took while nobody waited is not known here, and holds nobody up.
+                self._account.read([(perf_counter() - began) / len(chunk)] * len(chunk))
+                self._items.extend(chunk)
         return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
-
-    def _end(self, job: Job[None]) -> list[Any]:
-        error = job.exception()
-        if error is not None:
-            raise safe_to_raise(error)
-        return []
 
     def stack(self) -> str:
         """Of the worker."""
@@ -87,7 +83,7 @@ class Sent:
         job.exception()  # nobody else may have looked at it
 
 
-async def _wait(job: Job[None], seconds: float) -> None:
+async def _wait(job: Job[Any], seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await job.wait()

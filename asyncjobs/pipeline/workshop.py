@@ -200,7 +200,9 @@ class Workshop:
 
     def _new_sender(self, stage: Work) -> Submitter:
         # A second attempt would send the same items again.
-        jobs = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail")
+        jobs = self._runner_of_jobs.options(
+            lane=self._lane_of(stage), name=stage.name, retries=0, lost="fail", max_result=None
+        )
         self._senders[stage] = jobs
         return jobs
 

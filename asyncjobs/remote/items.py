@@ -6,6 +6,7 @@ together as are made during one trip: tiny ones by the dozen, large ones alone, 
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
@@ -16,6 +17,8 @@ from asyncjobs.wire.parcel import LARGE
 
 MOST = 64
 """Items that travel together at most."""
+FIRST = 0.001
+"""Seconds that the first items wait for others."""
 LOOKED_AT = 8
 """Components of an item whose size is asked for."""
 
@@ -51,14 +54,15 @@ def items_of(source: Any, first: int = 0) -> Iterator[Any]:
 # --- in the job -------------------------------------------------------------------------
 
 
-def send_items(queue: Queue, make: Callable[..., Iterable[Any]], *args: Any) -> None:
-    """Enqueue the items of ``make(*args)`` in lists, until they end or the queue is closed.
+def send_items(queue: Queue, make: Callable[..., Iterable[Any]], *args: Any) -> list[Any]:
+    """Enqueue the items of ``make(*args)`` in lists, until they end or the queue is closed; return the last of them.
 
     A generator is closed in either case, and what it raises comes after the items before it.
     """
     outbox = _Outbox(queue)
     try:
         _make_all(iter(make(*args)), outbox)
+        return outbox.rest()
     finally:
         outbox.close()
 
@@ -80,6 +84,7 @@ class _Outbox:
         self._queue = queue
         self._items: list[Any] = []
         self._nbytes = 0
+        self._sent = 0
         self._is_over = False
         self._error: BaseException | None = None
         self._news = threading.Condition()
@@ -102,6 +107,14 @@ class _Outbox:
 
     def _has_room(self, nbytes: int) -> bool:
         return len(self._items) < MOST and self._nbytes + nbytes < LARGE
+
+    def rest(self) -> list[Any]:
+        """What has not begun to travel, and may do so as the result of the job: that saves the trip to the queue."""
+        with self._news:
+            if not _is_small(self._items):
+                return []
+            rest, self._items = self._items, []
+            return rest
 
     def close(self) -> None:
         """Wait until the last have travelled; raise what went wrong with that."""
@@ -128,6 +141,9 @@ class _Outbox:
         with self._news:
             while not self._items and not self._is_over:
                 self._news.wait()
+            if not self._sent:
+                # Of a generator with a few items, the end comes within this time.
+                self._news.wait_for(lambda: self._is_over or not self._has_room(0), FIRST)
             chunk, self._items, self._nbytes = self._items, [], 0
             self._news.notify()
             return chunk
@@ -135,11 +151,23 @@ class _Outbox:
     def _send(self, chunk: list[Any]) -> None:
         try:
             self._queue.enqueue(chunk)
-        except (NotSendable, MemoryError):
+        except (NotSendable, MemoryError) as error:
             if len(chunk) == 1:
+                error.add_note(f"it is item {self._sent} of what makes the items in a process")
                 raise
             for item in chunk:  # those before the culprit arrive
                 self._send([item])
+        else:
+            self._sent += len(chunk)
+
+
+def _is_small(items: list[Any]) -> bool:
+    """Whether they pickle, to less than what is large."""
+    try:
+        return len(pickle.dumps(items, 5)) < LARGE
+    # The user's __reduce__ may raise anything at all. Then the queue says which item it is.
+    except Exception:
+        return False
 
 
 def nbytes_of(item: Any, depth: int = 2) -> int:
