@@ -61,7 +61,7 @@ def _rows(scale: Scale, lab: Lab) -> Iterator[Measurement]:
 def _per_item(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.echo, scale.tiny, ahead=64)
     everyone = [
-        feeds.our("thread"),
+        feeds.changed(feeds.our("thread"), OURS, ahead=0),
         *feeds.installed(
             feeds.loader(LoaderSettings(0)),
             feeds.loader(LoaderSettings(1, 8)),
@@ -87,7 +87,7 @@ def _per_item(scale: Scale, lab: Lab) -> Measurement:
 def _per_item_processes(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.echo, max(scale.tiny // 4, 1_000), ahead=64)
     everyone = [
-        feeds.our("process"),
+        feeds.changed(feeds.our("process"), OURS, ahead=0),
         *feeds.installed(
             feeds.loader(LoaderSettings(1, 8)), feeds.SPDL_EXECUTOR_FEEDER, feeds.GRAIN_FEEDER, feeds.WINDOW_FEEDER
         ),
