@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from asyncjobs.bench import (
     flowfeeds,
     flowlab,
+    flowqueues,
     flowtaken,
     flowwork,
     memory,
@@ -528,6 +529,14 @@ def test_contestants_of_flow_take_turns_and_one_that_breaks_is_left_out() -> Non
     assert [len(results.figures[name]) for name in ("asyncjobs", "broken")] == [2, 0]
     assert results.best("per item") == "asyncjobs"
     assert results.best("per item", among={"broken"}) == ""
+
+
+@pytest.mark.parametrize("how", flowqueues.HOWS)
+def test_every_goal_of_the_queues_is_measured(how: str) -> None:
+    with Lab(lambda _: None) as lab:
+        found = lab.call("t", flowqueues.race, how, 1, 200)
+    assert found.failures == {}
+    assert [verdict.reached for verdict in judge(found)] != [None]
 
 
 def feeds_of_threads() -> Feeder:
