@@ -31,8 +31,8 @@ def test_without_a_command_it_lists_the_commands() -> None:
 
 
 def test_the_benchmarks_and_their_options_are_there() -> None:
-    assert {"arrays", "jobs", "parzen", "sync"} <= set(asyncjobs("bench").stdout.split())
-    for name in ("arrays", "jobs", "parzen", "sync"):
+    assert {"arrays", "flow", "jobs", "parzen", "sync"} <= set(asyncjobs("bench").stdout.split())
+    for name in ("arrays", "flow", "jobs", "parzen", "sync"):
         shown = asyncjobs("bench", name, "--help").stdout
         assert all(option in shown for option in ("--json", "--html", "--quick"))
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import asyncjobs as aj
 from asyncjobs.bench import flowfeeds as feeds
 from asyncjobs.bench import flowoverlap, flowqueues, flowtaken, flowwork, system
 from asyncjobs.bench.flowfeeds import DATA_LOADER, OURS, Feeder, Load, LoaderSettings
@@ -51,8 +50,8 @@ def _rows(scale: Scale, lab: Lab) -> Iterator[Measurement]:
     yield _batches_flat(scale, lab)
     yield from _stop(scale, pace, lab)
     yield from _start(scale, pace, lab)
-    # The last: TensorFlow comes into this process with them.
-    yield from aj.run(flowqueues.races_of(scale.rounds, scale.queued, progress))
+    for how in flowqueues.HOWS:
+        yield lab.call(f"one queue, {how}", flowqueues.race, how, scale.rounds, scale.queued)
 
 
 # --- tiny items -------------------------------------------------------------------------
@@ -61,7 +60,7 @@ def _rows(scale: Scale, lab: Lab) -> Iterator[Measurement]:
 def _per_item(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.echo, scale.tiny, ahead=64)
     everyone = [
-        feeds.our("thread"),
+        feeds.changed(feeds.our("thread"), OURS, ahead=0),
         *feeds.installed(
             feeds.loader(LoaderSettings(0)),
             feeds.loader(LoaderSettings(1, 8)),
@@ -87,7 +86,7 @@ def _per_item(scale: Scale, lab: Lab) -> Measurement:
 def _per_item_processes(scale: Scale, lab: Lab) -> Measurement:
     load = Load(flowwork.echo, max(scale.tiny // 4, 1_000), ahead=64)
     everyone = [
-        feeds.our("process"),
+        feeds.changed(feeds.our("process"), OURS, ahead=0),
         *feeds.installed(
             feeds.loader(LoaderSettings(1, 8)), feeds.SPDL_EXECUTOR_FEEDER, feeds.GRAIN_FEEDER, feeds.WINDOW_FEEDER
         ),
@@ -220,18 +219,20 @@ def _start(scale: Scale, pace: flowwork.Pace, lab: Lab) -> Iterator[Measurement]
     loaders = [
         feeds.loader(LoaderSettings(2), f"{DATA_LOADER}, fork"),
         feeds.loader(LoaderSettings(2, is_persistent=False), f"{DATA_LOADER}, fork, not persistent"),
-        feeds.loader(LoaderSettings(2, start_method="forkserver"), f"{DATA_LOADER}, forkserver"),
     ]
+    if scale.tries_settings:
+        loaders.append(feeds.loader(LoaderSettings(2, start_method="forkserver"), f"{DATA_LOADER}, forkserver"))
     everyone = [
         feeds.our("process"),
         *feeds.installed(*loaders, feeds.SPDL_ARENA_FEEDER, feeds.GRAIN_FEEDER, feeds.WINDOW_FEEDER),
     ]
     results = lab.race("start", everyone, scale.few_rounds, flowtaken.start, load, is_fresh=True)
-    for figure, title in (("first epoch", "From nothing to the first batch"), ("second epoch", "The second epoch's")):
+    titles = {"first epoch": "From nothing to the first batch", "second epoch": "The second epoch's first batch"}
+    for figure, title in titles.items():
         yield measurement(
             results,
             figure,
-            title + (" first batch" if figure == "second epoch" else ""),
+            title,
             "s",
             "Two workers (SPDL: one), batches of 1 MiB, 2 ms each; a fresh interpreter that has imported the library.",
             [OURS],

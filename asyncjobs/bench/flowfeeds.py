@@ -29,7 +29,7 @@ class Load:
     workers: int = 1
     """Calls at once: processes, threads, or coroutines if `fn` is one."""
     ahead: int = 4
-    """Batches that wait for the trainer."""
+    """Batches that wait for the trainer; 0: what a library holds by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class LoaderSettings:
 def ours(load: Load, lane: str, is_ordered: bool) -> Iterator[Epoch]:
     """A pipeline that stays open; `lane` is "process", "thread" or "loop"."""
     verbs = aj.Pipeline(range(load.count)).map(load.fn, lane=lane, concurrency=load.workers, ordered=is_ordered)
-    with verbs.prefetch(load.ahead) as items:
+    with verbs.prefetch(load.ahead) if load.ahead else verbs as items:
         yield lambda: iter(items)
 
 

@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from asyncjobs.bench import measure, probes, processor_time
 from asyncjobs.bench.flowfeeds import Feeder
 from asyncjobs.bench.measure import Goal, Measurement
+
+R = TypeVar("R")
 
 LIMIT = 300.0
 """Seconds for one figure."""
@@ -136,6 +138,17 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         for name in tuple(self._rooms):
             self._leave(name)
+
+    def call(self, title: str, fn: Callable[..., R], *args: Any) -> R:
+        """``fn(*args)`` in an interpreter of its own.
+
+        Raises:
+            NoFigure: it raised something, or took too long.
+        """
+        self._say(title)
+        result: R = self._room(title).call(fn, *args)
+        self._leave(title)
+        return result
 
     def race(
         self,

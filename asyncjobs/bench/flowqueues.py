@@ -34,6 +34,10 @@ class Make(Protocol):
     def __call__(self, capacity: int) -> Ends: ...
 
 
+Run = Callable[[Make, int], Awaitable[None]]
+"""So many items through a queue that is made for it."""
+
+
 def _ours(capacity: int) -> Ends:
     queue: aj.FIFOQueue[int] = aj.FIFOQueue(capacity)
     return Ends(queue.enqueue, queue.dequeue)
@@ -44,23 +48,25 @@ def _asyncios(capacity: int) -> Ends:
     return Ends(queue.put, queue.get)
 
 
-async def races_of(rounds: int, items: int, say: Callable[[str], None]) -> list[Measurement]:
-    """Without waiting, a pair of tasks, and ten by ten."""
-    tasks = [
-        _task("without waiting", _without_waiting, "One task puts all of them in, then takes all of them out", items),
-        _task("a pair of tasks", partial(_between, 1), f"One task puts, one takes; {CAPACITY} fit in", items),
-        _task("ten by ten tasks", partial(_between, 10), f"Ten tasks put, ten take; {CAPACITY} fit in", items),
-    ]
-    return [await races.run(task, rounds, say) for task in tasks]
+def race(how: str, rounds: int, items: int) -> Measurement:
+    """Run in an interpreter of its own, for TensorFlow comes into it; `how` is one of `HOWS`."""
+    return aj.run(races.run(task(how, items), rounds, _say_nothing))
 
 
-def _task(how: str, run: Callable[[Make, int], Awaitable[None]], note: str, items: int) -> Task:
-    is_pair = how == "a pair of tasks"
+def _say_nothing(_line: str) -> None:
+    """Whoever calls has said it."""
+
+
+def task(how: str, items: int) -> Task:
+    """The race: who takes part, and the goal."""
+    run, note = HOWS[how]
+    is_pair = run is _a_pair
+    if is_pair:
+        note += " TensorFlow: a thread each, one call of the session for each item."
     return Task(
         title=f"Tiny items through one queue, {how}",
         unit=" items/s",
-        note=f"{note}; {items:,} items."
-        + (" TensorFlow: a thread each, one call of the session for each item." if is_pair else ""),
+        note=f"{items:,} items. {note}",
         ours=[Contestant(OURS, aj.__version__, partial(_opened, run, _ours))],
         theirs=[
             *peers.present((ASYNCIO, "", partial(_opened, run, _asyncios))),
@@ -73,7 +79,7 @@ def _task(how: str, run: Callable[[Make, int], Awaitable[None]], note: str, item
 
 
 @asynccontextmanager
-async def _opened(run: Callable[[Make, int], Awaitable[None]], make: Make) -> AsyncIterator[Work]:
+async def _opened(run: Run, make: Make) -> AsyncIterator[Work]:
     yield partial(run, make)
 
 
@@ -106,6 +112,22 @@ async def _put_all(ends: Ends, items: range) -> None:
 async def _get_all(ends: Ends, count: int, came: list[int]) -> None:
     for _ in range(count):
         came.append(await ends.get())
+
+
+async def _a_pair(make: Make, count: int) -> None:
+    await _between(1, make, count)
+
+
+async def _ten_by_ten(make: Make, count: int) -> None:
+    await _between(10, make, count)
+
+
+HOWS: dict[str, tuple[Run, str]] = {
+    "without waiting": (_without_waiting, "One task puts all of them in, then takes all of them out."),
+    "a pair of tasks": (_a_pair, f"One task puts, one takes; {CAPACITY} fit in."),
+    "ten by ten tasks": (_ten_by_ten, f"Ten tasks put, ten take; {CAPACITY} fit in."),
+}
+"""How the items pass."""
 
 
 @asynccontextmanager
