@@ -506,8 +506,8 @@ def test_a_source_that_hangs_is_shown_with_its_stack_again_and_again(tmp_path: P
     assert first != second
     for text in (first, second):
         assert "in frames" in text
-        assert re.search(r"source test_a_source.*: item 1 has been read for", text)
-        assert re.search(r"The source test_a_source.*is the limit", text)
+        assert re.search(r"source frames: item 1 has been read for", text)
+        assert re.search(r"The source frames is the limit", text)
 
 
 async def test_a_queue_that_nobody_fills_is_a_stall() -> None:
@@ -528,9 +528,12 @@ def test_what_is_in_hand_can_be_asked_for_and_stall_timeout_none_never_warns(tmp
     items = [(number, str(path)) for number in range(40)]
     told = []
 
+    def is_stuck(text: str) -> bool:
+        return "in hangs" in text and "item 9, done" in text and "item 2, done" not in text
+
     def look(stream: Any) -> None:
         try:
-            asyncio.run(until(lambda: "in hangs" in (text := stream.in_hand()) and "item 9, done" in text, "item 9"))
+            asyncio.run(until(lambda: is_stuck(stream.in_hand()), "items 4 to 9"))
             told.append(stream.in_hand())
         finally:
             path.touch()

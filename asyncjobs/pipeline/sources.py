@@ -67,12 +67,12 @@ def is_async(source: object) -> bool:
 
 def is_used_up(source: object) -> bool:
     """Whether it can be gone through only once."""
-    return hasattr(source, "__next__") or hasattr(source, "__anext__")
+    return not isinstance(source, type) and (hasattr(source, "__next__") or hasattr(source, "__anext__"))
 
 
 def name_of(source: object) -> str:
     """For people: a function's or generator's name, another's repr."""
-    return str(getattr(source, "__qualname__", None) or shown(source))
+    return str(getattr(source, "__name__", None) or shown(source))
 
 
 class Listed:
