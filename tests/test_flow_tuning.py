@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable
 from math import ceil
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncjobs import Pipeline, Runner
 from asyncjobs.pipeline.tuning import HOLD, PATIENCE, Dial, Period, Tuning
 
 SECONDS = 0.25
+ENDLESS = range(10**9)
+
+
+def waits(number: int) -> int:
+    time.sleep(0.02)
+    return number
+
+
+async def waits_on_loop(number: int) -> int:
+    await asyncio.sleep(0.02)
+    return number
+
+
+def computes(number: int) -> int:
+    return sum(range(100_000)) - sum(range(100_000)) + number
+
+
+def found(pipeline: Pipeline[Any], seconds: float, enough: Callable[[int], bool]) -> tuple[list[int], list[int]]:
+    """What came in so many seconds for each item, until the concurrency is `enough`; and the concurrencies."""
+    taken, seen = [], [1]
+    with pipeline as items:
+        for item in items:
+            taken.append(item)
+            (stage,) = [stage for stage in items.report().stages if stage.is_tuned]
+            if stage.concurrency != seen[-1]:
+                seen.append(stage.concurrency)
+            if len(taken) >= 2000 or (len(taken) > 100 and enough(stage.concurrency)):
+                break
+            time.sleep(seconds)
+    return taken, seen
 
 
 def period(calls: int, service: float, consume: float, cores: float, rate: float | None = None) -> Period:
@@ -36,9 +72,9 @@ def settled(service: float, consume: float, cores: float = 1000, most: int = 64,
 @given(st.floats(0.001, 1), st.floats(0.05, 100))
 def test_it_finds_the_smallest_number_that_feeds_the_consumer(service: float, calls_needed: float) -> None:
     consume = service / calls_needed
-    found = settled(service, consume, most=256)[-1]
+    calls = settled(service, consume, most=256)[-1]
     smallest = ceil(calls_needed * 0.97)
-    assert smallest <= found <= max(1, ceil(1.2 * calls_needed) + 1)
+    assert smallest <= calls <= max(1, ceil(1.2 * calls_needed) + 1)
 
 
 @given(st.integers(1, 16))
@@ -94,3 +130,58 @@ def test_nothing_moves_a_stage_that_is_idle(waited: float) -> None:
     for _ in range(5):
         Tuning([dial]).look([Period(SECONDS, waited, 0.0, 0)])
     assert dial.calls == 1
+
+
+# --- real pipelines ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fn", "lane"), [(waits, "thread"), (waits_on_loop, None)], ids=["thread", "loop"])
+def test_a_stage_that_waits_gets_as_many_calls_at_once_as_the_consumer_needs(fn: Any, lane: str | None) -> None:
+    # 20 ms for an item, and 4 ms in the consumer, sleeping late included.
+    taken, seen = found(Pipeline(ENDLESS).map(fn, lane=lane, concurrency="auto"), 0.004, lambda calls: calls >= 4)
+    assert taken == list(range(len(taken)))
+    assert 4 <= seen[-1] <= 12
+
+
+def test_a_consumer_that_is_slower_anyway_leaves_it_at_one() -> None:
+    pipeline = Pipeline(ENDLESS).map(waits, concurrency="auto")
+    taken, seen = found(pipeline.take(110), 0.03, lambda calls: calls > 3)
+    assert taken == list(range(110))
+    assert max(seen) <= 2
+
+
+@pytest.mark.slow
+def test_processes_are_started_up_to_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncjobs.pipeline.workshop.usable_processors", lambda: 3)
+    taken, seen = found(Pipeline(ENDLESS).map(computes, lane="process", concurrency="auto"), 0.0, lambda calls: calls > 1)
+    assert taken == list(range(len(taken)))
+    assert 1 < max(seen) <= 3
+
+
+async def test_a_lane_of_a_runner_bounds_it(runner: Runner) -> None:
+    async with Pipeline(range(300), runner=runner).map(computes, lane="process", concurrency="auto") as stream:
+        assert [item async for item in stream] == list(range(300))
+        (stage,) = [stage for stage in stream.report().stages if stage.is_tuned]
+        assert 1 <= stage.concurrency <= runner._lanes["process"].size()
+        assert "auto: " in str(stream.report())
+
+
+def test_threads_that_are_not_needed_any_more_end() -> None:
+    with Pipeline(ENDLESS).map(waits, concurrency="auto") as items:
+        most = 0
+        for number, _ in enumerate(items):
+            most = max(most, sum(thread.name.startswith("asyncjobs-pipeline-") for thread in threading.enumerate()))
+            time.sleep(0.002 if number < 400 else 0.03)
+            (stage,) = [stage for stage in items.report().stages if stage.is_tuned]
+            if number > 400 and stage.concurrency < 4:
+                break
+        assert most > 4
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "many", None, True])
+def test_a_concurrency_that_is_none_is_refused(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"concurrency=.* is not allowed"):
+        Pipeline([1]).map(computes, concurrency=bad)
+    with pytest.raises(ValueError, match=r"concurrency='auto' is not allowed"):
+        Pipeline([1]).flat_map(range, concurrency="auto")  # type: ignore[arg-type]

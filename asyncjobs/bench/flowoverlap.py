@@ -120,7 +120,8 @@ def _raced(scale: Scale, pace: Pace, ratio: float, loader: Sequence[Feeder], lab
 
 
 def _efficiency(results: Results, ratio: float) -> Measurement:
-    goals = [Goal(f"overlap efficiency, preparing over training {ratio:g}", OURS, "", COUNTED[ratio], at_least=True)]
+    what = f"overlap efficiency, preparing over training {ratio:g}"
+    goals = [Goal(what, OURS, "", COUNTED[ratio], at_least=True)] if ratio in COUNTED else []
     return measurement(
         results,
         "efficiency",
@@ -129,7 +130,7 @@ def _efficiency(results: Results, ratio: float) -> Measurement:
         _DEFINITIONS + f" A step of the training takes {STEP * 1000:g} ms. The executor window and {feeds.NOTHING!r}, "
         "whose second process keeps its batches, show what the machine allows.",
         [OURS],
-        goals if ratio in COUNTED else (),
+        goals,
         higher_is_better=True,
     )
 

@@ -57,6 +57,7 @@ class Account:
 
     name: str
     concurrency: int
+    """Now."""
     lane: str = ""
     """Where its calls are; ``"source"`` for a source."""
     ordered: bool = False
@@ -87,6 +88,21 @@ class Account:
     """Those that are open, for a source or a `flat_map`."""
     in_hand: list[Callable[[], list[Any]]] = field(default_factory=list)
     """One for each epoch that is open: the cells that were taken and not handed out, oldest first."""
+
+    is_tuned: bool = False
+    """Whether nobody has chosen the concurrency."""
+    _places: float = 0.0
+    _since: float = 0.0
+
+    def resize(self, concurrency: int, seconds: float) -> None:
+        """From here on, after so many seconds of the consumer's."""
+        self._places = self.places(seconds)
+        self._since = seconds
+        self.concurrency = concurrency
+
+    def places(self, seconds: float) -> float:
+        """Seconds that its calls could take in so many of the consumer: `concurrency` times that, if it stays."""
+        return self._places + self.concurrency * (seconds - self._since)
 
     def passed(self, ended_at: float, seconds: float) -> None:
         """The next item is handed out: its call took so long, and ended then."""

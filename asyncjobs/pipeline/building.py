@@ -20,7 +20,7 @@ from asyncjobs.runner import Runner
 def map_stage(
     verb: str,
     fn: Callable[..., Any],
-    concurrency: int,
+    concurrency: int | str,
     lane: str | None,
     ordered: bool,
     on_error: OnError,
@@ -36,7 +36,9 @@ def map_stage(
     check_flag("ordered", ordered)
     judged = faults.checked(on_error)
     step = Step(fn, f"{verb}({_name_of(fn)})", verb == "filter", judged, _takes_rng(fn), is_coroutine)
-    return Map((step,), whole_number("concurrency", concurrency, 1), where, ordered)
+    if concurrency == "auto":
+        return Map((step,), 1, where, ordered, is_tuned=True)
+    return Map((step,), _at_once(concurrency), where, ordered)
 
 
 def spread_stage(
@@ -81,6 +83,12 @@ def _lane_for(fn: Callable[..., Any], kind: str, lane: str | None, runner: Runne
     if not kind and lane == "loop":
         raise TypeError(f"{_name_of(fn)} is a plain function and would block lane 'loop'; use 'thread' or 'process'")
     return lane or ("loop" if kind else "thread")
+
+
+def _at_once(concurrency: object) -> int:
+    if isinstance(concurrency, str):
+        raise ValueError(f"concurrency={concurrency!r} is not allowed; allowed: a whole number from 1, or 'auto'")
+    return whole_number("concurrency", concurrency, 1)
 
 
 # --- what a function is -----------------------------------------------------------------

@@ -90,6 +90,14 @@ class Crew(Protocol):
         """Items in hand that keep it busy: twice as many as it calls at once, or more of those that take no time."""
         ...
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether as many calls as it may make at once could run now."""
+        ...
+
+    def resize(self, size: int) -> None:
+        """Call so many at once from now on; what runs is not disturbed."""
+
     def hand(self, cell: Cell) -> None:
         """Have it called on the cell's item, with the cell's key if it has one."""
 
@@ -109,6 +117,8 @@ class Crew(Protocol):
 class LoopCrew:
     """Awaits a coroutine function on the loop, `size` calls at once."""
 
+    is_complete = True
+
     def __init__(self, fn: Callable[..., Any], size: int) -> None:
         self._fn = fn
         self._size = size
@@ -116,6 +126,12 @@ class LoopCrew:
         self._waiting: deque[Cell] = deque()
         self._tasks: dict[Cell, asyncio.Task[None]] = {}
         self._thread = get_ident()
+
+    def resize(self, size: int) -> None:
+        """At once."""
+        self._size = size
+        self.room = 2 * size
+        self._start()
 
     def hand(self, cell: Cell) -> None:
         """At once, if a place is free."""
@@ -170,16 +186,30 @@ class LoopCrew:
 class ThreadCrew:
     """Resident threads that call a plain function."""
 
+    is_complete = True
+
     def __init__(
         self, fn: Callable[..., Any], name: str, size: int, threads: DaemonThreads, computed: dict[int, float]
     ) -> None:
         self._fn = fn
         self._name = name
-        self.room: int = 2 * size
+        self.room: int = 0
         self._computed = computed
         self._calling: dict[int, Cell | None] = {}
         self._cells: SimpleQueue[Cell | None] = SimpleQueue()
-        self._ends = [threads.submit(self._serve) for _ in range(size)]
+        self._threads = threads
+        self._ends: list[asyncio.Future[None]] = []
+        self._size = 0
+        self.resize(size)
+
+    def resize(self, size: int) -> None:
+        """Start threads, or let some end after what they run."""
+        for _ in range(size - self._size):
+            self._ends.append(self._threads.submit(self._serve))
+        for _ in range(self._size - size):
+            self._cells.put(None)
+        self._size = size
+        self.room = 2 * size
 
     def hand(self, cell: Cell) -> None:
         """To whichever thread is free first."""
@@ -220,7 +250,7 @@ class ThreadCrew:
 
     def hang_up(self) -> None:
         """The same."""
-        for _ in self._ends:
+        for _ in range(self._size):
             self._cells.put(None)
 
     def calls(self) -> list[Ongoing]:

@@ -38,4 +38,9 @@ def _joins(before: Stage, after: Map, is_remote: Callable[[str], bool]) -> bool:
 
 def _joined(before: Stage, after: Map) -> Map:
     assert isinstance(before, Map)
-    return replace(before, steps=before.steps + after.steps, concurrency=max(before.concurrency, after.concurrency))
+    return replace(
+        before,
+        steps=before.steps + after.steps,
+        concurrency=max(before.concurrency, after.concurrency),
+        is_tuned=before.is_tuned or after.is_tuned,
+    )

@@ -24,6 +24,7 @@ from asyncjobs.pipeline.bells import MOST, PERIOD, Bell, background
 from asyncjobs.pipeline.crews import GRACE, Cell, Ongoing
 from asyncjobs.pipeline.stacks import without_ours
 from asyncjobs.state import JobState
+from asyncjobs.steering import LaneHandle
 from asyncjobs.submitter import Submitter
 
 GROUP_BYTES = 1024 * 1024
@@ -46,12 +47,12 @@ class JobCrew:
     Args:
         call: what is called with an item, and with its key too if `is_seeded`.
         jobs: the lane, and the name of the jobs.
-        concurrency: calls at once.
-        is_ours: nobody else uses the lane, so that the next trip may wait in front of its worker.
+        size: calls at once.
+        own: the lane, if nobody else uses it. Then the next trip may wait in front of its worker.
     """
 
     def __init__(
-        self, call: Callable[..., Any], jobs: Submitter, is_seeded: bool, concurrency: int, is_ours: bool
+        self, call: Callable[..., Any], jobs: Submitter, is_seeded: bool, size: int, own: LaneHandle | None
     ) -> None:
         self._intake = jobs._runner._intake
         self._call = call
@@ -59,9 +60,9 @@ class JobCrew:
         self._is_seeded = is_seeded
         self._is_grouped = goes_in_groups(plan, plan.home.lane)
         self._plan = plan_for_map(call, plan, grouped=self._is_grouped, starred=is_seeded)
-        self._concurrency = concurrency
-        self._at_once = 2 * concurrency if is_ours else concurrency
-        """Trips under way at most."""
+        self._lane = plan.home.lane
+        self._own = own
+        self._concurrency = size
         self._waiting: deque[Cell] = deque()
         self._again: deque[list[Cell]] = deque()
         """Groups of a trip that ended badly, which go once more before all others."""
@@ -76,6 +77,23 @@ class JobCrew:
     def room(self) -> int:
         """So many that all trips can be as large as they may be."""
         return max(2 * self._concurrency, min(MOST, self._at_once * self._size))
+
+    @property
+    def _at_once(self) -> int:
+        """Trips under way at most."""
+        return self._concurrency if self._own is None else 2 * self._concurrency
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all workers have started that are needed."""
+        return self._own is None or len(self._lane.pids()) >= self._concurrency
+
+    def resize(self, size: int) -> None:
+        """Workers start when they are needed, and end after what they run."""
+        self._concurrency = size
+        if self._own is not None:
+            self._own.resize(size)
+        self._news.wake()
 
     # --- out ----------------------------------------------------------------------------
 

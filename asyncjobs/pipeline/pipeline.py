@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Concatenate, Generic, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, TypeVar, overload
 
 from asyncjobs.flow.elements import whole_number
 from asyncjobs.options import check_flag, is_number
@@ -84,7 +84,7 @@ class Pipeline(Generic[T]):
         self,
         fn: Callable[Concatenate[T, ...], Awaitable[R]],
         *,
-        concurrency: int = ...,
+        concurrency: int | Literal["auto"] = ...,
         lane: str | None = ...,
         ordered: bool = ...,
         on_error: OnError = ...,
@@ -94,7 +94,7 @@ class Pipeline(Generic[T]):
         self,
         fn: Callable[Concatenate[T, ...], R],
         *,
-        concurrency: int = ...,
+        concurrency: int | Literal["auto"] = ...,
         lane: str | None = ...,
         ordered: bool = ...,
         on_error: OnError = ...,
@@ -103,7 +103,7 @@ class Pipeline(Generic[T]):
         self,
         fn: Callable[..., Any],
         *,
-        concurrency: int = 1,
+        concurrency: int | Literal["auto"] = 1,
         lane: str | None = None,
         ordered: bool = True,
         on_error: OnError = "raise",
@@ -115,6 +115,8 @@ class Pipeline(Generic[T]):
         Args:
             fn: a coroutine function is awaited on the loop, a plain one called in threads of this stage. If it has a
                 parameter `rng`, it gets a numpy Generator made from (seed, epoch, index of the item).
+            concurrency: ``"auto"`` begins with one and finds the smallest number that keeps the consumer fed, as far as
+                more calls at once bring more items.
             lane: ``"thread"``, ``"process"``, or any lane of the pipeline's runner; by the kind of `fn` if not given.
             ordered: in the order of the items; False: as they are done.
             on_error: what becomes of an item for which `fn` raises. ``"raise"`` it, with the stage, the item and its
@@ -130,7 +132,7 @@ class Pipeline(Generic[T]):
         self,
         fn: Callable[Concatenate[T, ...], Any],
         *,
-        concurrency: int = 1,
+        concurrency: int | Literal["auto"] = 1,
         lane: str | None = None,
         ordered: bool = True,
         on_error: OnError = "raise",

@@ -44,6 +44,8 @@ class StageStats(NamedTuple):
     lane: str
     """``loop``, ``thread``, ``process``, another lane of the runner, or ``source``."""
     concurrency: int
+    is_tuned: bool
+    """``concurrency="auto"``: this is what it has found so far."""
     items: int
     """Items that have come out of it."""
     skipped: int
@@ -145,7 +147,7 @@ def reported(measured: Iterable[tuple[Account, float]], consumer: Consumer, now:
 def _stats(account: Account, running: float, seconds: float, now: float) -> StageStats:
     # Calls run while the stage waits as well: that counts as busy.
     spent = account.busy + running
-    busy = min(spent / (account.concurrency * seconds), 1.0)
+    busy = min(spent / account.places(seconds), 1.0)
     starved = min(account.hungry.seconds(now) / seconds, 1 - busy)
     blocked = max(min(account.full.seconds(now) / seconds, 1 - starved) - busy, 0.0)
     times = sorted(account.latest)
@@ -155,6 +157,7 @@ def _stats(account: Account, running: float, seconds: float, now: float) -> Stag
         account.name,
         account.lane,
         account.concurrency,
+        account.is_tuned,
         account.items,
         account.skipped,
         busy,
@@ -189,7 +192,7 @@ def _row(stage: StageStats) -> tuple[str, ...]:
     shares = (f"{share:.0%}" for share in (stage.busy, stage.starved, stage.blocked))
     times = (seconds_text(seconds) if stage.items else "-" for seconds in (stage.p50, stage.p95))
     ahead = ("-", "-") if stage.lane == "source" else (f"{stage.occupancy:.0%}", f"{stage.turn:.1f}")
-    counts = (f"{stage.items}", f"{stage.skipped}", f"{stage.concurrency}")
+    counts = (f"{stage.items}", f"{stage.skipped}", f"{'auto: ' * stage.is_tuned}{stage.concurrency}")
     return (stage.name, *counts, *shares, *times, *ahead)
 
 
@@ -238,6 +241,8 @@ def _of_limit(limit: StageStats, consumer: ConsumerStats, processors: int) -> st
             f"together for {consumer.processors:.2f} processors: Python code takes turns at the interpreter lock. "
             f'lane="process" gives each call a processor; {gain}'
         )
+    if limit.is_tuned:
+        return f'{found}, and "auto" has found none that does better; {gain}'
     if works < SATISFIED * consumer.seconds:
         return f"{found}; the consumer does little but wait, so the more the better{_bound(limit, processors)}."
     # So many calls at once take in the consumer's own time what all calls have taken.

@@ -53,6 +53,11 @@ def work_of(stages: Sequence[Stage]) -> Iterator[Work]:
                 yield from work_of(others)
 
 
+def is_tuned(stages: Sequence[Stage]) -> bool:
+    """Whether the concurrency of any is to be found out."""
+    return any(isinstance(stage, Map) and stage.is_tuned for stage in work_of(stages))
+
+
 def names_of(stages: Sequence[Stage]) -> list[str]:
     """``["source", "map(decode)", "group"]``."""
     return [str(getattr(stage, "name", type(stage).__name__.lower())) for stage in stages]
@@ -106,6 +111,8 @@ class Map:
     concurrency: int
     lane: str
     ordered: bool
+    is_tuned: bool = False
+    """The concurrency is only where to begin."""
 
     @property
     def name(self) -> str:
@@ -123,7 +130,7 @@ class Map:
 
     def account(self) -> Account:
         """Books about it."""
-        return Account(self.name, self.concurrency, self.lane, self.ordered)
+        return Account(self.name, self.concurrency, self.lane, self.ordered, is_tuned=self.is_tuned)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

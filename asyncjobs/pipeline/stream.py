@@ -18,8 +18,9 @@ from asyncjobs.pipeline.fusing import fused
 from asyncjobs.pipeline.passage import Passage, to_the_end
 from asyncjobs.pipeline.position import Position
 from asyncjobs.pipeline.report import PipelineReport
-from asyncjobs.pipeline.stages import Stage, opened, work_of
+from asyncjobs.pipeline.stages import Stage, is_tuned, opened, work_of
 from asyncjobs.pipeline.stall import Watch, in_hand
+from asyncjobs.pipeline.tuner import Tuner
 from asyncjobs.pipeline.workshop import Workshop, goes_far
 from asyncjobs.runner import Runner
 
@@ -43,6 +44,7 @@ class Stream(Generic[T]):
         self.consumer: Consumer = Consumer()
         self.watch: Watch = Watch(self._shop, self.consumer, stall_timeout)
         """Warns when the consumer waits too long."""
+        self._tuner = Tuner(self.consumer, self._shop.tuned) if is_tuned(self._stages) else None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- life ---------------------------------------------------------------------------
@@ -62,7 +64,7 @@ class Stream(Generic[T]):
         if self._loop is None:
             return
         self._loop = None
-        self.watch.look_away()
+        self._look_away()
         await to_the_end(background(_close(self._passage, self._shop)))
 
     def __del__(self) -> None:
@@ -111,6 +113,8 @@ class Stream(Generic[T]):
             raise RunnerClosed(f"{self!r}: open it with `async with`")
         place = self.position.begin()
         passage = self._passage = Passage(opened(self._stages, self._shop, place.epoch), place)
+        if self._tuner is not None:
+            self._tuner.look_on()
         try:
             if place.delivered:
                 await passage.skip(place.delivered)
@@ -123,8 +127,13 @@ class Stream(Generic[T]):
             await passage.aclose()
         finally:
             if self._passage is passage:
-                self.watch.look_away()
+                self._look_away()
                 self._passage = None
+
+    def _look_away(self) -> None:
+        self.watch.look_away()
+        if self._tuner is not None:
+            self._tuner.look_away()
 
     # --- going on where another left off ------------------------------------------------
 

@@ -24,7 +24,7 @@ SPARE = 0.15
 """Calls at once that stay above what is needed, so that a slow item is not felt."""
 PATIENCE = 3
 """Periods in a row that a stage must have calls to spare before it loses one."""
-HOLD = 40
+HOLD = 20
 """Periods for which what did not help is not tried again."""
 
 
@@ -85,6 +85,11 @@ class Tuning:
         self._trial: Trial | None = None
         self._lowered: Dial | None = None
         """The dial that was just turned down."""
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether the next period decides about the last turn up: it should be a longer one."""
+        return self._trial is not None
 
     def look(self, periods: Sequence[Period]) -> None:
         """Take in a period, one for each dial, and turn at most one of them."""

@@ -22,10 +22,16 @@ from asyncjobs.pipeline.report import PipelineReport, reported
 from asyncjobs.pipeline.sent import Sent
 from asyncjobs.pipeline.sources import Followed, Read
 from asyncjobs.pipeline.steps import Step, call_of
+from asyncjobs.pipeline.tuner import Tuned
+from asyncjobs.pipeline.tuning import Dial
+from asyncjobs.processors import usable_processors
 from asyncjobs.runner import Runner
 from asyncjobs.submitter import Submitter
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
+
+MOST_CALLS = {"loop": 64, "thread": 32}
+"""Calls at once that ``concurrency="auto"`` tries; in processes as many as there are processors."""
 
 
 class Judged(Protocol):
@@ -101,6 +107,7 @@ class Workshop:
         self._given = runner
         self._runner: Runner | None = None
         self._crews: dict[Work, Crew] = {}
+        self._tuned: dict[Work, Tuned] = {}
         judged = [one for stage in self._work for one in stage.judged]
         self._faults: dict[Judged, Faults] = {one: Faults(one.name, one.on_error) for one in judged}
         self._accounts: dict[Work, Account] = {}
@@ -170,7 +177,22 @@ class Workshop:
             return ThreadCrew(call, stage.name, stage.concurrency, self.threads, computed)
         jobs = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name)
         is_seeded = any(step.is_seeded for step in stage.steps)
-        return JobCrew(call, jobs, is_seeded, stage.concurrency, is_ours=self._given is None)
+        own = None if self._runner is None else self._runner.lane(self._lane_of(stage))
+        return JobCrew(call, jobs, is_seeded, stage.concurrency, own)
+
+    def tuned(self) -> list[Tuned]:
+        """The stages whose concurrency is to be found out, as far as they have begun."""
+        for stage, crew in self._crews.items():
+            account = self.account(stage)
+            if account.is_tuned and stage not in self._tuned:
+                self._tuned[stage] = Tuned(crew, account, Dial(self._most(stage), account.concurrency))
+        return list(self._tuned.values())
+
+    def _most(self, stage: Work) -> int:
+        """Calls at once that make sense."""
+        if self._given is not None and stage.lane not in MOST_CALLS:
+            return self._given._lanes[stage.lane].size()
+        return MOST_CALLS.get(stage.lane) or usable_processors()
 
     @property
     def _runner_of_jobs(self) -> Runner:
