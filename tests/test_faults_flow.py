@@ -24,7 +24,7 @@ import psutil
 import pytest
 from flows import cancelled, turns
 
-from asyncjobs import ErrorBudget, Pipeline, ResultNotSendable, RunnerClosed, WorkerLost
+from asyncjobs import ErrorBudget, JobTimeout, Pipeline, ResultNotSendable, RunnerClosed, WorkerLost
 from asyncjobs.pipeline.bells import MOST
 from asyncjobs.testing import FileGate
 from asyncjobs.testing.leaks import take_census, wait_for_no_leaks
@@ -390,6 +390,29 @@ async def test_complaint_2_an_idle_worker_that_dies_between_two_epochs_costs_not
             os.kill(pid, signal.SIGKILL)
             await until(lambda pid=pid: not is_alive(pid), "its end")  # type: ignore[misc]
         assert len(await collected(stream)) == 6
+
+
+# --- complaint 3: nobody says where a worker hangs --------------------------------------
+
+
+def loops_at_five(number: int) -> tuple[int, int]:
+    while number == 5:
+        time.sleep(0.01)
+    return number, os.getpid()
+
+
+def test_complaint_3_a_stall_says_which_item_hangs_and_where_and_a_timeout_replaces_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pipeline = Pipeline(range(10), stall_timeout=0.3)
+    with pipeline.map(loops_at_five, lane="process", timeout=1.5, on_error="skip") as stream:
+        taken = list(stream)
+        (fault,) = stream.errors
+    assert [number for number, _ in taken] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    assert (fault.index, type(fault.error)) == (5, JobTimeout)
+    assert "has waited" in caplog.text
+    assert "item 5, in its call for" in caplog.text
+    assert "in loops_at_five" in caplog.text
 
 
 # --- complaint 4: one slow item holds up ready ones -------------------------------------

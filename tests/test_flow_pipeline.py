@@ -22,7 +22,7 @@ from flows import cancelled, interleaved, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncjobs import ErrorBudget, FIFOQueue, Pipeline, Runner, RunnerClosed, SyncQueue, WorkerLost
+from asyncjobs import ErrorBudget, FIFOQueue, JobTimeout, Pipeline, Runner, RunnerClosed, SyncQueue, WorkerLost
 from asyncjobs.pipeline.bells import MOST, PERIOD, Window
 from asyncjobs.testing.work import until
 
@@ -923,3 +923,45 @@ def test_a_stream_that_is_not_open_says_so() -> None:
 def test_repr_shows_the_source_and_the_verbs() -> None:
     pipeline = Pipeline(range(3)).map(double).shuffle(5).batch(2, collate=list)
     assert repr(pipeline) == "<Pipeline(range(0, 3), map(double), shuffle, group)>"
+
+
+# --- calls that hang --------------------------------------------------------------------
+
+
+async def hangs_at_seven_on_loop(number: int) -> int:
+    if number == 7:
+        await asyncio.Event().wait()
+    return number
+
+
+def hangs_at_seven(number: int) -> int:
+    while number == 7:
+        time.sleep(0.01)
+    return number
+
+
+@pytest.mark.parametrize(("fn", "lane"), [(hangs_at_seven_on_loop, None), (hangs_at_seven, "process")])
+async def test_a_call_that_hangs_costs_its_item_and_no_more(fn: Any, lane: str | None) -> None:
+    pipeline = Pipeline(range(12)).map(fn, lane=lane, concurrency=2, timeout=0.3, on_error="skip")
+    async with pipeline as stream:
+        for _ in range(2):
+            assert [item async for item in stream] == [number for number in range(12) if number != 7]
+        assert [(fault.index, type(fault.error), fault.error.seconds) for fault in stream.errors] == [
+            (7, JobTimeout, 0.3)
+        ] * 2
+
+
+async def test_a_timeout_error_of_the_function_is_its_own() -> None:
+    async def fails(number: int) -> int:
+        raise TimeoutError("the server")
+
+    with pytest.raises(TimeoutError, match="the server"):
+        await collected(Pipeline([1]).map(fails, timeout=5))
+
+
+@pytest.mark.parametrize("bad", [0, -1, "soon", True, float("nan")])
+def test_a_timeout_that_is_none_and_one_for_threads_are_refused(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"timeout=.* is not allowed"):
+        Pipeline([1]).map(double, lane="process", timeout=bad)
+    with pytest.raises(ValueError, match=r"timeout=1 is not allowed for lane 'thread'"):
+        Pipeline([1]).filter(double, timeout=1)

@@ -683,3 +683,27 @@ async def test_a_resumed_generator_is_kept_for_the_next_epoch() -> None:
     async with Pipeline(iter(range(6))).cache() as stream:
         stream.load_state_dict({**stream.state_dict(), "delivered": 4})
         assert [[item async for item in stream] for _ in range(2)] == [[4, 5], [*range(6)]]
+
+
+# --- random numbers ---------------------------------------------------------------------
+
+
+def three_drawn(number: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+    for _ in range(3):
+        yield number, int(rng.integers(1 << 30))
+
+
+async def three_drawn_on_loop(number: int, rng: np.random.Generator) -> AsyncIterator[tuple[int, int]]:
+    for pair in three_drawn(number, rng):
+        yield pair
+
+
+@pytest.mark.parametrize(
+    ("fn", "lane"), [(three_drawn, "thread"), (three_drawn_on_loop, None), (three_drawn, "process")]
+)
+async def test_a_generator_draws_by_seed_epoch_and_index_alone(fn: Any, lane: str | None) -> None:
+    async with Pipeline(range(5), seed=9).flat_map(fn, lane=lane, concurrency=2) as stream:
+        epochs = [[item async for item in stream] for _ in range(2)]
+    for epoch, items in enumerate(epochs):
+        rngs = [np.random.default_rng((9, epoch, number)) for number in range(5)]
+        assert items == [(number, int(rng.integers(1 << 30))) for number, rng in enumerate(rngs) for _ in range(3)]

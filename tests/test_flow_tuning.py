@@ -154,7 +154,9 @@ def test_a_consumer_that_is_slower_anyway_leaves_it_at_one() -> None:
 @pytest.mark.slow
 def test_processes_are_started_up_to_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncjobs.pipeline.workshop.usable_processors", lambda: 3)
-    taken, seen = found(Pipeline(ENDLESS).map(computes, lane="process", concurrency="auto"), 0.0, lambda calls: calls > 1)
+    taken, seen = found(
+        Pipeline(ENDLESS).map(computes, lane="process", concurrency="auto"), 0.0, lambda calls: calls > 1
+    )
     assert taken == list(range(len(taken)))
     assert 1 < max(seen) <= 3
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncjobs import intake
 from asyncjobs.flow.elements import whole_number
-from asyncjobs.options import check_flag
+from asyncjobs.options import check_flag, is_number
 from asyncjobs.pipeline import faults
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import FlatMap, Map
@@ -23,6 +23,7 @@ def map_stage(
     concurrency: int | str,
     lane: str | None,
     ordered: bool,
+    timeout: float | None,
     on_error: OnError,
     runner: Runner | None,
 ) -> Map:
@@ -34,11 +35,12 @@ def map_stage(
     is_coroutine = _is_coroutine_function(_callable(fn))
     where = _lane_for(fn, "a coroutine" if is_coroutine else "", lane, runner)
     check_flag("ordered", ordered)
+    _check_timeout(timeout, where)
     judged = faults.checked(on_error)
     step = Step(fn, f"{verb}({_name_of(fn)})", verb == "filter", judged, _takes_rng(fn), is_coroutine)
     if concurrency == "auto":
-        return Map((step,), 1, where, ordered, is_tuned=True)
-    return Map((step,), _at_once(concurrency), where, ordered)
+        return Map((step,), 1, where, ordered, timeout, is_tuned=True)
+    return Map((step,), _at_once(concurrency), where, ordered, timeout)
 
 
 def spread_stage(
@@ -59,7 +61,7 @@ def spread_stage(
         raise TypeError(f"{_name_of(fn)} is a coroutine function; allowed: one that yields, or returns an iterable")
     where = _lane_for(fn, "an async generator" if _is_async_generator_function(fn) else "", lane, runner)
     at_once = whole_number("concurrency", concurrency, 1)
-    return FlatMap(fn, f"{verb}({_name_of(fn)})", at_once, where, faults.checked(on_error), *turns)
+    return FlatMap(fn, f"{verb}({_name_of(fn)})", at_once, where, faults.checked(on_error), _takes_rng(fn), *turns)
 
 
 def check_lane(lane: str | None, runner: Runner | None) -> None:
@@ -83,6 +85,15 @@ def _lane_for(fn: Callable[..., Any], kind: str, lane: str | None, runner: Runne
     if not kind and lane == "loop":
         raise TypeError(f"{_name_of(fn)} is a plain function and would block lane 'loop'; use 'thread' or 'process'")
     return lane or ("loop" if kind else "thread")
+
+
+def _check_timeout(timeout: float | None, lane: str) -> None:
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
+        raise ValueError(f"timeout={timeout!r} is not allowed; allowed: None, or seconds above 0")
+    if timeout is not None and lane == "thread":
+        raise ValueError(
+            f"timeout={timeout!r} is not allowed for lane 'thread', whose calls cannot be stopped; allowed: None"
+        )
 
 
 def _at_once(concurrency: object) -> int:

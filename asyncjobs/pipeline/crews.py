@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from queue import SimpleQueue
 from threading import get_ident
@@ -16,10 +16,11 @@ from time import perf_counter, thread_time
 from types import CoroutineType
 from typing import Any, NamedTuple, Protocol
 
+from asyncjobs.errors import JobTimeout
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.pipeline.account import LOOK
 from asyncjobs.pipeline.stacks import stack_of_task, stack_of_thread
-from asyncjobs.pipeline.steps import Key
+from asyncjobs.pipeline.steps import Key, Verdict
 from asyncjobs.wire.answers import returned_awaitable
 
 GRACE = 0.2
@@ -69,6 +70,8 @@ class Cell:
     def done(self) -> None:
         """The outcome is there."""
         self.ended_at = perf_counter()
+        if self.error is None and type(self.value) is not Verdict:
+            self.item = None  # nobody looks at it any more, and it may be large
         self.is_done = True
         self.landed(self)
 
@@ -119,8 +122,10 @@ class LoopCrew:
 
     is_complete = True
 
-    def __init__(self, fn: Callable[..., Any], size: int) -> None:
+    def __init__(self, fn: Callable[..., Any], name: str, size: int, timeout: float | None) -> None:
         self._fn = fn
+        self._name = name
+        self._timeout = timeout
         self._size = size
         self.room: int = 2 * size
         self._waiting: deque[Cell] = deque()
@@ -147,11 +152,23 @@ class LoopCrew:
     async def _call(self, cell: Cell) -> None:
         began = cell.began_at = perf_counter()
         try:
-            cell.value = await (self._fn(cell.item) if cell.key is None else self._fn(cell.item, cell.key))
+            call = self._fn(cell.item) if cell.key is None else self._fn(cell.item, cell.key)
+            cell.value = await (call if self._timeout is None else self._in_time(call, self._timeout))
         # Everything, a cancellation that it brought upon itself too: whoever waits for it has to hear of it.
         except BaseException as error:
             cell.error = error
         cell.seconds = perf_counter() - began
+
+    async def _in_time(self, call: Awaitable[Any], seconds: float) -> Any:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await call
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # one of its own
+            problem = JobTimeout(f"{self._name} ran longer than its timeout of {seconds:g} s")
+            problem.seconds = seconds
+            raise problem from error
 
     def _ended(self, cell: Cell, task: asyncio.Task[None]) -> None:
         del self._tasks[cell]

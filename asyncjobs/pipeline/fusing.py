@@ -30,7 +30,13 @@ def _joins(before: Stage, after: Map, is_remote: Callable[[str], bool]) -> bool:
         return False
     # Who dies in a trip is judged by one `on_error`; a function of error and item needs the item, which is elsewhere.
     policy = before.steps[0].on_error
-    if before.ordered != after.ordered or after.steps[0].on_error != policy or callable(policy):
+    if (
+        before.timeout is not None
+        or after.timeout is not None
+        or before.ordered != after.ordered
+        or after.steps[0].on_error != policy
+        or callable(policy)
+    ):
         return False
     # Which item it is of the second stage's is known there only if the first leaves none out.
     return not after.steps[0].is_seeded or all(step.keeps_all for step in before.steps)

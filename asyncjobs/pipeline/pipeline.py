@@ -87,6 +87,7 @@ class Pipeline(Generic[T]):
         concurrency: int | Literal["auto"] = ...,
         lane: str | None = ...,
         ordered: bool = ...,
+        timeout: float | None = ...,
         on_error: OnError = ...,
     ) -> Pipeline[R]: ...
     @overload
@@ -97,6 +98,7 @@ class Pipeline(Generic[T]):
         concurrency: int | Literal["auto"] = ...,
         lane: str | None = ...,
         ordered: bool = ...,
+        timeout: float | None = ...,
         on_error: OnError = ...,
     ) -> Pipeline[R]: ...
     def map(
@@ -106,6 +108,7 @@ class Pipeline(Generic[T]):
         concurrency: int | Literal["auto"] = 1,
         lane: str | None = None,
         ordered: bool = True,
+        timeout: float | None = None,
         on_error: OnError = "raise",
     ) -> Pipeline[Any]:
         """What ``fn(item)`` returns for each item, up to `concurrency` calls at once.
@@ -119,6 +122,8 @@ class Pipeline(Generic[T]):
                 more calls at once bring more items.
             lane: ``"thread"``, ``"process"``, or any lane of the pipeline's runner; by the kind of `fn` if not given.
             ordered: in the order of the items; False: as they are done.
+            timeout: seconds that a call may take, on the loop and in processes; threads cannot be stopped. Then it is
+                a `JobTimeout`, and a process that does not stop is replaced.
             on_error: what becomes of an item for which `fn` raises. ``"raise"`` it, with the stage, the item and its
                 index in a note; ``"skip"`` the item; an `ErrorBudget`; or a function of error and item, called on the
                 loop, that says whether to go on without the item.
@@ -126,7 +131,7 @@ class Pipeline(Generic[T]):
         Raises:
             TypeError, ValueError: an argument is not allowed.
         """
-        return self._with(map_stage("map", fn, concurrency, lane, ordered, on_error, self._runner))
+        return self._with(map_stage("map", fn, concurrency, lane, ordered, timeout, on_error, self._runner))
 
     def filter(
         self,
@@ -135,10 +140,11 @@ class Pipeline(Generic[T]):
         concurrency: int | Literal["auto"] = 1,
         lane: str | None = None,
         ordered: bool = True,
+        timeout: float | None = None,
         on_error: OnError = "raise",
     ) -> Pipeline[T]:
         """The items for which ``fn(item)`` is true; the rest as in `map`."""
-        return self._with(map_stage("filter", fn, concurrency, lane, ordered, on_error, self._runner))
+        return self._with(map_stage("filter", fn, concurrency, lane, ordered, timeout, on_error, self._runner))
 
     def flat_map(
         self,
@@ -155,7 +161,8 @@ class Pipeline(Generic[T]):
         In a process they travel several at a time, as many as are made meanwhile; a `concurrency` of 2 takes 2 workers.
 
         Args:
-            fn: an async generator function is advanced on the loop, what any other returns in a thread of its own.
+            fn: an async generator function is advanced on the loop, what any other returns in a thread of its own. It
+                may take `rng`, as in `map`.
             concurrency, lane, on_error: as in `map`. With `on_error` an item's generator ends where it raises.
             ordered: False: the items of those that are open, as they come.
 
@@ -210,7 +217,7 @@ class Pipeline(Generic[T]):
         grouped = self._with(stages.Group(whole_number("n", n, 1), drop_last))
         if collate is list:
             return grouped
-        return grouped._with(map_stage("batch", collate or stack, 1, None, True, "raise", None))
+        return grouped._with(map_stage("batch", collate or stack, 1, None, True, None, "raise", None))
 
     def padded_batch(self, n: int, *, drop_last: bool = False, pad_value: Any = 0) -> Pipeline[Any]:
         """As `batch`, but each array is filled up at its ends with `pad_value`, to the longest of the batch.

@@ -21,7 +21,7 @@ class Spread:
 
     Args:
         below: where the items come from.
-        make: opens the feed of an item's items.
+        make: opens the feed of the items of an item, by its index and itself.
         turns: in which order they come.
         concurrency: of so many items the feeds are open, and fetch ahead.
         faults: what becomes of items whose feeds fail.
@@ -30,7 +30,7 @@ class Spread:
     def __init__(
         self,
         below: Feed,
-        make: Callable[[Any], Feed],
+        make: Callable[[int, Any], Feed],
         turns: Turns,
         concurrency: int,
         faults: Faults,
@@ -73,7 +73,7 @@ class Spread:
         return free
 
     def _begin(self, item: Any) -> None:
-        branch = Branch(self._begun, item, Prefetched(self._make(item), Window(AHEAD), self._news))
+        branch = Branch(self._begun, item, Prefetched(self._make(self._begun, item), Window(AHEAD), self._news))
         self._begun += 1
         self._branches[branch] = None
         self._turns.add(branch)

@@ -26,7 +26,7 @@ from asyncjobs.pipeline.feeds import (
 )
 from asyncjobs.pipeline.mapped import Mapped
 from asyncjobs.pipeline.spread import Spread
-from asyncjobs.pipeline.steps import Step
+from asyncjobs.pipeline.steps import Seeded, Step
 from asyncjobs.pipeline.turns import WHOLE, Cycle, Race
 from asyncjobs.pipeline.workshop import Work, Workshop
 
@@ -111,6 +111,8 @@ class Map:
     concurrency: int
     lane: str
     ordered: bool
+    timeout: float | None = None
+    """Seconds that a call may take."""
     is_tuned: bool = False
     """The concurrency is only where to begin."""
 
@@ -146,6 +148,7 @@ class FlatMap:
     concurrency: int
     lane: str
     on_error: OnError
+    is_seeded: bool = False
     cycle: int = 1
     block: int = WHOLE
 
@@ -156,7 +159,11 @@ class FlatMap:
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         turns = Cycle(self.cycle, self.block) if self.cycle else Race()
-        make = partial(shop.made, self, self.fn)
+        call = Seeded(self.fn) if self.is_seeded else self.fn
+
+        def make(index: int, item: Any) -> Feed:
+            return shop.made(self, call, item, *([(shop.seed, epoch, index)] if self.is_seeded else []))
+
         return Spread(below(epoch), make, turns, self.concurrency, shop.faults(self), epoch)
 
     @property

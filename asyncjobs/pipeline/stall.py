@@ -103,7 +103,8 @@ def _items(cells: list[Cell], calls: list[Ongoing], now: float) -> Iterator[str]
     running = {id(call.cell): call for call in calls}
     for cell in cells[:LISTED]:
         call = None if cell.is_done else running.get(id(cell))
-        yield f"  item {cell.index}, {_told(cell, call, now)}: {shown(cell.item)}"
+        item = "" if cell.is_done else f": {shown(cell.item)}"
+        yield f"  item {cell.index}, {_told(cell, call, now)}{item}"
         if call is not None:
             yield _indented(call.stack())
     if len(cells) > LISTED:

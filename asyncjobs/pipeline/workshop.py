@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.lanes.process import ProcessLane
+from asyncjobs.options import OptionFields
 from asyncjobs.pipeline.account import Account, Consumer
 from asyncjobs.pipeline.crews import GRACE, Cell, Crew, LoopCrew, Ongoing, ThreadCrew
 from asyncjobs.pipeline.faults import Fault, Faults, OnError
@@ -67,6 +68,8 @@ class Calls(Work, Protocol):
 
     @property
     def steps(self) -> Sequence[Step]: ...
+    @property
+    def timeout(self) -> float | None: ...
 
 
 def _running(account: Account, calls: list[Ongoing], now: float) -> float:
@@ -171,11 +174,14 @@ class Workshop:
     def _new_crew(self, stage: Calls) -> Crew:
         call = call_of(stage.steps)
         if stage.lane == "loop":
-            return LoopCrew(call, stage.concurrency)
+            return LoopCrew(call, stage.name, stage.concurrency, stage.timeout)
         if stage.lane == "thread":
             computed = self.account(stage).computed = {}
             return ThreadCrew(call, stage.name, stage.concurrency, self.threads, computed)
-        jobs = self._runner_of_jobs.options(lane=self._lane_of(stage), name=stage.name)
+        options: OptionFields = {"lane": self._lane_of(stage), "name": stage.name}
+        if stage.timeout is not None:  # then each item is a job of its own
+            options["timeout"] = stage.timeout
+        jobs = self._runner_of_jobs.options(**options)
         is_seeded = any(step.is_seeded for step in stage.steps)
         own = None if self._runner is None else self._runner.lane(self._lane_of(stage))
         return JobCrew(call, jobs, is_seeded, stage.concurrency, own)
