@@ -26,13 +26,14 @@ def check_writable(html_path: Path | None) -> None:
 
 
 def publish(report: Report, json_path: Path | None, html_path: Path | None) -> None:
-    """Print the report, then write the files for which there is a path; folders are made as needed."""
+    """Print the report, and write the files for which there is a path; folders are made as needed."""
     progress("")
-    for line in table.lines(report):
-        print(line)
     if json_path:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(report.to_json(), encoding="utf-8")
+    for line in table.lines(report):
+        print(line)
+    if json_path:
         print(f"figures: {json_path}")
     if html_path:
         page.write(report, html_path)

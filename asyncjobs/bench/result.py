@@ -36,7 +36,9 @@ class Report:
 
 
 def comparison(measurement: Measurement, theirs: str) -> Spread | None:
-    """Ours over `theirs`, round by round; None if one of them was not measured."""
+    """Ours over `theirs`, round by round; None if one of them was not measured, or nobody is ours."""
+    if not measurement.ours:
+        return None
     ours = measurement.beside.get(theirs, measurement.ours[0])
     found = ratios(measurement.values[ours], measurement.values[theirs])
     return spread(found) if found else None

@@ -44,8 +44,6 @@ class StageStats(NamedTuple):
     lane: str
     """``loop``, ``thread``, ``process``, another lane of the runner, or ``source``."""
     concurrency: int
-    is_tuned: bool
-    """``concurrency="auto"``: this is what it has found so far."""
     items: int
     """Items that have come out of it."""
     skipped: int
@@ -69,6 +67,8 @@ class StageStats(NamedTuple):
     ordered: bool
     computed: float | None
     """Share of the time in calls in which they computed; None: nobody knows, for it is no stage in threads."""
+    is_tuned: bool = False
+    """``concurrency="auto"``: this is what it has found so far."""
 
 
 class ConsumerStats(NamedTuple):
@@ -157,7 +157,6 @@ def _stats(account: Account, running: float, seconds: float, now: float) -> Stag
         account.name,
         account.lane,
         account.concurrency,
-        account.is_tuned,
         account.items,
         account.skipped,
         busy,
@@ -170,6 +169,7 @@ def _stats(account: Account, running: float, seconds: float, now: float) -> Stag
         (account.turn + _held_up(account, now)) / seconds,
         account.ordered,
         sum(account.computed.values()) / account.busy if account.computed and account.busy else None,
+        account.is_tuned,
     )
 
 
