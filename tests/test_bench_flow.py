@@ -77,7 +77,7 @@ def test_a_batch_is_1_mib_and_says_its_number(fn: Callable[[int], Any]) -> None:
 
 
 def test_a_batch_has_been_unpacked_where_it_is_not_its_number() -> None:
-    batch = flowwork.Unpacked(flowwork.LEAST_PIECES)(0)
+    batch = flowwork.Unpacked(16)(0)
     assert batch[-1000:].any()
     assert batch.max() == 7
 
@@ -120,6 +120,15 @@ def test_a_room_is_another_process_that_calls_and_tells_what_went_wrong() -> Non
             room.call(os._exit, 7)
     finally:
         room.close()
+
+
+def test_the_pace_is_that_of_one_core_and_makes_work_of_a_wanted_length() -> None:
+    with Lab(lambda _: None) as lab:
+        pace = lab.call("t", flowwork.pace)
+    assert 10e-6 < pace.train_round < 5e-3  # a product of two matrices of 256 x 256
+    assert pace.unpacked(2.5 * pace.piece * 4) == flowwork.Unpacked(10)
+    assert pace.unpacked(0.0) == flowwork.Unpacked(1)
+    assert (pace.train_rounds(7 * pace.train_round), pace.train_rounds(0.0)) == (7, 1)
 
 
 def test_a_room_in_which_a_call_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
