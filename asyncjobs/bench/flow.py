@@ -41,7 +41,7 @@ def main(json_path: Path | None = None, html_path: Path | None = None, quick: bo
 
 
 def _rows(scale: Scale, lab: Lab) -> Iterator[Measurement]:
-    pace = flowwork.pace()
+    pace = lab.call("the pace of this machine", flowwork.pace)
     yield from flowoverlap.rows(scale, pace, lab)
     yield _per_item(scale, lab)
     yield _per_item_processes(scale, lab)

@@ -127,8 +127,8 @@ def _efficiency(results: Results, ratio: float) -> Measurement:
         "efficiency",
         f"Overlap efficiency, preparing over training {ratio:g}",
         "",
-        _DEFINITIONS + f" A step of the training takes {STEP * 1000:g} ms. The executor window and {feeds.NOTHING!r}, "
-        "whose second process keeps its batches, show what the machine allows.",
+        _DEFINITIONS + f" A step of the training takes {STEP * 1000:g} ms. {feeds.NOTHING.capitalize()}: "
+        "a second process prepares and keeps its batches, which is what the machine itself allows.",
         [OURS],
         goals,
         higher_is_better=True,
@@ -147,10 +147,14 @@ def _details(results: Results, ratio: float) -> Iterator[Measurement]:
             higher_is_better=row.higher_is_better,
         )
     saving = measurement(
-        results, "saving", f"What overlapping saves, preparing over training {ratio:g}", "share",
+        results,
+        "saving",
+        f"What overlapping saves, preparing over training {ratio:g}",
+        "share",
         "Of the time of one after the other in one thread; beside it the most that could be saved.",
-        [OURS], higher_is_better=True,
-    )  # fmt: skip
+        [OURS],
+        higher_is_better=True,
+    )
     ceiling = {f"{OURS}, at most": results.of("saving, at most")[OURS]}
     yield replace(saving, values={**saving.values, **ceiling}, ours=[OURS, *ceiling])
 

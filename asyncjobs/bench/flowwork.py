@@ -15,7 +15,6 @@ from typing import Any
 
 MIB = 2**20
 PIECE = 64 * 1024
-LEAST_PIECES = MIB // PIECE
 SIDE = 256
 """Of the trainer's square matrices."""
 SLOW_EVERY = 20
@@ -41,7 +40,7 @@ class Unpacked:
     """1 MiB of unpacked data; zlib and numpy compute without the interpreter's lock."""
 
     pieces: int
-    """Of 64 KiB; more than 16 write over the first ones."""
+    """Of 64 KiB; after 16 of them the next write over the first ones."""
 
     def __call__(self, index: int) -> Any:
         """The batch with that number."""
@@ -155,7 +154,7 @@ class Pace:
 
     def unpacked(self, seconds: float) -> Unpacked:
         """Batches that take so long."""
-        return Unpacked(max(LEAST_PIECES, round(seconds / self.piece)))
+        return Unpacked(max(1, round(seconds / self.piece)))
 
     def computed(self, seconds: float) -> Computed:
         """The same with the lock held."""
@@ -167,7 +166,7 @@ class Pace:
 
 
 def pace() -> Pace:
-    """Measure it; a second or so."""
+    """Measure it, where training happens as well: with one thread for numpy. A second or so."""
     return Pace(
         piece=_best(lambda: Unpacked(64)(0)) / 64,
         python_round=_best(lambda: Computed(100_000)(0)) / 100_000,
