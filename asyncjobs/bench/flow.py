@@ -29,7 +29,7 @@ END = 0.3
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
     """Measure everything, print it, and write the figures and the page where a path is given.
 
-    About ten minutes on two cores, with `quick` under one; nothing else should run meanwhile. Needs numpy.
+    About a quarter of an hour on two cores, with `quick` under one; nothing else should run meanwhile. Needs numpy.
     """
     check_writable(html_path)
     scale = QUICK if quick else FULL
