@@ -74,7 +74,7 @@ def choosy(_: int) -> Choosy:
     return Choosy()
 
 
-async def collected(pipeline: Pipeline[Any]) -> list[Any]:
+async def collected(pipeline: Any) -> list[Any]:
     return [item async for item in pipeline]
 
 
@@ -92,10 +92,12 @@ def stages_of(pipeline: Pipeline[Any], remote: str = "process") -> list[str]:
 
 
 def test_neighbours_in_processes_become_one_stage() -> None:
-    pipeline = Pipeline([1]).map(plus_one, lane="process").filter(is_even, lane="process", concurrency=3)
+    pipeline = Pipeline([1]).map(plus_one, lane="process").filter(is_even, lane="process")
     assert stages_of(pipeline.map(plus_one, lane="process")) == ["map(plus_one) + filter(is_even) + map(plus_one)"]
     (stage,) = (one for one in fused(pipeline._stages, lambda lane: True) if isinstance(one, Map))
-    assert stage.concurrency == 3
+    assert stage.concurrency == 1
+    both = Pipeline([1]).map(plus_one, lane="process", concurrency="auto")
+    assert len(stages_of(both.map(plus_one, lane="process", concurrency="auto"))) == 1
     assert stages_of(Pipeline([1]).map(plus_one).map(plus_one)) == ["map(plus_one)"] * 2
     (zipped,) = (one for one in fused(Pipeline([1]).zip(pipeline)._stages, lambda lane: True) if isinstance(one, Zip))
     assert [work.name for work in work_of([zipped])] == ["map(plus_one) + filter(is_even)"]
@@ -110,11 +112,14 @@ def skip_all(error: Exception, item: Any) -> bool:
     [
         lambda p: p.map(plus_one, lane="process", ordered=False),
         lambda p: p.map(plus_one, lane="process", on_error="skip"),
+        lambda p: p.map(plus_one, lane="process", concurrency=2),
+        lambda p: p.map(plus_one, lane="process", concurrency="auto"),
+        lambda p: p.map(plus_one, lane="process", timeout=5),
         lambda p: p.map(plus_one, lane="thread"),
         lambda p: p.prefetch(1).map(plus_one, lane="process"),
         lambda p: p.take(5).map(plus_one, lane="process"),
     ],
-    ids=["order", "on_error", "lane", "prefetch", "take"],
+    ids=["order", "on_error", "concurrency", "auto", "timeout", "lane", "prefetch", "take"],
 )
 def test_those_that_differ_stay_apart(second: Callable[[Pipeline[Any]], Pipeline[Any]]) -> None:
     assert stages_of(second(Pipeline([1]).map(plus_one, lane="process"))) == ["map(plus_one)"] * 2
@@ -177,7 +182,7 @@ def test_fused_or_not_the_items_and_the_resumption_are_the_same(names: list[str]
 
 
 async def test_random_numbers_are_those_of_separate_stages() -> None:
-    together = Pipeline(range(40), seed=3).map(drawn, lane="process", concurrency=2).map(drawn_again, lane="process")
+    together = Pipeline(range(40), seed=3).map(drawn, lane="process").map(drawn_again, lane="process")
     apart = Pipeline(range(40), seed=3).map(drawn).map(drawn_again)
     assert await collected(together) == await collected(apart)
 
@@ -230,10 +235,12 @@ async def test_a_group_goes_on_after_exceptions_of_any_kind() -> None:
     assert "in stage map(leaves_at_seven), item 7 of epoch 0: 7" in caught.value.__notes__
 
 
-async def test_large_items_do_not_make_large_groups() -> None:
+async def test_large_items_do_not_make_large_groups(runner: Runner) -> None:
     """A group is one message: bounded by bytes too."""
-    pipeline = Pipeline([2**18] * 30).map(ones, lane="process").map(noted, lane="process")
-    assert [item[0].nbytes async for item in pipeline] == [2**21] * 30
+    arrays = [np.ones(2**15) for _ in range(200)]  # of 256 KiB, four to a group
+    async for _ in Pipeline(arrays, runner=runner).map(np.size, lane="process"):
+        pass
+    assert runner.stats().lanes["process"].submitted >= 45
 
 
 # --- errors of a trip -------------------------------------------------------------------
@@ -247,6 +254,23 @@ async def test_an_error_names_its_own_step_item_and_index() -> None:
         await collected(chain)
     assert caught.value.__notes__ == ["in stage map(inverse), item 2 of epoch 0: 0"]
     assert "return 1 / number" in str(caught.value.__cause__)
+
+
+async def test_an_error_after_a_resumption_names_the_index_of_the_whole_epoch() -> None:
+    pipeline = Pipeline([1, 2, 3, 4, 5, -1]).map(plus_one, lane="process").map(inverse, lane="process")
+    async with pipeline as stream:
+        stream.load_state_dict({**stream.state_dict(), "delivered": 3})
+        with pytest.raises(ZeroDivisionError) as caught:
+            await collected(stream)
+    assert caught.value.__notes__ == ["in stage map(inverse), item 5 of epoch 0: 0"]
+
+
+async def test_who_dies_on_a_trip_is_told_of_the_whole_trip() -> None:
+    pipeline = Pipeline([7]).map(plus_one, lane="process").map(plus_one, lane="process", on_error="raise")
+    with pytest.raises(WorkerLost) as caught:
+        await collected(Pipeline([6]).map(plus_one, lane="process").map(dies_at_seven, lane="process"))
+    assert caught.value.__notes__ == ["in stage map(plus_one) + map(dies_at_seven), item 0 of epoch 0: 6"]
+    assert await collected(pipeline) == [9]
 
 
 async def test_each_step_counts_what_it_leaves_out() -> None:

@@ -91,6 +91,10 @@ class Account:
 
     is_tuned: bool = False
     """Whether nobody has chosen the concurrency."""
+    is_settled: bool = False
+    """Then: whether more has been tried, and has not helped."""
+    is_measured: bool = True
+    """Whether it is known when it waits, and for what."""
     _places: float = 0.0
     _since: float = 0.0
 

@@ -215,14 +215,16 @@ class ThreadCrew:
         self._calling: dict[int, Cell | None] = {}
         self._cells: SimpleQueue[Cell | None] = SimpleQueue()
         self._threads = threads
-        self._ends: list[asyncio.Future[None]] = []
+        self._ends: set[asyncio.Future[None]] = set()
         self._size = 0
         self.resize(size)
 
     def resize(self, size: int) -> None:
         """Start threads, or let some end after what they run."""
         for _ in range(size - self._size):
-            self._ends.append(self._threads.submit(self._serve))
+            end = self._threads.submit(self._serve)
+            self._ends.add(end)
+            end.add_done_callback(self._ends.discard)
         for _ in range(self._size - size):
             self._cells.put(None)
         self._size = size
@@ -233,7 +235,8 @@ class ThreadCrew:
         self._cells.put(cell)
 
     def _serve(self) -> None:
-        calling, me, started, looked_at = self._calling, get_ident(), thread_time(), 0.0
+        calling, me, looked_at = self._calling, get_ident(), 0.0
+        started = thread_time() - self._computed.get(me, 0.0)  # it may have served before
         while (cell := self._cells.get()) is not None:
             if cell.is_wanted:
                 calling[me] = cell

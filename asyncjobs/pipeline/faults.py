@@ -85,10 +85,15 @@ class Faults:
         """Whether there may be fewer items after the stage than before it."""
         return self._on_error != "raise"
 
-    def problem(self, error: Exception, epoch: int, index: int, item: Any, text: str = "") -> Exception | None:
-        """What is to be raised for it; None: the item is left out, and counted. `text` stands for an item elsewhere."""
-        fault = Fault(self.stage, epoch, index, text or shown(item), error)
-        error.add_note(f"in stage {self.stage}, item {index} of epoch {epoch}: {fault.item}")
+    def problem(
+        self, error: Exception, epoch: int, index: int, item: Any, text: str = "", stage: str = ""
+    ) -> Exception | None:
+        """What is to be raised for it; None: the item is left out, and counted.
+
+        `text` stands for an item elsewhere, `stage` for a trip of several steps, any of which it may have been.
+        """
+        fault = Fault(stage or self.stage, epoch, index, text or shown(item), error)
+        error.add_note(f"in stage {fault.stage}, item {index} of epoch {epoch}: {fault.item}")
         if self._on_error == "raise":
             return error
         if callable(self._on_error):

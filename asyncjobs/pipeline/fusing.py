@@ -30,6 +30,9 @@ def _joins(before: Stage, after: Map, is_remote: Callable[[str], bool]) -> bool:
         return False
     # Who dies in a trip is judged by one `on_error`; a function of error and item needs the item, which is elsewhere.
     policy = before.steps[0].on_error
+    # So many calls at once of each, and no more.
+    if (before.concurrency, before.is_tuned) != (after.concurrency, after.is_tuned):
+        return False
     if (
         before.timeout is not None
         or after.timeout is not None
@@ -44,9 +47,4 @@ def _joins(before: Stage, after: Map, is_remote: Callable[[str], bool]) -> bool:
 
 def _joined(before: Stage, after: Map) -> Map:
     assert isinstance(before, Map)
-    return replace(
-        before,
-        steps=before.steps + after.steps,
-        concurrency=max(before.concurrency, after.concurrency),
-        is_tuned=before.is_tuned or after.is_tuned,
-    )
+    return replace(before, steps=before.steps + after.steps)

@@ -69,14 +69,16 @@ class JobCrew:
         self._under_way: dict[Cell, Trip] = {}
         self._trips = 0
         self._size = 1
-        """Items of a group at most."""
+        """Items of a group at most, by the time that they take."""
+        self._fit = MOST
+        """The same by their bytes, going by the latest trip."""
         self._news = Bell(asyncio.get_running_loop())
         self._sender = background(self._send())
 
     @property
     def room(self) -> int:
         """So many that all trips can be as large as they may be."""
-        return max(2 * self._concurrency, min(MOST, self._at_once * self._size))
+        return max(2 * self._concurrency, min(MOST, self._at_once * min(self._size, self._fit)))
 
     @property
     def _at_once(self) -> int:
@@ -115,7 +117,7 @@ class JobCrew:
         while self._again and free:
             if wanted := [cell for cell in self._again.popleft() if cell.is_wanted]:
                 return wanted
-        count = min(self._size, ceil(len(self._waiting) / free)) if free else 0
+        count = min(self._size, self._fit, ceil(len(self._waiting) / free)) if free else 0
         return [self._waiting.popleft() for _ in range(count)]
 
     async def _start(self, cells: list[Cell]) -> None:
@@ -131,8 +133,7 @@ class JobCrew:
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
-        if nbytes > GROUP_BYTES:
-            self._size = max(1, GROUP_BYTES * len(cells) // nbytes)
+        self._fit = max(1, GROUP_BYTES * len(cells) // nbytes) if nbytes else MOST
         trip = Trip(cells, job)
         self._under_way |= dict.fromkeys(cells, trip)
         job.add_done_callback(lambda _: self._landed(trip))

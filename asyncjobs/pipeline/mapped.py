@@ -161,7 +161,9 @@ class Mapped:
             return
         safe = safe_to_raise(error)
         assert isinstance(safe, Exception)
-        problem = self._faults[depth].problem(safe, self._epoch, index, cell.item, text)
+        # Who dies on a trip does not say at which step.
+        stage = self._account.name if depth == 0 and cell.error is not None else ""
+        problem = self._faults[depth].problem(safe, self._epoch, index, cell.item, text, stage)
         if problem is not None:
             raise problem
         self._account.skipped += 1
@@ -180,6 +182,7 @@ class Mapped:
         if self._leaves_out:
             return await discarded(self, count)
         self._taken = await self._below.skip(count)
+        self._passed = [self._taken] * len(self._passed)
         return self._taken
 
     async def aclose(self) -> None:

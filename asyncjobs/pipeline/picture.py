@@ -71,7 +71,7 @@ def _stage_told(stage: StageStats) -> str:
     said = [f"{stage.lane}, concurrency {stage.concurrency}, {stage.items:,} items, {stage.skipped:,} skipped"]
     if stage.items:
         said.append(f"a call took {seconds_text(stage.p50)} (p50), {seconds_text(stage.p95)} (p95)")
-    if stage.lane != "source":
+    if stage.lane != "source" and stage.is_measured:
         said.append(f"something was there to be taken {stage.occupancy:.0%} of the time")
     if stage.ordered and stage.turn >= 0.05:
         said.append(f"{stage.turn:.1f} finished items waited for their turn")

@@ -69,6 +69,10 @@ class StageStats(NamedTuple):
     """Share of the time in calls in which they computed; None: nobody knows, for it is no stage in threads."""
     is_tuned: bool = False
     """``concurrency="auto"``: this is what it has found so far."""
+    is_settled: bool = False
+    """Then: more has been tried, and has not helped."""
+    is_measured: bool = True
+    """False: its waits are not known, and `starved`, `blocked`, `occupancy` and `turn` mean nothing."""
 
 
 class ConsumerStats(NamedTuple):
@@ -170,6 +174,8 @@ def _stats(account: Account, running: float, seconds: float, now: float) -> Stag
         account.ordered,
         sum(account.computed.values()) / account.busy if account.computed and account.busy else None,
         account.is_tuned,
+        account.is_settled,
+        account.is_measured,
     )
 
 
@@ -189,9 +195,14 @@ _HEAD = ("stage", "items", "skipped", "concurrency", "busy", "starved", "blocked
 
 
 def _row(stage: StageStats) -> tuple[str, ...]:
-    shares = (f"{share:.0%}" for share in (stage.busy, stage.starved, stage.blocked))
+    waits = (f"{stage.starved:.0%}", f"{stage.blocked:.0%}") if stage.is_measured else ("-", "-")
+    shares = (f"{stage.busy:.0%}", *waits)
     times = (seconds_text(seconds) if stage.items else "-" for seconds in (stage.p50, stage.p95))
-    ahead = ("-", "-") if stage.lane == "source" else (f"{stage.occupancy:.0%}", f"{stage.turn:.1f}")
+    ahead = (
+        ("-", "-")
+        if stage.lane == "source" or not stage.is_measured
+        else (f"{stage.occupancy:.0%}", f"{stage.turn:.1f}")
+    )
     counts = (f"{stage.items}", f"{stage.skipped}", f"{'auto: ' * stage.is_tuned}{stage.concurrency}")
     return (stage.name, *counts, *shares, *times, *ahead)
 
@@ -242,7 +253,8 @@ def _of_limit(limit: StageStats, consumer: ConsumerStats, processors: int) -> st
             f'lane="process" gives each call a processor; {gain}'
         )
     if limit.is_tuned:
-        return f'{found}, and "auto" has found none that does better; {gain}'
+        so_far = "has found none that does better" if limit.is_settled else "is still looking for a better one"
+        return f'{found}, and "auto" {so_far}; {gain}'
     if works < SATISFIED * consumer.seconds:
         return f"{found}; the consumer does little but wait, so the more the better{_bound(limit, processors)}."
     # So many calls at once take in the consumer's own time what all calls have taken.

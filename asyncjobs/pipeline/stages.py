@@ -173,7 +173,7 @@ class FlatMap:
 
     def account(self) -> Account:
         """Books about it."""
-        return Account(self.name, self.concurrency, self.lane, self.ordered)
+        return Account(self.name, self.concurrency, self.lane, self.ordered, is_measured=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

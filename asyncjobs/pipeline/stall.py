@@ -101,7 +101,9 @@ def in_hand(shop: Workshop) -> str:
 
 def _items(cells: list[Cell], calls: list[Ongoing], now: float) -> Iterator[str]:
     running = {id(call.cell): call for call in calls}
-    for cell in cells[:LISTED]:
+    # First those that run: they are what the others wait for.
+    ordered = sorted(cells, key=lambda cell: cell.is_done or id(cell) not in running)
+    for cell in ordered[:LISTED]:
         call = None if cell.is_done else running.get(id(cell))
         item = "" if cell.is_done else f": {shown(cell.item)}"
         yield f"  item {cell.index}, {_told(cell, call, now)}{item}"
@@ -115,7 +117,7 @@ def _told(cell: Cell, call: Ongoing | None, now: float) -> str:
     if cell.is_done:
         return f"done, in hand for {seconds_text(now - cell.taken_at)}"
     if call is None:
-        return f"waits for its call, in hand for {seconds_text(now - cell.taken_at)}"
+        return f"not done, in hand for {seconds_text(now - cell.taken_at)}"
     return f"in its call for {seconds_text(now - call.began_at)}"
 
 

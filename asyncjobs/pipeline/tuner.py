@@ -12,11 +12,13 @@ from asyncjobs.pipeline.crews import Crew
 from asyncjobs.pipeline.tuning import Dial, Period, Tuning
 
 LOOK = 0.1
-"""Seconds from one look to the next, at least."""
+"""Seconds of the consumer's from one look to the next, at least; what is between two epochs does not count."""
 TRIAL = 0.3
 """The same after a turn up, for noise must not decide."""
 ENOUGH = 8
 """Items that a look is worth, and at least two for each call at once."""
+LONG = 2.0
+"""Seconds after which one item for each call at once is enough, and another one."""
 STARTING = 5.0
 """Seconds that new workers may take before they are expected to have helped."""
 
@@ -42,6 +44,7 @@ class Tuned:
 
     def obey(self, seconds: float) -> bool:
         """Have as many calls at once as the dial says; whether that is another number. `seconds` of the consumer's."""
+        self.account.is_settled = self.dial.is_settled
         if self.dial.calls == self.account.concurrency:
             return False
         self.account.resize(self.dial.calls, seconds)
@@ -64,7 +67,8 @@ class Tuner:
 
     def look_on(self) -> None:
         """An epoch begins."""
-        self._note(perf_counter())
+        self._find_stages()
+        self._consider(perf_counter())  # what was seen of the one before counts
         self._timer = asyncio.get_running_loop().call_later(LOOK, self._tick)
 
     def look_away(self) -> None:
@@ -72,34 +76,47 @@ class Tuner:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _note(self, now: float) -> None:
+    def _find_stages(self) -> None:
         stages = self._find()
         if len(stages) != len(self._stages):  # some begin later than others
             self._stages = stages
             self._tuning = Tuning([stage.dial for stage in stages])
-        self._since, self._waited = now, self._consumer.waited(now)
+            self._note(perf_counter())
+
+    def _note(self, now: float) -> None:
+        self._since, self._waited = self._consumer.seconds(now), self._consumer.waited(now)
         for stage in self._stages:
             stage.note()
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LOOK, self._tick)
-        now = perf_counter()
+        self._find_stages()
+        self._consider(perf_counter())
+
+    def _consider(self, now: float) -> None:
+        """Look, if enough has happened."""
         if not self._is_settled(now):
             self._note(now)
-        elif self._tuning.is_on_trial and now - self._since < TRIAL:
             return
-        elif any(stage.account.items - stage.items >= max(ENOUGH, 2 * stage.dial.calls) for stage in self._stages):
-            self._look(now)
+        seconds = self._consumer.seconds(now) - self._since
+        if seconds >= (TRIAL if self._tuning.is_on_trial else LOOK) and any(
+            stage.account.items - stage.items >= _enough(stage.dial.calls, seconds) for stage in self._stages
+        ):
+            self._look(now, seconds)
             self._note(now)
 
     def _is_settled(self, now: float) -> bool:
         """Whether the workers that were asked for are there, or should be."""
         return now - self._turned_at > STARTING or all(stage.crew.is_complete for stage in self._stages)
 
-    def _look(self, now: float) -> None:
-        seconds, waited = now - self._since, self._consumer.waited(now) - self._waited
+    def _look(self, now: float, seconds: float) -> None:
+        waited = self._consumer.waited(now) - self._waited
         self._tuning.look([stage.period(seconds, waited) for stage in self._stages])
         taken = self._consumer.seconds(now)
         for stage in self._stages:
             if stage.obey(taken):
                 self._turned_at = now
+
+
+def _enough(calls: int, seconds: float) -> int:
+    return calls + 1 if seconds > LONG else max(ENOUGH, 2 * calls)

@@ -2,9 +2,9 @@
 
 Pure: figures of a period in, a number out. `tuner` takes the figures and turns the dials.
 
-A stage that holds the consumer up gets more calls at once. Whether that helped is seen in the next period: where it
-did not, because the machine has no more processors or the interpreter lock is the limit, it is taken back. A stage that
-could do with less loses one call at a time, until that is felt.
+Stages that hold the consumer up get more calls at once. Whether that helped is seen in the next period: what did not,
+because the machine has no more processors or the interpreter lock is the limit, is taken back. A stage that could do
+with less loses one call at a time, until that is felt.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ SATISFIED = 0.03
 """A consumer that waits for less than this share of its time is fed."""
 BUSY = 0.75
 """A stage that calls for less than this share of what it may does not hold anybody up."""
+ALIKE = 0.85
+"""Stages whose loads differ by less are turned up together."""
 GAIN = 0.05
 """More calls at once that do not bring this much more items are taken back."""
 SPARE = 0.15
@@ -58,6 +60,11 @@ class Dial:
     def __post_init__(self) -> None:
         self.ceiling = self.most
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether more has been tried, and has not helped, or there is no more."""
+        return self.calls >= self.ceiling
+
     def hold(self, floor: int, ceiling: int) -> None:
         """Stay within these for a while."""
         self.floor, self.ceiling, self.held = floor, ceiling, HOLD
@@ -69,7 +76,7 @@ class Dial:
             self.floor, self.ceiling = 1, self.most
 
 
-class Trial(NamedTuple):
+class Turn(NamedTuple):
     """A dial that was just turned up: what it was, and how fast things went then."""
 
     dial: Dial
@@ -78,21 +85,21 @@ class Trial(NamedTuple):
 
 
 class Tuning:
-    """Of all stages of one pipeline; turns one dial at a time."""
+    """Of all stages of one pipeline."""
 
     def __init__(self, dials: Sequence[Dial]) -> None:
         self._dials = dials
-        self._trial: Trial | None = None
+        self._trial: list[Turn] = []
         self._lowered: Dial | None = None
         """The dial that was just turned down."""
 
     @property
     def is_on_trial(self) -> bool:
         """Whether the next period decides about the last turn up: it should be a longer one."""
-        return self._trial is not None
+        return bool(self._trial)
 
     def look(self, periods: Sequence[Period]) -> None:
-        """Take in a period, one for each dial, and turn at most one of them."""
+        """Take in a period, one for each dial, and turn what seems to help."""
         for dial in self._dials:
             dial.age()
         is_hungry = periods[0].waited > SATISFIED * periods[0].seconds
@@ -104,16 +111,17 @@ class Tuning:
             self._lower(periods)
 
     def _is_taken_back(self, periods: Sequence[Period], is_hungry: bool) -> bool:
-        """Whether the last turn up was in vain."""
-        trial, self._trial = self._trial, None
-        if trial is None or not is_hungry:
+        """Whether the last turn up was in vain, or by too much."""
+        trial, self._trial = self._trial, []
+        if not trial or not is_hungry:
             return False
-        period = periods[self._dials.index(trial.dial)]
-        if _rate(period) >= (1 + GAIN) * trial.rate:
-            return False
-        trial.dial.calls = trial.calls
-        trial.dial.hold(trial.dial.floor, trial.calls)
-        return True
+        gains = [_rate(periods[self._dials.index(turn.dial)]) / turn.rate for turn in trial]
+        gain = sum(gains) / len(gains)
+        if gain >= 1 + GAIN:
+            for dial in self._dials:  # what did not help before may do so now
+                dial.ceiling = dial.most
+        cut = [_keep(turn, gain) for turn in trial]
+        return any(cut)
 
     def _is_felt(self, is_hungry: bool) -> bool:
         """Whether the last turn down was one too many."""
@@ -125,16 +133,18 @@ class Tuning:
         return True
 
     def _raise(self, periods: Sequence[Period]) -> None:
-        """Turn up the busiest."""
+        """Turn up the busiest, and those that are about as busy: each alone would bring nothing."""
         for dial in self._dials:
             dial.spare = 0
-        dial, period = max(zip(self._dials, periods, strict=True), key=lambda pair: _load(*pair))
-        wanted = min(_wanted(dial, period), dial.ceiling)
-        if _load(dial, period) < BUSY or wanted <= dial.calls:
+        loads = [_load(dial, period) for dial, period in zip(self._dials, periods, strict=True)]
+        if max(loads) < BUSY:
             return
-        self._trial = Trial(dial, dial.calls, _rate(period))
-        dial.floor = min(dial.floor, dial.calls)
-        dial.calls = wanted
+        for dial, period, load in zip(self._dials, periods, loads, strict=True):
+            wanted = min(_wanted(dial, period), dial.ceiling)
+            if load >= max(BUSY, ALIKE * max(loads)) and wanted > dial.calls and period.items:
+                self._trial.append(Turn(dial, dial.calls, _rate(period)))
+                dial.floor = min(dial.floor, dial.calls)
+                dial.calls = wanted
 
     def _lower(self, periods: Sequence[Period]) -> None:
         """Turn down whatever has had calls to spare for long enough."""
@@ -147,6 +157,17 @@ class Tuning:
                 dial.calls -= 1
                 self._lowered = dial
                 return
+
+
+def _keep(turn: Turn, gain: float) -> bool:
+    """Keep of a turn up what has brought something; whether that is less than all of it."""
+    dial = turn.dial
+    useful = turn.calls if gain < 1 + GAIN else max(turn.calls + 1, ceil((1 + SPARE) * gain * turn.calls))
+    if useful >= dial.calls:
+        return False
+    dial.calls = useful
+    dial.hold(dial.floor, useful)
+    return True
 
 
 def _rate(period: Period) -> float:

@@ -255,7 +255,11 @@ class Workshop:
 
     def accounts(self) -> list[Account]:
         """Of the sources that take time, and the stages whose calls are counted, first to last."""
-        known = sorted(self._accounts.values(), key=lambda account: account.lane != "source")
+        places = {stage: place for place, stage in enumerate(self._work)}  # sources that a thread reads have none
+        accounts = [
+            (account.lane != "source", places.get(stage, 0), account) for stage, account in self._accounts.items()
+        ]
+        known = [account for *_, account in sorted(accounts, key=lambda row: row[:2])]
         return [account for account in known if account.items or account.readings or account.in_hand]
 
     def report(self, consumer: Consumer) -> PipelineReport:

@@ -20,7 +20,9 @@ MOST = 64
 FIRST = 0.001
 """Seconds that the first items wait for others."""
 LOOKED_AT = 8
-"""Components of an item whose size is asked for."""
+"""Components of an item whose sizes are asked for; the others are taken to be like them."""
+SCALAR = 32
+"""Bytes of a number and the like."""
 
 
 class Queue(Protocol):
@@ -170,12 +172,18 @@ def _is_small(items: list[Any]) -> bool:
         return False
 
 
-def nbytes_of(item: Any, depth: int = 2) -> int:
-    """About so many bytes: those of arrays, tensors and strings in it."""
+def nbytes_of(item: Any, depth: int = 4) -> int:
+    """About so many bytes; of an object that does not say and that we cannot look into, so many that it goes alone."""
+    if item is None or isinstance(item, bool | int | float | complex):
+        return SCALAR
     if isinstance(item, bytes | bytearray | str):
         return len(item)
-    if isinstance(item, tuple | list | dict):
-        parts = item.values() if isinstance(item, dict) else item
-        return sum(nbytes_of(part, depth - 1) for part in islice(parts, LOOKED_AT if depth else 0))
-    nbytes = getattr(item, "nbytes", 0)
-    return nbytes if isinstance(nbytes, int) else 0
+    nbytes = getattr(item, "nbytes", None)
+    if isinstance(nbytes, int):
+        return nbytes
+    parts = item if isinstance(item, tuple | list | dict | set | frozenset) else getattr(item, "__dict__", None)
+    if parts is None or not depth:
+        return LARGE
+    values = parts.values() if isinstance(parts, dict) else parts
+    sizes = [nbytes_of(part, depth - 1) for part in islice(values, LOOKED_AT)]
+    return SCALAR + sum(sizes) * len(parts) // max(1, len(sizes))
