@@ -57,7 +57,7 @@ class StageStats(NamedTuple):
     seconds: float
     """In calls, all of them together."""
     p50: float
-    """Seconds that a call took, the median of the latest thousand; 0.0 without any."""
+    """Seconds that a call took, the median of the latest thousand; 0.0 without any. In a group each took its share."""
     p95: float
     """What 95 % of these did not exceed."""
     occupancy: float

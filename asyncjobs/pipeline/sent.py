@@ -70,7 +70,7 @@ class Sent:
         return await discarded(self, count)
 
     async def aclose(self) -> None:
-        """Have the job end; interrupted, and a second later killed, it is if it does not."""
+        """Have the job end. If it does not, it is interrupted, and a second later its worker is killed."""
         self._account.readings.discard(self)
         job = self._job
         if job is None:
