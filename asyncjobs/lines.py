@@ -22,7 +22,7 @@ class Lines:
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: one of them cannot be read.
-        LookupError: there is no such encoding.
+        LookupError: there is no such encoding of text.
         TypeError: no path at all, or something else than a path.
 
     Example::
@@ -34,7 +34,8 @@ class Lines:
     def __init__(self, *paths: str | os.PathLike[str], encoding: str = "utf-8") -> None:
         if not paths:
             raise TypeError("Lines() is not allowed; allowed: at least one path")
-        codecs.lookup(encoding)
+        if not codecs.lookup(encoding)._is_text_encoding:
+            raise LookupError(f"encoding={encoding!r} is not allowed; allowed: one of text, such as 'utf-8'")
         self.paths: tuple[str, ...] = tuple(map(_readable, paths))
         """Absolute."""
         self.encoding: str = encoding
@@ -51,7 +52,7 @@ class Lines:
 def _readable(path: object) -> str:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"Lines({path!r}) is not allowed; allowed: paths")
-    absolute = os.path.abspath(os.fspath(path))
+    absolute = os.path.abspath(os.fsdecode(path))
     if not stat.S_ISFIFO(os.stat(absolute).st_mode):  # to open one would wait for its writer
         with open(absolute, "rb"):
             return absolute

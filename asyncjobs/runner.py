@@ -95,6 +95,8 @@ class Runner(Submitter):
 
     _tells_of_cancels = True
     """Whether jobs that a close cancels are worth a warning: old programs expect silence."""
+    _tells_of_neglect = True
+    """Whether it warns if nobody closes it; not where its owner, whom people know, does."""
 
     def __init__(
         self,
@@ -267,7 +269,7 @@ class Runner(Submitter):
             return
         before, text = self._state, f"{self!r} was never closed; use `async with`"
         self._end_now()
-        if before == "open":  # last of all: a warning may be an error
+        if before == "open" and self._tells_of_neglect:  # last of all: a warning may be an error
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def _end_now(self) -> None:

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncjobs import ErrorBudget, FIFOQueue, JobTimeout, Pipeline, Runner, RunnerClosed, SyncQueue, WorkerLost
+from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.pipeline.bells import MOST, PERIOD, Window
 from asyncjobs.testing.work import until
 
@@ -361,6 +363,25 @@ def test_workers_live_across_epochs(fn: Callable[[int], int], lane: str) -> None
     assert len(workers) == 1
 
 
+async def test_a_generator_of_random_numbers_that_is_bound_stays() -> None:
+    def expected() -> list[tuple[int, int]]:
+        mine = np.random.default_rng(5)
+        return [drawn(number, mine) for number in range(4)]
+
+    assert await collected(Pipeline(range(4)).map(partial(drawn, rng=np.random.default_rng(5)))) == expected()
+
+
+async def test_a_loop_that_cannot_begin_is_no_epoch() -> None:
+    async with Pipeline(iter(range(3))) as stream:
+        assert [item async for item in stream] == [0, 1, 2]
+        before = stream.state_dict()
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"epoch 1 of .* only once"):
+                await anext(aiter(stream))
+            assert stream.epoch == 1
+            assert stream.state_dict() == before
+
+
 async def test_an_epoch_that_was_left_is_ended_by_the_next() -> None:
     async with Pipeline(range(100)).map(double, concurrency=2).prefetch(3) as stream:
         async for item in stream:
@@ -518,7 +539,7 @@ async def test_padded_batches_are_as_long_as_their_longest() -> None:
 
 
 async def test_items_that_do_not_fit_into_one_batch_raise() -> None:
-    with pytest.raises(ValueError, match="differ in component 0"):
+    with pytest.raises(ValueError, match=r"differ in component 0: .*; padded_batch takes what varies"):
         await collected(Pipeline([np.ones(2), np.ones(3)]).batch(2))
 
 
@@ -816,6 +837,22 @@ def test_a_sync_stream_that_nobody_closes_warns_and_ends() -> None:
 
 
 @pytest.mark.slow
+def test_an_exception_that_ends_the_program_is_not_blamed_on_a_runner_that_nobody_made() -> None:
+    script = (
+        "import asyncio\n"
+        "import asyncjobs as aj\n"
+        "async def main():\n"
+        "    async for item in aj.Pipeline(range(100)).map(abs, lane='process'):\n"
+        "        raise KeyError('mine')\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-X", "dev", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert "KeyError: 'mine'" in done.stderr
+    assert "was never closed" not in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 def test_a_pipeline_that_nobody_closes_does_not_hold_up_the_exit(lane: str) -> None:
     script = (
@@ -864,6 +901,16 @@ async def test_an_open_pipeline_is_not_opened_again() -> None:
 # --- what is not allowed ----------------------------------------------------------------
 
 
+async def test_zip_refuses_a_stage_whose_lane_only_another_runner_has(runner: Runner) -> None:
+    async with Runner(lanes={"gpu": ProcessLane(1)}) as other:
+        theirs = Pipeline(NUMBERS, runner=other).map(double, lane="gpu")
+        for nested in (theirs, Pipeline(NUMBERS, runner=other).zip(theirs)):
+            with pytest.raises(ValueError, match=r"map\(double\): lane='gpu' is not allowed; allowed: loop, process"):
+                Pipeline(NUMBERS, runner=runner).zip(nested)
+            with pytest.raises(ValueError, match=r"map\(double\): lane='gpu' is not allowed; allowed: 'thread'"):
+                Pipeline(NUMBERS).zip(nested)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -876,6 +923,8 @@ async def test_an_open_pipeline_is_not_opened_again() -> None:
         (lambda p: p.map(double, lane="loop"), "double is a plain function"),
         (lambda p: p.map(double_on_loop, lane="process"), "double_on_loop is a coroutine function"),
         (lambda p: p.map(double, on_error="ignore"), "on_error='ignore' is not allowed"),
+        (lambda p: p.map(lambda rng, item: item), "its first parameter gets the item; allowed: (item, rng)"),
+        (lambda p: p.flat_map(lambda rng: [rng]), "its first parameter gets the item; allowed: (item, rng)"),
         (lambda p: p.map(double, ordered=1), "ordered=1 is not allowed"),
         (lambda p: p.flat_map(twice, concurrency=0), "concurrency=0 is not allowed"),
         (lambda p: p.flat_map(twice, lane="loop"), "twice is a plain function"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import itertools
 import json
@@ -13,11 +14,12 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -583,6 +585,7 @@ def test_relative_paths_stay_those_files(files: list[str], monkeypatch: pytest.M
         (lambda folder: Lines(), TypeError, "at least one path"),
         (lambda folder: Lines(5), TypeError, r"Lines\(5\) is not allowed"),
         (lambda folder: Lines(folder / "a.txt", encoding="utf-9"), LookupError, "utf-9"),
+        (lambda folder: Lines(folder / "a.txt", encoding="rot13"), LookupError, "allowed: one of text"),
     ],
 )
 def test_files_that_cannot_be_read_are_refused_at_the_call(
@@ -590,6 +593,16 @@ def test_files_that_cannot_be_read_are_refused_at_the_call(
 ) -> None:
     with pytest.raises(error, match=says):
         make(Path(files[0]).parent)
+
+
+def test_a_path_may_be_one_of_bytes(files: list[str]) -> None:
+    class InBytes:
+        def __fspath__(self) -> bytes:
+            return os.fsencode(files[0])
+
+    source = Lines(cast("os.PathLike[str]", InBytes()))
+    assert source.paths == (files[0],)
+    assert list(source) == EXPECTED[:4]
 
 
 def test_text_that_is_none_names_the_file(tmp_path: Path) -> None:
@@ -644,6 +657,22 @@ async def test_an_epoch_that_was_left_early_is_not_kept() -> None:
         for _ in range(2):
             assert [item async for item in stream] == list(range(10))
         assert made == list(range(10))
+
+
+class Item:
+    """What can be referred to weakly."""
+
+    def __init__(self, number: int) -> None:
+        self.number: int = number
+
+
+async def test_a_closed_pipeline_keeps_no_items_of_a_cache() -> None:
+    async with Pipeline(lambda: map(Item, range(3))).cache() as stream:
+        items = [weakref.ref(item) async for item in stream]
+        gc.collect()
+        assert [item().number for item in items] == [0, 1, 2]
+    gc.collect()
+    assert [item() for item in items] == [None] * 3
 
 
 async def test_what_can_be_read_once_may_be_repeated_under_a_cache() -> None:

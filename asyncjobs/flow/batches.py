@@ -51,20 +51,20 @@ def _no_values(layout: Layout, position: int) -> Any:
     return np.empty((0, *(length or 0 for length in shape)), dtype)
 
 
-def stacked(position: int, values: list[Any]) -> Any:
+def stacked(position: int, values: list[Any], instead: str = "a PaddingFIFOQueue") -> Any:
     """Values of one shape as one array, or tensor; a list of what is no number.
 
     Raises:
-        ValueError: their shapes differ; names the first two that do.
+        ValueError: their shapes differ; names the first two that do, and what to take `instead`.
     """
     if all(is_tensor(value) for value in values):
         import torch
 
-        _check_shapes(position, values)
+        _check_shapes(position, values, instead)
         return torch.stack(values)
     numpy = sys.modules.get("numpy")
     if numpy is not None and all(isinstance(value, numpy.ndarray | numpy.generic) for value in values):
-        _check_shapes(position, values)
+        _check_shapes(position, values, instead)
         return numpy.stack(values)
     return _numbers(values) if all(_is_number(value, numpy) for value in values) else values
 
@@ -99,13 +99,13 @@ def _filled(values: list[Any], shape: tuple[int, ...], pad_value: Any) -> Any:
     return np.zeros(shape, dtype) if type(pad_value) is int and pad_value == 0 else np.full(shape, pad_value, dtype)
 
 
-def _check_shapes(position: int, values: list[Any]) -> None:
+def _check_shapes(position: int, values: list[Any], instead: str) -> None:
     first = tuple(values[0].shape)
     for number, value in enumerate(values):
         if tuple(value.shape) != first:
             raise ValueError(
                 f"elements 0 and {number} of the batch differ in component {position}: "
-                f"{shown(first)} and {shown(tuple(value.shape))}; a PaddingFIFOQueue takes what varies"
+                f"{shown(first)} and {shown(tuple(value.shape))}; {instead} takes what varies"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from asyncjobs import intake
@@ -14,6 +14,7 @@ from asyncjobs.pipeline import faults
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import FlatMap, Map
 from asyncjobs.pipeline.steps import Step
+from asyncjobs.pipeline.workshop import Work
 from asyncjobs.runner import Runner
 
 
@@ -77,6 +78,15 @@ def check_lane(lane: str | None, runner: Runner | None) -> None:
         )
 
 
+def check_lanes(work: Iterable[Work], runner: Runner | None) -> None:
+    """Raise unless each of these stages, made for a runner of their own perhaps, has its lane here too."""
+    for stage in work:
+        try:
+            check_lane(stage.lane, runner)
+        except ValueError as error:
+            raise ValueError(f"{stage.name}: {error}") from None
+
+
 def _lane_for(fn: Callable[..., Any], kind: str, lane: str | None, runner: Runner | None) -> str:
     """Where `fn` is called; of a `kind` that lives on the loop, or of none."""
     check_lane(lane, runner)
@@ -130,10 +140,15 @@ def _is_async_generator_function(fn: Any) -> bool:
 
 
 def _takes_rng(fn: Any) -> bool:
+    if isinstance(fn, functools.partial) and "rng" in fn.keywords:  # it has one already
+        return False
     try:
-        return "rng" in inspect.signature(fn).parameters
+        parameters = inspect.signature(fn).parameters
     except (TypeError, ValueError):  # a builtin that does not say
         return False
+    if next(iter(parameters), "") == "rng" and parameters["rng"].kind is not inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(f"{_name_of(fn)}(rng) is not allowed: its first parameter gets the item; allowed: (item, rng)")
+    return "rng" in parameters
 
 
 def _name_of(fn: Any) -> str:

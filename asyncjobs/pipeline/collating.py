@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from asyncjobs.flow.batches import Padded, batch_of, stacked
@@ -17,7 +18,7 @@ def stack(items: list[Any]) -> Any:
     Raises:
         ValueError: shapes, numbers of components or names differ.
     """
-    return batch_of(_layout(items[0]), items, stacked)
+    return batch_of(_layout(items[0]), items, partial(stacked, instead="padded_batch"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from asyncjobs.flow.elements import whole_number
 from asyncjobs.options import check_flag, is_number
 from asyncjobs.pipeline import faults, sources, stages
 from asyncjobs.pipeline.blocking import SyncStream
-from asyncjobs.pipeline.building import check_lane, map_stage, spread_stage
+from asyncjobs.pipeline.building import check_lane, check_lanes, map_stage, spread_stage
 from asyncjobs.pipeline.collating import Padding, stack
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import Stage
@@ -292,9 +292,12 @@ class Pipeline(Generic[T]):
 
         Raises:
             TypeError: one of `others` is neither a pipeline nor a source.
+            ValueError: a stage of one has a lane that this pipeline lacks.
         """
         pipelines = [other if isinstance(other, Pipeline) else Pipeline(other) for other in others]
-        return self._with(stages.Zip(tuple(other._stages for other in pipelines)))
+        zipped = stages.Zip(tuple(other._stages for other in pipelines))
+        check_lanes(stages.work_of([zipped]), self._runner)
+        return self._with(zipped)
 
     # --- running ------------------------------------------------------------------------
 

@@ -111,13 +111,14 @@ class Stream(Generic[T]):
             await self._end(other)
         if self._loop is None:
             raise RunnerClosed(f"{self!r}: open it with `async with`")
-        place = self.position.begin()
-        passage = self._passage = Passage(opened(self._stages, self._shop, place.epoch), place)
+        # In this order: a loop that cannot begin is no epoch.
+        feed = opened(self._stages, self._shop, self.position.next_epoch)
+        passage = self._passage = Passage(feed, self.position.begin())
         if self._tuner is not None:
             self._tuner.look_on()
         try:
-            if place.delivered:
-                await passage.skip(place.delivered)
+            if passage.place.delivered:
+                await passage.skip(passage.place.delivered)
             yield passage
         finally:
             await self._end(passage)

@@ -133,7 +133,7 @@ class Workshop:
         lanes = self._lanes()
         if self._given is None and lanes:
             self._runner = await Runner(processes=1, threads=1, lanes=lanes, watchdog=None).__aenter__()
-            self._runner._tells_of_cancels = False
+            self._runner._tells_of_cancels = self._runner._tells_of_neglect = False
 
     def _lanes(self) -> Mapping[str, Lane]:
         stages = [stage for stage in self._work if stage.lane == "process"]
@@ -294,6 +294,7 @@ class Workshop:
         for stage, crew in self._crews.items():
             ends |= dict.fromkeys(crew.dismiss(), stage.name)
         self._crews.clear()
+        self.kept.clear()
         self.threads.shutdown()
         if self._runner is not None:
             await self._runner.aclose(drain=0, grace=0)
