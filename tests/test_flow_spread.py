@@ -414,6 +414,48 @@ def breaks_off() -> Iterator[int]:
     raise OSError("the disk is gone")
 
 
+def breaks_at_three() -> Iterator[int]:
+    yield from range(3)
+    raise OSError("the disk is gone")
+
+
+async def breaks_at_three_on_loop() -> AsyncIterator[int]:
+    for number in breaks_at_three():
+        yield number
+
+
+class BreaksAtThree:
+    """By number."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> int:
+        if index == 3:
+            raise OSError("the disk is gone")
+        return index
+
+
+@pytest.mark.parametrize(
+    ("source", "lane"),
+    [
+        (breaks_at_three, None),
+        (breaks_at_three, "process"),
+        (breaks_at_three_on_loop, None),
+        (BreaksAtThree(), None),
+    ],
+)
+async def test_an_error_of_a_source_says_how_far_it_came(source: Any, lane: str | None) -> None:
+    name = getattr(source, "__name__", repr(source))
+    async with Pipeline(source, lane=lane).prefetch(2).map(abs) as stream:
+        for epoch, delivered in ((0, 0), (1, 0), (1, 2)):
+            stream.load_state_dict(stream.state_dict() | {"epoch": epoch, "delivered": delivered})
+            with pytest.raises(OSError, match="the disk is gone") as caught:
+                await anext(item async for item in stream if item > 2)
+            notes = [note for note in caught.value.__notes__ if "after" in note]
+            assert notes == [f"in source {name}, after 3 items of epoch {epoch}"]
+
+
 async def test_an_error_of_a_source_in_a_process_comes_after_its_items() -> None:
     seen: list[int] = []
     with pytest.raises(OSError, match="the disk is gone") as caught:
@@ -610,7 +652,8 @@ def test_text_that_is_none_names_the_file(tmp_path: Path) -> None:
     path.write_bytes("Käse\n".encode("latin-1"))
     with pytest.raises(UnicodeDecodeError) as caught:
         list(Pipeline(Lines(path)))
-    assert caught.value.__notes__ == [f"in {path}, after line 0"]
+    notes = [f"in {path}, after line 0", f"in source {Lines(path)!r}, after 0 items of epoch 0"]
+    assert caught.value.__notes__ == notes
     assert list(Lines(path, encoding="latin-1")) == ["Käse"]
 
 

@@ -26,7 +26,7 @@ from asyncjobs.lanes.daemon import DaemonThreads
 from asyncjobs.pipeline.account import Account
 from asyncjobs.pipeline.bells import Bell, Window
 from asyncjobs.pipeline.faults import shown
-from asyncjobs.pipeline.feeds import Feed, discarded
+from asyncjobs.pipeline.feeds import Close, Feed, discarded
 from asyncjobs.pipeline.stacks import stack_of_awaited, stack_of_thread
 from asyncjobs.remote.items import is_function, is_indexed, items_of
 from asyncjobs.wire.failure import safe_to_raise
@@ -279,6 +279,33 @@ class Numbered:
         """Have the reading end."""
         if self._reading is not None:
             await self._reading.aclose()
+
+
+class Told:
+    """The items of `below`, whose error says in a note how many of the source called `name` came before it."""
+
+    def __init__(self, below: Feed, name: str, epoch: int) -> None:
+        self._below = below
+        self._name = name
+        self._epoch = epoch
+        self._count = 0
+        self.aclose: Close = below.aclose
+
+    async def take(self, limit: int) -> list[Any]:
+        """The same."""
+        try:
+            items = await self._below.take(limit)
+        except Exception as error:
+            error.add_note(f"in {self._name}, after {self._count} items of epoch {self._epoch}")
+            raise
+        self._count += len(items)
+        return items
+
+    async def skip(self, count: int) -> int:
+        """The same; of an error on the way nobody knows how many came before it."""
+        skipped = await self._below.skip(count)
+        self._count += skipped
+        return skipped
 
 
 def opened(source: Any, made: Callable[..., Feed], account: Account) -> Feed:

@@ -95,7 +95,8 @@ class Source:
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         sources.check_again(self.source, epoch, is_first=shop.begin(self))
-        return sources.opened(self.source, partial(shop.made, self), shop.account(self))
+        account = shop.account(self)
+        return sources.Told(sources.opened(self.source, partial(shop.made, self), account), account.name, epoch)
 
     def account(self) -> Account:
         """Books about it."""
