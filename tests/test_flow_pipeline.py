@@ -991,12 +991,12 @@ def hangs_at_seven(number: int) -> int:
 
 @pytest.mark.parametrize(("fn", "lane"), [(hangs_at_seven_on_loop, None), (hangs_at_seven, "process")])
 async def test_a_call_that_hangs_costs_its_item_and_no_more(fn: Any, lane: str | None) -> None:
-    pipeline = Pipeline(range(12)).map(fn, lane=lane, concurrency=2, timeout=0.3, on_error="skip")
+    pipeline = Pipeline(range(12)).map(fn, lane=lane, concurrency=2, timeout=2.0, on_error="skip")
     async with pipeline as stream:
         for _ in range(2):
             assert [item async for item in stream] == [number for number in range(12) if number != 7]
         assert [(fault.index, type(fault.error), fault.error.seconds) for fault in stream.errors] == [
-            (7, JobTimeout, 0.3)
+            (7, JobTimeout, 2.0)
         ] * 2
 
 

@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import asyncjobs as aj
 from asyncjobs.lanes import wear
 from asyncjobs.lanes.process import THREAD_CAPS
 from asyncjobs.processors import usable_processors
+from asyncjobs.worker import Worker
 
 METHODS = ["forkserver", "spawn"]
 
@@ -583,3 +585,48 @@ async def test_a_lane_can_be_resized_while_jobs_run() -> None:
         while len(runner._lanes["process"].pids()) > 1:
             await asyncio.sleep(0.01)
         assert await process(runner).run(jobs.add, 1, 2) == 3
+
+
+# --- calls that are taken back ----------------------------------------------------------
+
+
+def answer_late_to_revocations() -> None:
+    """In a worker: what it says on one channel comes long after what it has done is seen on the other."""
+    revoke = Worker._revoke
+
+    def late(self: Worker, tickets: list[int]) -> None:
+        send, self._control = self._control, Late(self._control)  # type: ignore[assignment]
+        try:
+            revoke(self, tickets)
+        finally:
+            self._control = send
+
+    Worker._revoke = late  # type: ignore[method-assign]
+
+
+class Late:
+    """A socket that takes its time to send."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def sendall(self, data: bytes) -> None:
+        time.sleep(0.05)
+        self._channel.sendall(data)
+
+
+def now_and_then_long(number: int) -> int:
+    sum(range(400_000 if number % 50 == 0 else 20_000))
+    return number
+
+
+async def test_an_answer_that_overtakes_the_word_of_a_revocation_loses_nothing() -> None:
+    lane = aj.ProcessLane(4, initializer=answer_late_to_revocations)
+    async with aj.Runner(lanes={"process": lane}, options={"lane": "process"}) as runner:
+        # Few at once: what waits behind a long one is for workers that have nothing to do.
+        pipeline = aj.Pipeline(range(1500), runner=runner).map(
+            now_and_then_long, lane="process", concurrency=8, ordered=False
+        )
+        for _ in range(3):
+            assert sorted([number async for number in pipeline]) == list(range(1500))
+        assert runner.stats().lanes["process"].crashes == 0

@@ -163,6 +163,8 @@ class Slot:
                     if kind == frames.DELIVERED and self._body is not None:
                         refuse(body, self._body.freight.results)
                     continue
+                if ticket != self._begun:
+                    self._passed_over(ticket)
                 if (call.plan.captures or call.cell is not None) and self._body is not None:
                     self._body.read_output()  # as long as it is the first, what is printed is its own
                 del calls[ticket]
@@ -236,6 +238,10 @@ class Slot:
             self._load = max(0.0, self._load - (call.plan.pace or 0.0))
         self._return(calls)
         self._begin_first()
+
+    def _passed_over(self, ticket: int) -> None:
+        """A later call is answered: the worker has let go of those before, and says so on the other channel, later."""
+        self._give_back([earlier for earlier in self._calls if earlier < ticket])
 
     def _return(self, calls: list[Call]) -> None:
         for call in calls:
