@@ -971,7 +971,7 @@ def test_a_stream_that_is_not_open_says_so() -> None:
 
 def test_repr_shows_the_source_and_the_verbs() -> None:
     pipeline = Pipeline(range(3)).map(double).shuffle(5).batch(2, collate=list)
-    assert repr(pipeline) == "<Pipeline(range(0, 3), map(double), shuffle, group)>"
+    assert repr(pipeline) == "<Pipeline(range(0, 3), map(double), shuffle(5), group(2))>"
 
 
 # --- calls that hang --------------------------------------------------------------------
@@ -1014,3 +1014,25 @@ def test_a_timeout_that_is_none_and_one_for_threads_are_refused(bad: Any) -> Non
         Pipeline([1]).map(double, lane="process", timeout=bad)
     with pytest.raises(ValueError, match=r"timeout=1 is not allowed for lane 'thread'"):
         Pipeline([1]).filter(double, timeout=1)
+
+
+async def test_each_stage_that_draws_draws_others() -> None:
+    def drawn_too(pair: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int]:
+        return *pair, int(rng.integers(1 << 30))
+
+    items = await collected(Pipeline(range(20), seed=5).map(drawn).map(drawn_too))
+    assert all(first != second for _, first, second in items)
+    assert items[3][2] == int(np.random.default_rng((5, 0, 3, 1)).integers(1 << 30))
+
+
+def test_a_state_of_other_sizes_and_a_runner_that_is_none_are_refused() -> None:
+    pipeline = Pipeline(range(10), seed=5).shuffle(3)
+    with pipeline.batch(2) as batches:
+        state = batches.state_dict()
+    with pipeline.batch(4) as batches:
+        with pytest.raises(ValueError, match=r"group\(2\)"):
+            batches.load_state_dict(state)
+        with pytest.raises(ValueError, match="it lacks delivered, epoch, seed, stages"):
+            batches.load_state_dict({})
+    with pytest.raises(TypeError, match="runner=5 is not allowed"):
+        Pipeline([1], runner=5)  # type: ignore[arg-type]

@@ -65,6 +65,20 @@ def spread_stage(
     return FlatMap(fn, f"{verb}({_name_of(fn)})", at_once, where, faults.checked(on_error), _takes_rng(fn), *turns)
 
 
+def checked_runner(runner: object) -> Runner | None:
+    """`runner` itself.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if runner is None or isinstance(runner, Runner):
+        return runner
+    raise TypeError(
+        f"runner={runner!r} is not allowed; allowed: None, or the Runner of this event loop (for a plain `for` none is "
+        "needed: process stages have workers of their own)"
+    )
+
+
 def check_lane(lane: str | None, runner: Runner | None) -> None:
     """Raise unless a stage can have that lane."""
     if lane in (None, "loop", "thread"):

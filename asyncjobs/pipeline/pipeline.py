@@ -11,7 +11,7 @@ from asyncjobs.flow.elements import whole_number
 from asyncjobs.options import check_flag, is_number
 from asyncjobs.pipeline import faults, sources, stages
 from asyncjobs.pipeline.blocking import SyncStream
-from asyncjobs.pipeline.building import check_lane, check_lanes, map_stage, spread_stage
+from asyncjobs.pipeline.building import check_lane, check_lanes, checked_runner, map_stage, spread_stage
 from asyncjobs.pipeline.collating import Padding, stack
 from asyncjobs.pipeline.faults import OnError
 from asyncjobs.pipeline.stages import Stage
@@ -64,7 +64,7 @@ class Pipeline(Generic[T]):
         stall_timeout: float | None = STALL_TIMEOUT,
     ) -> None:
         self._seed = whole_number("seed", seed, 0)
-        self._runner = runner
+        self._runner = checked_runner(runner)
         check_lane(lane, runner)
         self._stages: tuple[Stage, ...] = (stages.Source(*sources.checked(source, lane)),)
         self._stall_timeout = _checked_timeout(stall_timeout)
@@ -72,7 +72,9 @@ class Pipeline(Generic[T]):
 
     def _with(self, *more: Stage) -> Pipeline[Any]:
         made: Pipeline[Any] = object.__new__(Pipeline)
-        made._stages, made._seed, made._runner = self._stages + more, self._seed, self._runner
+        place = stages.drawing(self._stages)
+        made._stages = self._stages + tuple(stages.placed(stage, place) for stage in more)
+        made._seed, made._runner = self._seed, self._runner
         made._stall_timeout = self._stall_timeout
         made._entered = None
         return made

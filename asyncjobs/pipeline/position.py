@@ -59,6 +59,8 @@ class Position:
         check_order(self._stages)
         if not isinstance(state, dict):
             raise TypeError(f"state={state!r} is not allowed; allowed: a dict from state_dict()")
+        if missing := {"epoch", "delivered", "seed", "stages"} - state.keys():
+            raise ValueError(f"state={state!r} is not from state_dict(): it lacks {', '.join(sorted(missing))}")
         ours = {"seed": self._seed, "stages": names_of(self._stages)}
         for name, value in ours.items():
             if state.get(name) != value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any, ClassVar, Protocol
@@ -58,9 +58,33 @@ def is_tuned(stages: Sequence[Stage]) -> bool:
     return any(isinstance(stage, Map) and stage.is_tuned for stage in work_of(stages))
 
 
+def drawing(stages: Sequence[Stage]) -> int:
+    """How many of them draw random numbers for their functions."""
+    seeded = (
+        stage for stage in stages if isinstance(stage, Map | FlatMap) and any(one.is_seeded for one in stage.judged)
+    )
+    return sum(1 for _ in seeded)
+
+
+def placed(stage: Stage, place: int) -> Stage:
+    """The same, where so many before it draw."""
+    if isinstance(stage, FlatMap):
+        return replace(stage, place=place)
+    if isinstance(stage, Map):
+        return replace(stage, steps=tuple(replace(step, place=place) for step in stage.steps))
+    return stage
+
+
 def names_of(stages: Sequence[Stage]) -> list[str]:
-    """``["source", "map(decode)", "group"]``."""
-    return [str(getattr(stage, "name", type(stage).__name__.lower())) for stage in stages]
+    """``["source", "map(decode)", "group(32)"]``."""
+    return [str(getattr(stage, "name", None) or _shown(stage)) for stage in stages]
+
+
+def _shown(stage: Stage) -> str:
+    """``shuffle(30)``: two that hand out other items have other names."""
+    names = [name for name in ("size", "drop_last", "seed", "epochs", "index", "count") if hasattr(stage, name)]
+    values = [str(value) for name in names if (value := getattr(stage, name)) is not None and value is not False]
+    return f"{type(stage).__name__.lower()}({', '.join(values)})" if values else type(stage).__name__.lower()
 
 
 def check_order(stages: Sequence[Stage]) -> None:
@@ -152,6 +176,8 @@ class FlatMap:
     is_seeded: bool = False
     cycle: int = 1
     block: int = WHOLE
+    place: int = 0
+    """As a step's."""
 
     @property
     def judged(self) -> tuple[FlatMap, ...]:
@@ -160,7 +186,7 @@ class FlatMap:
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         turns = Cycle(self.cycle, self.block) if self.cycle else Race()
-        call = Seeded(self.fn) if self.is_seeded else self.fn
+        call = Seeded(self.fn, self.place) if self.is_seeded else self.fn
 
         def make(index: int, item: Any) -> Feed:
             return shop.made(self, call, item, *([(shop.seed, epoch, index)] if self.is_seeded else []))

@@ -33,6 +33,8 @@ class Step:
     is_seeded: bool
     """The function takes `rng`."""
     is_coroutine: bool
+    place: int = 0
+    """How many stages before it draw random numbers: each draws others."""
 
     @property
     def keeps_all(self) -> bool:
@@ -53,14 +55,15 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """``fn(item, rng=...)``, with random numbers that depend on the key alone."""
+    """``fn(item, rng=...)``, with random numbers that depend on the key, and on the place among those that draw."""
 
     fn: Callable[..., Any]
+    place: int
 
     def __call__(self, item: Any, key: Key) -> Any:
         import numpy as np
 
-        return self.fn(item, rng=np.random.default_rng(key))
+        return self.fn(item, rng=np.random.default_rng((*key, self.place) if self.place else key))
 
 
 class Link(NamedTuple):
@@ -120,4 +123,4 @@ def call_of(steps: Sequence[Step]) -> Callable[..., Any]:
 
 
 def _single(step: Step) -> Callable[..., Any]:
-    return Seeded(step.fn) if step.is_seeded else step.fn
+    return Seeded(step.fn, step.place) if step.is_seeded else step.fn

@@ -180,7 +180,7 @@ class Workshop:
             return ThreadCrew(call, stage.name, stage.concurrency, self.threads, computed)
         options: OptionFields = {"lane": self._lane_of(stage), "name": stage.name}
         if stage.timeout is not None:  # then each item is a job of its own
-            options["timeout"] = stage.timeout
+            options["timeout"], options["grace"] = stage.timeout, 0.0
         jobs = self._runner_of_jobs.options(**options)
         is_seeded = any(step.is_seeded for step in stage.steps)
         own = None if self._runner is None else self._runner.lane(self._lane_of(stage))
