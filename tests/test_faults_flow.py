@@ -1204,7 +1204,7 @@ def test_deep_zips_and_one_pipeline_zipped_with_itself() -> None:
         (None, TypeError, "state=None is not allowed"),
         ([], TypeError, r"state=\[\] is not allowed"),
         ("{}", TypeError, "state='{}' is not allowed"),
-        ({}, ValueError, "seed=None; this one has 0"),
+        ({}, ValueError, "it lacks delivered, epoch, seed, stages"),
         ({"epoch": "1"}, (TypeError, ValueError), "epoch='1' is not allowed"),
         ({"epoch": 1.5}, (TypeError, ValueError), "epoch=1.5 is not allowed"),
         ({"epoch": True}, (TypeError, ValueError), "epoch=True is not allowed"),
