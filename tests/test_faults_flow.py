@@ -405,7 +405,7 @@ def test_complaint_3_a_stall_says_which_item_hangs_and_where_and_a_timeout_repla
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pipeline = Pipeline(range(10), stall_timeout=0.3)
-    with pipeline.map(loops_at_five, lane="process", timeout=1.5, on_error="skip") as stream:
+    with pipeline.map(loops_at_five, lane="process", timeout=6, on_error="skip") as stream:
         taken = list(stream)
         (fault,) = stream.errors
     assert [number for number, _ in taken] == [0, 1, 2, 3, 4, 6, 7, 8, 9]

@@ -163,8 +163,8 @@ class Slot:
                     if kind == frames.DELIVERED and self._body is not None:
                         refuse(body, self._body.freight.results)
                     continue
-                if ticket != self._begun:
-                    self._passed_over(ticket)
+                if ticket != self._begun:  # let go of those before it: so it says on the other channel, but later
+                    self._give_back([earlier for earlier in calls if earlier < ticket])
                 if (call.plan.captures or call.cell is not None) and self._body is not None:
                     self._body.read_output()  # as long as it is the first, what is printed is its own
                 del calls[ticket]
@@ -207,9 +207,7 @@ class Slot:
         elif kind == frames.REVOKED and self._body is not None:
             self._stopping.revoked(body, self._give_back, self._body)
         elif kind == frames.TOKEN_RAISED:
-            token = by_number(ticket)
-            if token is not None:
-                token.raise_for(StopReason(*codec.loads(body)))
+            _raise(ticket, body)
         elif kind == frames.RETIRED:
             self._retiring = True
             self._give_back(list(self._calls))
@@ -238,10 +236,6 @@ class Slot:
             self._load = max(0.0, self._load - (call.plan.pace or 0.0))
         self._return(calls)
         self._begin_first()
-
-    def _passed_over(self, ticket: int) -> None:
-        """A later call is answered: the worker has let go of those before, and says so on the other channel, later."""
-        self._give_back([earlier for earlier in self._calls if earlier < ticket])
 
     def _return(self, calls: list[Call]) -> None:
         for call in calls:
@@ -372,6 +366,13 @@ def _unheard(calls: dict[int, Call], begun: int, body: Body) -> Call | None:
         return None
     calls[first].strikes += 1
     return calls.pop(first) if body.is_garbled or calls[first].strikes >= STRIKES else None
+
+
+def _raise(number: int, reason: memoryview) -> None:
+    """The token that its worker has raised."""
+    token = by_number(number)
+    if token is not None:
+        token.raise_for(StopReason(*codec.loads(reason)))
 
 
 def stacks_of(slot: Slot) -> str:
