@@ -234,7 +234,7 @@ def _tf_queue_epoch(load: Load, v1: Any) -> Iterator[Any]:
             while True:
                 yield session.run(dequeue)
         except v1.errors.OutOfRangeError:
-            pass
+            pass  # the queue was closed after the last item: that is how its end is told
         finally:
             coordinator.request_stop()
             coordinator.join(threads)

@@ -96,7 +96,7 @@ def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass
+        pass  # it has ended by itself, which is all that is wanted
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ from asyncjobs.steering import LaneHandle
 from asyncjobs.submitter import Submitter
 
 GROUP_BYTES = 1024 * 1024
-"""Arguments that travel together are not larger."""
+"""Arguments that travel together are not larger, as far as the latest trip tells."""
 
 
 class Trip:
@@ -113,7 +113,7 @@ class JobCrew:
 
     def _next(self) -> list[Cell]:
         """Who goes on the next trip; nobody, if nobody waits or no place is free."""
-        free = self._at_once - self._trips
+        free = max(self._at_once - self._trips, 0)  # with fewer calls at once than before more may be under way
         while self._again and free:
             if wanted := [cell for cell in self._again.popleft() if cell.is_wanted]:
                 return wanted

@@ -119,7 +119,8 @@ class Pipeline(Generic[T]):
 
         Args:
             fn: a coroutine function is awaited on the loop, a plain one called in threads of this stage. If it has a
-                parameter `rng`, it gets a numpy Generator made from (seed, epoch, index of the item).
+                parameter `rng`, it gets a numpy Generator made from (seed, epoch, index of the item), and
+                from its place among the stages that take one.
             concurrency: ``"auto"`` begins with one and finds the smallest number that keeps the consumer fed, as far as
                 more calls at once bring more items.
             lane: ``"thread"``, ``"process"``, or any lane of the pipeline's runner; by the kind of `fn` if not given.
