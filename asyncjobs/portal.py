@@ -94,8 +94,9 @@ class Portal:
     @property
     def is_here(self) -> bool:
         """Whether the caller is in the loop's own thread; never in a forked child, which may have its number."""
-        # Once it has ended, the next thread may get its number.
-        return threading.get_ident() == self._thread.ident and not self.is_foreign and self._thread.is_alive()
+        # Not by its number, which the next thread may get once it has ended; and is_alive() is for an instant wrong
+        # while another thread asks it, too.
+        return threading.current_thread() is self._thread and not self.is_foreign
 
     def check(self, what: str) -> None:
         """Refuse to block where nothing would ever come.

@@ -164,6 +164,12 @@ def memory_error() -> NoReturn:
 # --- jobs that do not stop --------------------------------------------------------------
 
 
+def hangs_at_seven(number: int) -> int:
+    while number == 7:
+        time.sleep(0.01)
+    return number
+
+
 def spin(door: str = "") -> None:
     """For ever, deaf to SIGTERM and to the stop ladder's exception."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

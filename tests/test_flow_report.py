@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from browser import needs_browser, open_in_browser
 
-from asyncjobs import ErrorBudget, FIFOQueue, Pipeline, PipelineReport, Runner
+from asyncjobs import ErrorBudget, FIFOQueue, Pipeline, PipelineReport, Runner, RunnerClosed
 from asyncjobs.pipeline.account import Account, Consumer, Stopwatch
 from asyncjobs.pipeline.report import ConsumerStats, StageStats, reported, verdict
 from asyncjobs.testing.work import until
@@ -484,7 +484,8 @@ async def test_the_watch_of_an_epoch_that_was_left_does_not_disturb_the_next(tmp
             await asyncio.sleep(0)
             second = aiter(stream)
             assert await anext(second) == 0
-            await asyncio.wait([taking])
+            with pytest.raises(RunnerClosed, match="another has begun"):
+                await taking
             await left.aclose()
             assert [number async for number in second] == [1, 2, 3, 4]
     assert log.told
