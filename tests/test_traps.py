@@ -454,9 +454,9 @@ async def test_T17_large_frames_are_not_copied_from_piece_to_piece(runner: aj.Ru
     await seconds(2**20)
     # Both longer than what malloc keeps for the next one (32 MiB at most): each has its pages to touch.
     small = min([await seconds(48 * 2**20) for _ in range(3)])
-    large = min([await seconds(384 * 2**20) for _ in range(2)])
-    # Eight times the bytes; what is quadratic would take 64 times as long.
-    assert large < 24 * small
+    large = min([await seconds(384 * 2**20) for _ in range(4)])
+    # Eight times the bytes; what is quadratic would take 64 times as long, and a busy machine gives pages slowly.
+    assert large < 32 * small
 
 
 @pytest.mark.slow
