@@ -476,8 +476,8 @@ def test_a_worker_whose_call_keeps_the_interpreter_lock_says_where_it_is(tmp_pat
 async def test_the_watch_of_an_epoch_that_was_left_does_not_disturb_the_next(tmp_path: Path) -> None:
     path = tmp_path / "released"
     items = [(number, str(path)) for number in range(5)]
-    with Log(path, "in hangs") as log:
-        async with Pipeline(items, stall_timeout=0.2).map(hangs) as stream:
+    with Log(path, "in _hangs_deep_inside") as log:
+        async with Pipeline(items, stall_timeout=0.2).map(hangs_on_the_loop) as stream:
             left = aiter(stream)
             assert await anext(left) == 0
             taking = asyncio.ensure_future(anext(left))
