@@ -6,6 +6,7 @@ loop, in a thread and in a worker process (which loads no asyncio).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -27,6 +28,17 @@ class Running(Protocol):
     @property
     def runner(self) -> Any: ...
     def report_progress(self, done: float, total: float | None, note: str) -> None: ...
+
+
+class Durable(Protocol):
+    """What a job of the service has besides: the running job's attribute `durable`."""
+
+    @property
+    def fence(self) -> int: ...
+    @property
+    def figures(self) -> str: ...
+    def checkpoint(self, state: Any) -> None: ...
+    def restore(self, default: Any) -> Any: ...
 
 
 class JobContext:
@@ -71,6 +83,65 @@ class JobContext:
         """Say how far the job is; shown as `Job.progress`. Cheap, never blocks the loop."""
         self._running.report_progress(done, total, note)
 
+    # --- for what must not be lost, or not happen twice ---------------------------------
+
+    @property
+    def fence(self) -> int:
+        """A number that grows with every start of a job in the whole service, restarts included: who writes
+        elsewhere refuses what comes with a smaller one. Outside the service it is the `attempt`."""
+        durable = self._durable
+        return self.attempt if durable is None else durable.fence
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep `state` (anything that pickles) for a later attempt of this job, instead of what was kept before.
+
+        Blocks until it is on disk, some milliseconds.
+
+        Raises:
+            NotSendable: it does not pickle.
+            RuntimeError: the job does not run in the service (``asyncjobs serve``).
+            StorageFull: the disk is full; what was kept before stands.
+        """
+        self._of_the_service("checkpoint").checkpoint(state)
+
+    def restore(self, default: Any = None) -> Any:
+        """What the last `checkpoint` of this job kept, in this attempt or an earlier one; `default` without one.
+
+        Raises:
+            RuntimeError: the job does not run in the service (``asyncjobs serve``).
+        """
+        return self._of_the_service("restore").restore(default)
+
+    def commit_file(self, temporary: str | os.PathLike[str], final: str | os.PathLike[str]) -> None:
+        """Give a finished file its final name, on disk and at once: others see all of it, or what was there before.
+
+        Both paths have to be on one file system. Works in every lane; blocks.
+        """
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, final)
+        folder = os.open(os.path.dirname(os.path.abspath(final)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @property
+    def _durable(self) -> Durable | None:
+        return getattr(self._running, "durable", None)
+
+    def _of_the_service(self, what: str) -> Durable:
+        durable = self._durable
+        if durable is None:
+            raise RuntimeError(
+                f"{what}() works in jobs of the service only (`asyncjobs serve`, submitted by `asyncjobs.connect()`), "
+                f"where jobs outlive a crash; job {self.name!r} runs in a runner of this program"
+            )
+        return durable
+
     def __repr__(self) -> str:
         return f"<JobContext {self.name!r} {self.id} attempt {self.attempt}>"
 
@@ -79,10 +150,18 @@ running: ContextVar[Running | None] = ContextVar("asyncjobs.running", default=No
 _resident: Callable[[], Running | None] | None = None
 
 
-def resident(find: Callable[[], Running | None]) -> None:
-    """In a worker process: `find` says what runs now, in whichever thread it is asked."""
+def resident(find: Callable[[], Running | None]) -> Callable[[], Running | None] | None:
+    """In a worker process: `find` says what runs now, in whichever thread it is asked. Returns what did before."""
     global _resident
-    _resident = find
+    before, _resident = _resident, find
+    return before
+
+
+def figures_of_job() -> str | None:
+    """The folder for the plots of the running job, which need not exist yet; None outside the service."""
+    job = running.get() or (None if _resident is None else _resident())
+    durable: Durable | None = getattr(job, "durable", None)
+    return None if durable is None else durable.figures
 
 
 def current_job() -> JobContext:

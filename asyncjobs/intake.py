@@ -17,7 +17,8 @@ from typing import Any
 from asyncjobs.context import running
 from asyncjobs.engine.engine import Engine
 from asyncjobs.job import Job
-from asyncjobs.lanes.base import Call, Lane, Plan
+from asyncjobs.lanes.base import Call, Lane, Output, Plan
+from asyncjobs.lanes.output import Tail
 from asyncjobs.options import JobOptions, OptionFields, make_options, options_of, settle
 from asyncjobs.remote.hosted import Hosted, faces
 from asyncjobs.shared import SharedObject, unwrapped
@@ -117,15 +118,30 @@ class Intake:
                 return engine.keys[plan.options.key]
         return self.draft(fn, plan, args, kwargs)
 
-    def draft(self, fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
-        """A job that is not yet in the queue; from any thread, for nothing is changed."""
+    def draft(
+        self,
+        fn: Callable[..., Any],
+        plan: Plan,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Output | None = None,
+        payload: codec.Payload | None = None,
+    ) -> Job[Any]:
+        """A job that is not yet in the queue; from any thread, for nothing is changed.
+
+        What it says while it runs goes to `output`, if there is one; see `Plan.marks`. Where arguments travel they
+        may come pickled, as a `payload`.
+        """
         engine = self.engine
         if not engine.is_open:
             raise engine.refusal("the runner is closed; it takes jobs inside `async with Runner() as runner:`")
         plan.home.lane.check(plan)
         call = Call(plan)
+        call.output = Tail() if output is None and plan.captures else output
         if plan.encodes:
-            call.payload = self._payload(fn, plan, args, kwargs)
+            call.payload = self._payload(fn, plan, args, kwargs) if payload is None else payload
+            if payload is not None and len(payload.data) >= LARGE:
+                self._check_payload(plan, payload)
             if engine.notebook is not None:
                 call.cell = engine.notebook.cell()
         else:

@@ -21,6 +21,7 @@ from asyncjobs.events import Progress
 from asyncjobs.futures import call_soon, resolve, slices
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
+from asyncjobs.lanes.output import Tail
 from asyncjobs.options import check_seconds
 from asyncjobs.state import Event, JobState, advance
 from asyncjobs.token import StopReason, check_reason
@@ -36,11 +37,6 @@ _making = threading.Lock()
 # Looking a member up in its enum costs as much as a small function: 3.11 does it in Python.
 _QUEUED, _RUNNING, _STOPPING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.STOPPING, JobState.SUCCEEDED
 _FAIL, _TIME_OUT, _LOSE = Event.FAIL, Event.TIME_OUT, Event.LOSE
-
-CAPTURED = 64 * 1024
-"""Characters of a job's captured output that are kept: the last ones."""
-PIECES = 64
-"""Pieces of it that are kept before they are joined and cut."""
 
 CancelAnswer = Literal["cancelled", "requested", "ended"]
 
@@ -149,7 +145,8 @@ class Job(Generic[R_co]):
     @property
     def output(self) -> str:
         """What it printed, the last 64 KiB, if `output="capture"` was asked for."""
-        return "".join(self._call.output or ())[-CAPTURED:]
+        output = self._call.output
+        return str(output) if isinstance(output, Tail) else ""
 
     @property
     def history(self) -> list[Mark]:
@@ -380,14 +377,6 @@ class Job(Generic[R_co]):
         if error is not None and event in (_FAIL, _TIME_OUT, _LOSE):
             self._unseen = _Unseen(self.name, error)
         return self.move(event, now)
-
-
-def capture(call: Call, text: str) -> None:
-    """Keep what a job printed."""
-    kept = call.output = call.output if call.output is not None else []
-    kept.append(text)
-    if len(kept) > PIECES:
-        kept[:] = ["".join(kept)[-CAPTURED:]]
 
 
 def _block_job(job: Job[Any], waiter: Call, timeout: float | None) -> None:

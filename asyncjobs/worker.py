@@ -35,7 +35,7 @@ from asyncjobs.remote.asking import Asking
 from asyncjobs.remote.twins import Twins
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.tripwire import Tripwire
-from asyncjobs.wire import codec, failure, frames
+from asyncjobs.wire import codec, failure, frames, marks
 from asyncjobs.wire.answers import encoded
 from asyncjobs.wire.frames import CALL, CHUNK
 from asyncjobs.wire.hold import Hold
@@ -98,6 +98,7 @@ class Worker:
         self._retiring = False
         self._threads = 0
         self._streams = (sys.stdout, sys.stderr)
+        self._marked: tuple[int, ...] | None = None
 
     # --- coming up ----------------------------------------------------------------------
 
@@ -197,6 +198,8 @@ class Worker:
                 self._running = ticket
                 if self._interrupted == ticket:  # by `_break_off`, before we came to it
                     signal.raise_signal(signal.SIGUSR1)
+                if definition.marks:
+                    self._mark(ticket)
                 if not resolved:
                     resolved.append(self._resolve(definition.reference))
                 arguments = self._arguments(body[CALL_HEAD.size :], flags)
@@ -255,6 +258,13 @@ class Worker:
                 failures[index] = failure.capture(error, skip_frames=1)
                 append(None)
         return values, failures
+
+    def _mark(self, ticket: int) -> None:
+        try:
+            self._marked = self._marked or marks.distinct(1, 2)
+            marks.write(self._marked, ticket)
+        except OSError:
+            self._retiring = True  # an earlier job closed them; the next one gets a fresh process
 
     def _flush(self) -> None:
         if sys.stdout is not self._streams[0] or sys.stderr is not self._streams[1]:

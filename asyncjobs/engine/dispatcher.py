@@ -20,7 +20,7 @@ from asyncjobs.engine.feeding import Feeder
 from asyncjobs.engine.limiting import LimiterGate
 from asyncjobs.engine.verdict import Verdict, judge, next_attempt, no_delay, overrun, stopped_before_start
 from asyncjobs.events import EventBus, JobEvent, Progress
-from asyncjobs.job import Job, capture
+from asyncjobs.job import Job
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Abandoned, Call, Done, Lane, Outcome
 from asyncjobs.memory import Memory
@@ -193,10 +193,9 @@ class Dispatcher:
 
     def printed(self, stream: str, text: str, call: Call | None) -> None:
         """A worker printed something while `call` ran."""
-        how = "pass" if call is None else call.plan.options.output
-        if how == "capture" and call is not None:
-            capture(call, text)
-        elif how == "pass":
+        if call is not None and call.output is not None:
+            call.output.write(stream, text)
+        elif call is None or call.plan.options.output == "pass":
             self.engine.echo(stream, text, None if call is None else call.cell)
 
     def crashed(self, place: str, cause: str) -> None:

@@ -41,6 +41,7 @@ class Plan:
         "is_coroutine",
         "is_plain",
         "lane",
+        "marks",
         "name",
         "number",
         "options",
@@ -57,6 +58,9 @@ class Plan:
         """The runner's own note; lanes never look."""
         self.is_plain: bool = options.is_plain
         self.captures: bool = options.output == "capture"
+        self.marks: bool = False
+        """Its worker says in the output itself where each call's begins: short calls may follow each other
+        at once, and what each prints is still known."""
         self.encodes: bool = False
         """Whether arguments are pickled at submit."""
         self.pace: float | None = None
@@ -86,6 +90,16 @@ class Owner(Protocol):
     def runner(self) -> Any: ...
     def report_progress(self, done: float, total: float | None, note: str) -> None: ...
     def on_stop(self, reason: StopReason) -> None: ...
+
+
+class Output(Protocol):
+    """Takes in what a process job says while it runs. Called on the loop; must not raise."""
+
+    def write(self, stream: str, text: str) -> None:
+        """It printed `text` to ``stdout`` or ``stderr``."""
+
+    def report(self, done: float, total: float | None, note: str) -> None:
+        """It said how far it is."""
 
 
 class Call:
@@ -130,8 +144,8 @@ class Call:
         self.context: Context | None = None
         self.cell: Cell | None = None
         """In a notebook, where its output belongs that a worker prints."""
-        self.output: list[str] | None = None
-        """Collects what the job prints, if it is to be captured."""
+        self.output: Output | None = None
+        """Where what the job prints goes, if it is to be captured or somebody else takes it."""
         self.grace: float = plan.options.grace
         self.place: Place | None = None
         """Where it was sent, from then until it ends."""
@@ -194,6 +208,8 @@ class Call:
         return self.owner.runner
 
     def report_progress(self, done: float, total: float | None, note: str) -> None:
+        if self.output is not None:
+            self.output.report(done, total, note)
         try:
             self.owner.report_progress(done, total, note)
         except ReferenceError:

@@ -8,13 +8,19 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
+from asyncjobs.lanes.base import Call
 from asyncjobs.spawning import Descriptor
+from asyncjobs.wire.marks import MARK, MARK_BYTES, MARK_CUT
 
 KEPT = 64 * 1024
 """Bytes of a worker's output that are kept for a crash report."""
 PIECE = 64 * 1024
+TAIL = 64 * 1024
+"""Characters of a job's captured output that are kept: the last ones."""
+TAIL_PIECES = 64
+"""Pieces of it that are kept before they are joined and cut."""
 PIECES_AT_ONCE = 16
 """Pieces read in one turn of the loop: a worker that floods its pipe does not starve the rest."""
 
@@ -53,7 +59,7 @@ class OutputPipe:
 
     def tail(self) -> str:
         """The last of what came, at most 64 KiB."""
-        return self._tail.decode("utf-8", "backslashreplace")
+        return MARK_BYTES.sub(b"", self._tail).decode("utf-8", "backslashreplace")
 
     def close(self) -> None:
         """Stop reading; a second call does nothing."""
@@ -62,3 +68,81 @@ class OutputPipe:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self.worker_end.close()
+
+
+class Tail:
+    """Keeps the end of what a job prints, for `Job.output`."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+
+    def write(self, stream: str, text: str) -> None:
+        """Keep it, both streams in the order in which they came."""
+        kept = self._kept
+        kept.append(text)
+        if len(kept) > TAIL_PIECES:
+            kept[:] = ["".join(kept)[-TAIL:]]
+
+    def report(self, done: float, total: float | None, note: str) -> None:
+        """Nothing: the job's handle has it."""
+
+    def __str__(self) -> str:
+        return "".join(self._kept)[-TAIL:]
+
+
+class Marks:
+    """Takes one stream of a worker apart where a call's output begins."""
+
+    __slots__ = ("_rest", "ticket")
+
+    def __init__(self) -> None:
+        self.ticket: int = 0
+        """Whose output it is now; 0 until a first mark came."""
+        self._rest = ""
+
+    def split(self, text: str) -> Iterator[tuple[int, str]]:
+        """The pieces of `text`, each with the ticket of its call; a mark may be cut by the end of a read."""
+        if "\0" not in text and not self._rest:
+            yield self.ticket, text
+            return
+        text, self._rest = self._rest + text, ""
+        begin = 0
+        for mark in MARK.finditer(text):
+            if mark.start() > begin:
+                yield self.ticket, text[begin : mark.start()]
+            self.ticket, begin = int(mark[1]), mark.end()
+        cut = MARK_CUT.search(text, begin)
+        if cut is not None:
+            self._rest, text = cut[0], text[: cut.start()]
+        if begin < len(text):
+            yield self.ticket, text[begin:]
+
+
+class Voices:
+    """Tells whose it is what one worker prints: its first call's, or that of the last mark."""
+
+    def __init__(self, calls: Mapping[int, Call]) -> None:
+        self._calls = calls
+        self._marks: dict[str, Marks] = {}
+        self._read_with: object = None
+
+    def must_read(self, call: Call, answers: object) -> bool:
+        """Whether the output has to be read now, before the end of `call`, one of these answers, is told."""
+        if call.plan.marks and self._read_with is not answers:
+            self._read_with = answers  # what the others of them printed is there, too
+            return True
+        # As long as it is the first, what is printed is its own.
+        return call.plan.captures or call.cell is not None
+
+    def tell(self, stream: str, text: str, printed: Callable[[str, str, Call | None], None]) -> None:
+        """Pass the pieces of `text` on, each with its call."""
+        first = next(iter(self._calls.values()), None)
+        if first is not None and not first.plan.marks and stream not in self._marks:
+            printed(stream, text, first)
+            return
+        # Who has ended and still prints, from a thread that it left, is none of the calls.
+        other = None if first is None or first.plan.marks else first
+        for ticket, piece in self._marks.setdefault(stream, Marks()).split(text):
+            printed(stream, piece, self._calls.get(ticket, other))

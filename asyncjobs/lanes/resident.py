@@ -16,6 +16,7 @@ from multiprocessing import forkserver, resource_tracker
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
+from asyncjobs.failpoint import point
 from asyncjobs.spawning import FarFunction, out_of_reach, start_context, without_main
 from asyncjobs.wire.terms import Settings
 
@@ -71,6 +72,7 @@ class Resident:
 
     def start(self, recipe: Recipe, settings: Settings) -> None:
         """Start the process; blocks for some milliseconds, the first time for some hundred."""
+        point("spawn.before")
         with _asking, without_main(recipe.early_env):
             _start_helpers(recipe.start_method)
             context = start_context(recipe.start_method)

@@ -17,6 +17,7 @@ from asyncjobs.lanes.base import Call, Failed, Lost, Stopped, nobody
 from asyncjobs.lanes.body import Body
 from asyncjobs.lanes.outbox import HEARD_BY_OUTBOX, Outbox
 from asyncjobs.lanes.outcomes import closed_under, lost, unsuccessful, value_of
+from asyncjobs.lanes.output import Voices
 from asyncjobs.lanes.overdue import Overdue
 from asyncjobs.lanes.starting import Starter
 from asyncjobs.lanes.stopping import Stopping
@@ -61,8 +62,7 @@ class Slot:
         self._wear = Wear(self._host.loop, lane.recycle_after, lane.max_rss)
 
     def __repr__(self) -> str:
-        state = "up" if self._up else "down"
-        return f"<Slot {self.name} {state} pid {self.pid} with {len(self._calls)} calls>"
+        return f"<Slot {self.name} {'up' if self._up else 'down'} pid {self.pid} with {len(self._calls)} calls>"
 
     @property
     def pid(self) -> int:
@@ -165,8 +165,8 @@ class Slot:
                     continue
                 if ticket != self._begun:  # let go of those before it: so it says on the other channel, but later
                     self._give_back([earlier for earlier in calls if earlier < ticket])
-                if (call.plan.captures or call.cell is not None) and self._body is not None:
-                    self._body.read_output()  # as long as it is the first, what is printed is its own
+                if self._voices.must_read(call, arrived) and self._body is not None:
+                    self._body.read_output()
                 del calls[ticket]
                 self._wear.served += 1
                 call.plan.measured(seconds)
@@ -220,7 +220,7 @@ class Slot:
 
     def on_text(self, stream: str, text: str) -> None:
         """The worker printed something."""
-        self._host.printed(stream, text, next(iter(self._calls.values()), None))
+        self._voices.tell(stream, text, self._host.printed)
 
     # --- giving back --------------------------------------------------------------------
 
@@ -292,6 +292,7 @@ class Slot:
 
     def _reset(self) -> None:
         self._up = self._retiring = self._alone = False
+        self._voices = Voices(self._calls)
         self._load = 0.0
         self._wear.renew()
         self._stopping.clear()

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from asyncjobs.context import figures_of_job
 from asyncjobs.notebook import find_notebook
 from asyncjobs.options import check_count, check_seconds
 from asyncjobs.plotting.curve import FEWEST
@@ -24,6 +25,8 @@ LINGER = 5.0
 """Seconds that the end of a plot waits for its sinks."""
 LEAST_EVERY = 0.5
 """Seconds: two looks a second are the most that a training loop has to bear."""
+DEFAULT_IN_SERVICE = "plot.html"
+"""Where a plot without a target goes in a job of the service; relative targets lie in the job's own folder there."""
 RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 """Variables that tell a process of a distributed training its number."""
 
@@ -46,7 +49,8 @@ def plot(
         targets: where it is to be seen: files (``loss.html``, ``.json``, ``.png``, ``.svg``, ``.pdf``), addresses
             (``https://…``, PUT, or POST with ``?method=POST``), a page that shows it as it grows (``live:``), the run
             of a tracker (``mlflow:``, ``trackio:``, ``wandb:``), or schemes of other packages. In a notebook also
-            below the cell (``jupyter:``), by itself, and no other target is needed there.
+            below the cell (``jupyter:``), by itself, and no other target is needed there. In a job of the service
+            (``asyncjobs serve``) relative files lie in the job's own folder, where who attaches to it finds them.
         title: above the plot; by default the name of the first target.
         every: seconds between two editions, at least 0.5; more if `max_share` asks for it.
         max_points: shown of each curve; neighbours become their minimum and maximum.
@@ -77,7 +81,10 @@ def plot(
     _check_choice("ranks", ranks, ("first", "all"))
     _check_choice("on_error", on_error, ("warn", "raise"))
     rank = _rank()
-    named = [_named(target, rank if ranks == "all" else 0) for target in targets]
+    folder_of_job = _folder_of_job()
+    if not targets and folder_of_job is not None:
+        targets = (DEFAULT_IN_SERVICE,)
+    named = [_named(target, rank if ranks == "all" else 0, folder_of_job or Path()) for target in targets]
     if CELL not in named and is_shown_in_cells():
         named.append(CELL)
     if not named:
@@ -134,10 +141,20 @@ def _rank() -> int:
     return next((int(text) for text in given if text.isascii() and text.isdigit()), 0)
 
 
-def _named(target: str | os.PathLike[str], rank: int) -> str:
+def _folder_of_job() -> Path | None:
+    """In a job of the service: its folder, where whoever attaches to the job finds its plots."""
+    name = figures_of_job()
+    if name is None:
+        return None
+    folder = Path(name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _named(target: str | os.PathLike[str], rank: int, folder: Path) -> str:
     """The target as any process on this machine would find it."""
     path = file_of(target)
-    name = absolute(os.fspath(target)) if path is None else str(path.expanduser().absolute())
+    name = absolute(os.fspath(target)) if path is None else str((folder / path.expanduser()).absolute())
     return for_rank(name, rank) if rank else name
 
 

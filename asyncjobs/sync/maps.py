@@ -7,13 +7,12 @@ advances the sources meanwhile, as the run wants more items.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from asyncjobs.errors import RunnerClosed, WrongLoop
-from asyncjobs.mapping.run import MapRun
 from asyncjobs.mapping.source import Source
 from asyncjobs.options import check_flag
 from asyncjobs.portal import Ask, Portal
@@ -23,13 +22,25 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
+class Run(Protocol[R]):
+    """The run on the loop: a `MapRun`, or one over the jobs of a service."""
+
+    @property
+    def name(self) -> str: ...
+    def begin(self) -> None: ...
+    def batches(self) -> AsyncGenerator[list[R], None]: ...
+    async def collect(self) -> list[R]: ...
+    def cancel(self, reason: str) -> object: ...
+    async def left(self) -> None: ...
+
+
 class SyncMap(Generic[R]):
     """An iterator over results, made by `SyncRunner.map`; iterate it, or `collect()` a list; either, and once.
 
     Its methods raise as those of the async map do, and `WouldDeadlock` in the thread of the runner's own loop.
     """
 
-    def __init__(self, keeper: object, portal: Portal, run: MapRun[R], source: Source, progress: bool) -> None:
+    def __init__(self, keeper: object, portal: Portal, run: Run[R], source: Source, progress: bool) -> None:
         check_flag("progress", progress)
         self._keeper = keeper
         self._portal = portal

@@ -63,3 +63,5 @@ class Definition(NamedTuple):
     name: str
     reference: Reference
     max_result: int | None
+    marks: bool = False
+    """Each call's output begins with a mark."""
