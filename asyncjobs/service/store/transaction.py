@@ -1,0 +1,165 @@
+"""One open transaction as the requests in it see it: statements by name, the log, numbers, tallies.
+
+What a transaction keeps outside the database (the next numbers, events that are not written yet) goes back
+with it: `mark` and `back_to` go with a savepoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from asyncjobs.service.records import Event
+from asyncjobs.service.store.queries import SQL
+from asyncjobs.service.store.settings import StoreSettings
+from asyncjobs.state import JobState
+
+Values = Sequence[Any] | Mapping[str, Any]
+
+
+class Numbers(NamedTuple):
+    """The highest numbers given so far, and how the tallies differ from those on disk."""
+
+    job: int
+    event: int
+    changes: tuple[int, ...] = (0,) * len(JobState)
+
+
+class Mark(NamedTuple):
+    """Where `Transaction.back_to` leads."""
+
+    numbers: Numbers
+    events: int
+    written: int
+    removals: int
+    weight: int
+
+
+class Transaction:
+    """Lives from BEGIN to COMMIT, on the store's thread."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, settings: StoreSettings, numbers: Numbers, epoch: int, now: float
+    ) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.epoch = epoch
+        """Which opening of the store this is."""
+        self.now = now
+        self.events: list[Event] = []
+        """Written and to be written, in order."""
+        self.removals: list[str] = []
+        """Files below results/ that nobody needs once this is committed."""
+        self.has_more = False
+        """Whether work is left over for a transaction of its own (`settling`)."""
+        self.weight: int = 0
+        """Bytes of calls and outcomes that it writes."""
+        self._job = numbers.job
+        self._event = numbers.event
+        self._changes = list(numbers.changes)
+        # One row per event; the first `_written` of them are in the database.
+        self._rows: list[tuple[Any, ...]] = []
+        self._written = 0
+
+    # -- statements
+
+    def run(self, name: str, values: Values = ()) -> sqlite3.Cursor:
+        """Execute the statement of that name."""
+        return self.connection.execute(SQL[name], values)
+
+    def run_many(self, name: str, rows: Iterable[Values]) -> None:
+        """Execute it for every row."""
+        self.connection.executemany(SQL[name], rows)
+
+    def one(self, name: str, values: Values = ()) -> Any:
+        """The first row of its answer, or None."""
+        return self.connection.execute(SQL[name], values).fetchone()
+
+    def all(self, name: str, values: Values = ()) -> list[Any]:
+        """Every row of its answer."""
+        return self.connection.execute(SQL[name], values).fetchall()
+
+    def each(self, name: str, *fixed: Any) -> list[str]:
+        """The answers of a statement that gives the next text after its last question mark, from the first on.
+
+        So SQLite steps from value to value in an index, where DISTINCT would read all of it.
+        """
+        values: list[str] = []
+        row = self.one(name, (*fixed, ""))
+        while row is not None:
+            values.append(row[0])
+            row = self.one(name, (*fixed, row[0]))
+        return values
+
+    # -- what every move leaves behind
+
+    def next_job(self) -> int:
+        """The sequence number of a new job."""
+        self._job += 1
+        return self._job
+
+    @property
+    def last_job(self) -> int:
+        """The highest number given to a job so far."""
+        return self._job
+
+    @property
+    def next_event(self) -> int:
+        """The number that the next event will have."""
+        return self._event + 1
+
+    def log(self, job: int, id: str, kind: str, state: JobState, attempt: int, note: str = "") -> int:
+        """Add an event; its number."""
+        self._event = seq = self._event + 1
+        self.events.append(Event(seq, id, kind, state, attempt, self.epoch, self.now, note))
+        self._rows.append((seq, job, kind, int(state), attempt, self.epoch, self.now, note))
+        return seq
+
+    def count(self, before: JobState | None, after: JobState | None, jobs: int = 1) -> None:
+        """Keep the tallies in step with `jobs` that go from `before` (None: new) to `after` (None: pruned)."""
+        if before is not None:
+            self._changes[before] -= jobs
+        if after is not None:
+            self._changes[after] += jobs
+
+    def tally(self, *states: JobState) -> int:
+        """How many jobs are in one of the states now."""
+        on_disk = dict(self.all("tallies"))
+        return sum(on_disk[state] + self._changes[state] for state in states)
+
+    def write_log(self) -> None:
+        """Put the events into the database that are not there yet: before it is read or cut."""
+        if self._written < len(self._rows):
+            self.run_many("add_event", self._rows[self._written :])
+            self._written = len(self._rows)
+
+    # -- savepoints and the end
+
+    def mark(self) -> Mark:
+        """Begin a savepoint."""
+        self.connection.execute("SAVEPOINT request")
+        numbers = Numbers(self._job, self._event, tuple(self._changes))
+        return Mark(numbers, len(self.events), self._written, len(self.removals), self.weight)
+
+    def keep(self) -> None:
+        """End the savepoint; what happened since stands."""
+        self.connection.execute("RELEASE request")
+
+    def back_to(self, mark: Mark) -> None:
+        """Undo all since `mark`."""
+        self.connection.execute("ROLLBACK TO request")
+        self.connection.execute("RELEASE request")
+        self._job, self._event, self._changes = mark.numbers.job, mark.numbers.event, list(mark.numbers.changes)
+        self._written, self.weight = mark.written, mark.weight
+        del self.events[mark.events :]
+        del self._rows[mark.events :]
+        del self.removals[mark.removals :]
+
+    def finish(self) -> Numbers:
+        """Write what is pending; the numbers for the next transaction. COMMIT comes next."""
+        self.write_log()
+        changed = [(change, state) for state, change in enumerate(self._changes) if change]
+        if changed:
+            self.run_many("change_tally", changed)
+        return Numbers(self._job, self._event)
