@@ -1,0 +1,157 @@
+"""Ask the store for jobs when there is room for them, and only when something may be found: `Claims`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from asyncjobs.service.errors import StorageFull
+from asyncjobs.service.records import Claim, NewJob
+from asyncjobs.service.work.window import Window
+from asyncjobs.service.work.writing import DISK_WAIT
+
+logger: logging.Logger = logging.getLogger("asyncjobs.service")
+
+LONGEST_TIMER = 30.0
+"""Seconds: the loop's timers stand still while the machine sleeps, what is due does not."""
+SHORTEST_TIMER = 0.001
+FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
+"""Seconds in which nothing is claimed after no worker could be started; doubled each time."""
+
+
+class Queue(Protocol):
+    """The store, as far as it is asked here."""
+
+    async def claim(self, wants: Mapping[str, int]) -> list[Claim]: ...
+    def waiting(self, lane: str) -> bool: ...
+    def next_due(self) -> float | None: ...
+
+
+class Claims:
+    """How many jobs of each lane are claimed, and when there are more to be had.
+
+    Args:
+        clock: the store's.
+        workers: how many a lane has.
+        begin: called with what was claimed.
+    """
+
+    def __init__(
+        self,
+        store: Queue,
+        clock: Callable[[], float],
+        lanes: Sequence[str],
+        workers: Callable[[str], int],
+        begin: Callable[[Sequence[Claim]], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._workers = workers
+        self._begin = begin
+        self._loop = asyncio.get_running_loop()
+        self._bell = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._held_until = 0.0
+        self._hold = FIRST_HOLD
+        self.windows: dict[str, Window] = {lane: Window() for lane in lanes}
+        self.is_over: bool = False
+        """Nothing more is to be claimed."""
+
+    def wake(self) -> None:
+        """Something may have become claimable, or there is room."""
+        self._bell.set()
+
+    @property
+    def count(self) -> int:
+        """How many are claimed, or are being claimed."""
+        return sum(window.claimed for window in self.windows.values())
+
+    def left(self, lane: str) -> None:
+        """One is claimed no more."""
+        self.windows[lane].claimed -= 1
+        self._bell.set()
+
+    def hold(self, error: object) -> None:
+        """No worker could be started: claim nothing for a while."""
+        now = self._loop.time()
+        if now >= self._held_until:
+            logger.error("no worker could be started, jobs wait for %g s: %s", self._hold, error)
+            self._held_until, self._hold = now + self._hold, min(2 * self._hold, LONGEST_HOLD)
+
+    def ran(self, lane: str, seconds: float) -> None:
+        """A worker ran a job of the lane: the next hold is a short one."""
+        self._hold = FIRST_HOLD
+        self.windows[lane].measured(seconds)
+
+    def wants(self, jobs: Sequence[NewJob]) -> dict[str, int]:
+        """For how many of these there is room now, by lane."""
+        wants = self._room({job.lane for job in jobs})
+        return {lane: min(number, len(jobs)) for lane, number in wants.items()}
+
+    def _room(self, lanes: Iterable[str]) -> dict[str, int]:
+        if self.is_over or self._loop.time() < self._held_until:
+            return {}
+        room = {lane: self.windows[lane].room(self._workers(lane)) for lane in lanes}
+        return {lane: number for lane, number in room.items() if number}
+
+    @contextmanager
+    def reserved(self, wants: Mapping[str, int]) -> Iterator[None]:
+        """Room that a claim on its way counts on."""
+        for lane, number in wants.items():
+            self.windows[lane].claimed += number
+        try:
+            yield
+        finally:
+            for lane, number in wants.items():
+                self.windows[lane].claimed -= number
+
+    async def run(self) -> None:
+        """Claim as long as there is room and something to be found, until cancelled.
+
+        Raises:
+            StorageBroken: the disk has failed.
+        """
+        try:
+            while True:
+                await self._bell.wait()
+                self._bell.clear()
+                await self._claim()
+                self._set_timer()
+        finally:
+            self._stop_timer()
+
+    async def _claim(self) -> None:
+        due = self._store.next_due()
+        is_due = due is not None and due <= self._clock()
+        wants = self._room(self.windows)
+        wants = {lane: number for lane, number in wants.items() if is_due or self._store.waiting(lane)}
+        if not wants:
+            return
+        try:
+            with self.reserved(wants):
+                claims = await self._store.claim(wants)
+        except StorageFull:
+            self._loop.call_later(DISK_WAIT, self.wake)
+            return
+        if claims:
+            self._begin(claims)
+            self._bell.set()
+
+    def _set_timer(self) -> None:
+        self._stop_timer()
+        if self.is_over:
+            return
+        now, due = self._loop.time(), self._store.next_due()
+        seconds = None if due is None else due - self._clock()
+        if self._held_until > now:
+            seconds = self._held_until - now
+        if seconds is not None:
+            self._timer = self._loop.call_later(min(max(seconds, SHORTEST_TIMER), LONGEST_TIMER), self.wake)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
