@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArenaFull": "errors",
     "AsyncJobsError": "errors",
+    "BadRequest": "service.errors",
     "CancelToken": "token",
     "Coordinator": "flow.coordinator",
     "ErrorBudget": "pipeline.faults",
@@ -28,9 +29,15 @@ _HOMES = {
     "JobState": "state",
     "JobStopped": "errors",
     "JobTimeout": "errors",
+    "KeyConflict": "service.errors",
     "LaneStalled": "errors",
+    "Limit": "service.records",
     "Lines": "lines",
     "LoopLane": "lanes.loop",
+    "NoSuchJob": "service.errors",
+    "NotAllowed": "service.errors",
+    "NotAuthorized": "service.errors",
+    "NotNow": "service.errors",
     "NotSendable": "errors",
     "OutOfRangeError": "errors",
     "PaddingFIFOQueue": "flow.queues",
@@ -55,20 +62,33 @@ _HOMES = {
     "Retry": "retry",
     "Runner": "runner",
     "RunnerClosed": "errors",
+    "ServiceClient": "service.client.client",
+    "ServiceError": "service.errors",
+    "ServiceFull": "service.errors",
+    "ServiceGone": "service.errors",
+    "ServiceJob": "service.client.job",
+    "ServiceNotRunning": "service.errors",
     "Shared": "shared",
+    "StateRefused": "service.errors",
     "Stats": "stats",
+    "StorageBroken": "service.errors",
+    "StorageFull": "service.errors",
     "SyncCoordinator": "flow.coordinator",
     "SyncQueue": "flow.blocking",
     "SyncRunner": "sync.runner",
+    "SyncServiceClient": "service.client.sync",
+    "SyncServiceJob": "service.client.syncjob",
     "TaskQueue": "sync.taskqueue",
     "ThreadLane": "lanes.thread",
     "ThreadPoolExecutor": "sync.executor",
+    "UnknownFunction": "service.errors",
     "WorkerLost": "errors",
     "WorkerStartError": "errors",
     "WouldDeadlock": "errors",
     "WrongLoop": "errors",
     "as_completed": "waiting",
     "background": "sync.background",
+    "connect": "service.client.connecting",
     "current_job": "context",
     "default_runner": "sync.background",
     "gather": "waiting",
@@ -77,20 +97,27 @@ _HOMES = {
     "run": "main",
 }
 
-__all__ = sorted([*_HOMES, "__version__"])
+# What needs the extra `service` is no part of `from asyncjobs import *`, which works without it.
+__all__ = sorted(["__version__", *(name for name, home in _HOMES.items() if not home.startswith("service.client."))])
 
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'asyncjobs' has no attribute {name!r}")
-    value = getattr(import_module(f"asyncjobs.{home}"), name)
+    try:
+        value = getattr(import_module(f"asyncjobs.{home}"), name)
+    except ModuleNotFoundError as error:
+        if not home.startswith("service.") or (error.name or "").startswith("asyncjobs"):
+            raise
+        hint = f"asyncjobs.{name} needs {error.name}: pip install 'asyncjobs-runner[service]'"
+        raise ModuleNotFoundError(hint, name=error.name) from error
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*_HOMES, "__version__"])
 
 
 class _Package(ModuleType):

@@ -48,6 +48,26 @@ from asyncjobs.plotting.opening import plot as plot
 from asyncjobs.plotting.plot import Plot as Plot
 from asyncjobs.retry import Retry as Retry
 from asyncjobs.runner import Runner as Runner
+from asyncjobs.service.client.client import ServiceClient as ServiceClient
+from asyncjobs.service.client.connecting import connect as connect
+from asyncjobs.service.client.job import ServiceJob as ServiceJob
+from asyncjobs.service.client.sync import SyncServiceClient as SyncServiceClient
+from asyncjobs.service.client.syncjob import SyncServiceJob as SyncServiceJob
+from asyncjobs.service.errors import BadRequest as BadRequest
+from asyncjobs.service.errors import KeyConflict as KeyConflict
+from asyncjobs.service.errors import NoSuchJob as NoSuchJob
+from asyncjobs.service.errors import NotAllowed as NotAllowed
+from asyncjobs.service.errors import NotAuthorized as NotAuthorized
+from asyncjobs.service.errors import NotNow as NotNow
+from asyncjobs.service.errors import ServiceError as ServiceError
+from asyncjobs.service.errors import ServiceFull as ServiceFull
+from asyncjobs.service.errors import ServiceGone as ServiceGone
+from asyncjobs.service.errors import ServiceNotRunning as ServiceNotRunning
+from asyncjobs.service.errors import StateRefused as StateRefused
+from asyncjobs.service.errors import StorageBroken as StorageBroken
+from asyncjobs.service.errors import StorageFull as StorageFull
+from asyncjobs.service.errors import UnknownFunction as UnknownFunction
+from asyncjobs.service.records import Limit as Limit
 from asyncjobs.shared import Shared as Shared
 from asyncjobs.state import JobState as JobState
 from asyncjobs.stats import Stats as Stats
@@ -67,6 +87,7 @@ __version__: str
 __all__ = [
     "ArenaFull",
     "AsyncJobsError",
+    "BadRequest",
     "CancelToken",
     "Coordinator",
     "ErrorBudget",
@@ -81,9 +102,15 @@ __all__ = [
     "JobState",
     "JobStopped",
     "JobTimeout",
+    "KeyConflict",
     "LaneStalled",
+    "Limit",
     "Lines",
     "LoopLane",
+    "NoSuchJob",
+    "NotAllowed",
+    "NotAuthorized",
+    "NotNow",
     "NotSendable",
     "OutOfRangeError",
     "PaddingFIFOQueue",
@@ -108,14 +135,22 @@ __all__ = [
     "Retry",
     "Runner",
     "RunnerClosed",
+    "ServiceError",
+    "ServiceFull",
+    "ServiceGone",
+    "ServiceNotRunning",
     "Shared",
+    "StateRefused",
     "Stats",
+    "StorageBroken",
+    "StorageFull",
     "SyncCoordinator",
     "SyncQueue",
     "SyncRunner",
     "TaskQueue",
     "ThreadLane",
     "ThreadPoolExecutor",
+    "UnknownFunction",
     "WorkerLost",
     "WorkerStartError",
     "WouldDeadlock",

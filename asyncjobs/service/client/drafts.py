@@ -1,0 +1,130 @@
+"""Make of a function and its arguments what is sent: `Plan`, decided once per function, and `draft`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from asyncjobs.errors import NotSendable
+from asyncjobs.service import envelope, outcome
+from asyncjobs.service.client.options import ServiceOptions, Settled, settle
+from asyncjobs.service.ids import new_id
+from asyncjobs.service.protocol import JobRequest
+from asyncjobs.wire import codec
+
+
+class Plan(NamedTuple):
+    """What is decided for one function with one set of options."""
+
+    settled: Settled
+    function: str
+    """``module:qualname``; empty if it travels by value."""
+
+
+def plan_for(fn: Callable[..., Any], options: ServiceOptions) -> Plan:
+    """Decide how calls of `fn` travel.
+
+    Raises:
+        TypeError: it is no function that a service can run.
+    """
+    if not callable(fn):
+        raise TypeError(f"{fn!r} is not callable; submit takes a function and its arguments")
+    plain = fn
+    while isinstance(plain, partial):
+        plain = plain.func
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise TypeError(f"{plain.__qualname__} is a generator function; a job returns one value")
+    by_name = codec.importable(fn)
+    is_plain = by_name is not None and by_name[1].count(".") <= 1 and "__" not in ":".join(by_name)
+    return Plan(settle(options, fn), ":".join(by_name) if by_name is not None and is_plain else "")
+
+
+def draft(
+    fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], key: bytes | None
+) -> JobRequest:
+    """One call, ready to be sent; the arguments are copied here and now.
+
+    Args:
+        key: the service's, to seal what is pickled; without one the call goes as JSON.
+
+    Raises:
+        NotSendable: an argument, or the function, cannot travel; names it.
+    """
+    job, settled = new_id(), plan.settled
+    after = settled.after
+    payload, plain = b"", dict[str, Any]()
+    if key is None:
+        plain = _plain(fn, plan, args, kwargs)
+    else:
+        body, named = _encoded(fn, plan, args, kwargs)
+        after = after if not named else tuple(dict.fromkeys((*after, *named)))
+        payload = envelope.seal(key, job, body)
+    return JobRequest(
+        id=job,
+        function=plan.function,
+        payload=payload,
+        name=settled.name,
+        delay=settled.delay,
+        after=after,
+        terms=settled.terms_now(),
+        **plain,
+        **settled.fields,
+    )
+
+
+def by_value(fn: Callable[..., Any], request: JobRequest, key: bytes) -> JobRequest:
+    """The same call, with the function inside its seal: for a service that does not run it by name.
+
+    The arguments are those of the submit, whatever has become of them since.
+    """
+    body = envelope.open(key, request.id, request.payload)
+    _, args, kwargs = outcome.decode_call(body, outcome.ResultOf)
+    body, _ = outcome.encode_call(fn, args, kwargs)
+    return msgspec.structs.replace(request, function="", payload=envelope.seal(key, request.id, body))
+
+
+def _encoded(
+    fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[bytes, tuple[str, ...]]:
+    try:
+        return outcome.encode_call(None if plan.function else fn, args, kwargs)
+    except NotSendable as error:
+        if not error.argument:
+            raise
+        what = error.argument
+        if not plan.function and what.startswith("the arguments"):  # none of them alone is to blame
+            what = f"the function {getattr(fn, '__qualname__', fn)!r}"
+        problem = NotSendable(
+            f"{what} cannot be sent to the service: it does not pickle ({error.__cause__}). Make it inside the job"
+        )
+        problem.argument = what
+        raise problem from error.__cause__
+
+
+def _plain(fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments as JSON, for a service whose key we do not have."""
+    if not plan.function:
+        raise NotSendable(
+            f"{getattr(fn, '__qualname__', fn)!r} has no name that the service could import it by, and only who has "
+            "the service's key may send functions: put it into a module, or connect(dir=) on the service's machine"
+        )
+    for what, value in (*((f"argument {at}", value) for at, value in enumerate(args, 1)), *kwargs.items()):
+        if not is_plain(value):
+            problem = NotSendable(f"{what} is not what JSON can say exactly; connect(dir=) sends any that pickles")
+            problem.argument = what
+            raise problem
+    return {"args": list(args), "kwargs": kwargs}
+
+
+def is_plain(value: object) -> bool:
+    """Whether JSON gives the value back as it is."""
+    if type(value) is list:
+        return all(map(is_plain, value))
+    if type(value) is dict:
+        return all(type(name) is str and is_plain(item) for name, item in value.items())
+    return type(value) in (str, int, bool, type(None)) or (type(value) is float and math.isfinite(value))

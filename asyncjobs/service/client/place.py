@@ -1,0 +1,65 @@
+"""Where a service is, and what its callers share with it: `Place`.
+
+Everything is read anew each time: a service that was started again has another process, another token, maybe
+another port.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from asyncjobs.service.access import StateDir, default_path
+from asyncjobs.service.client.transport import Address
+from asyncjobs.service.errors import BadRequest, ServiceNotRunning
+
+
+class Place(NamedTuple):
+    """How to find a service: by its state directory, or by its address."""
+
+    name: str
+    """For people: the directory or the URL."""
+    find: Callable[[], Address]
+    """Where it listens now; raises `ServiceNotRunning`."""
+    key: Callable[[], bytes | None]
+    """What its outcomes are sealed with; None if it is not ours to know."""
+    folder: Path | None = None
+
+
+def place_of(folder: str | os.PathLike[str] | None, url: str | None, token: str | None) -> Place:
+    """The place that the arguments of `connect` mean.
+
+    Raises:
+        BadRequest: they contradict each other.
+    """
+    if url is None:
+        if token is not None:
+            raise BadRequest("token= goes with url=; a service on this machine is found, and trusted, by its directory")
+        path = Path(folder).expanduser().absolute() if folder is not None else default_path()
+        return Place(str(path), lambda: _address_in(path), lambda: StateDir.open(path).key(), path)
+    address = _parsed(url, token)
+    if folder is None:
+        return Place(url, lambda: address, lambda: None)
+    path = Path(folder).expanduser().absolute()
+    return Place(url, lambda: address, lambda: StateDir.open(path).key())
+
+
+def _parsed(url: str, token: str | None) -> Address:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadRequest(f"url={url!r} is not allowed; allowed: http://HOST:PORT or https://HOST:PORT")
+    is_secure = parts.scheme == "https"
+    port = parts.port or (443 if is_secure else 80)
+    return Address(host=parts.hostname, port=port, is_secure=is_secure, token=token)
+
+
+def _address_in(folder: Path) -> Address:
+    found = StateDir.open(folder).read_address()
+    if found is None:
+        raise ServiceNotRunning(
+            f"no service runs in {folder}; start one with `asyncjobs serve --dir {folder}`, or connect(start=True)"
+        )
+    return Address(socket=found.socket)
