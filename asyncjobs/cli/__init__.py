@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import sys
 
-_LIBRARIES = ("rich", "typer", "click", "plotly", "numpy")
+_LIBRARIES = {
+    **dict.fromkeys(("rich", "typer", "click"), "cli"),
+    **dict.fromkeys(("plotly", "numpy"), "demo"),
+    **dict.fromkeys(("cronsim", "httptools", "msgspec", "prometheus_client"), "cli,service"),
+}
+"""What may be missing, and the extras that bring it."""
 
 
 def main() -> None:
@@ -21,6 +26,5 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in _LIBRARIES:
             raise
-        extra = "demo" if missing in ("plotly", "numpy") else "cli"
-        print(f'this command needs {missing}: pip install "asyncjobs-runner[{extra}]"', file=sys.stderr)
+        print(f'this command needs {missing}: pip install "asyncjobs-runner[{_LIBRARIES[missing]}]"', file=sys.stderr)
         sys.exit(2)

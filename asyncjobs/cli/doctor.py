@@ -7,7 +7,7 @@ programs read it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
@@ -39,8 +39,12 @@ class Finding(NamedTuple):
 
 def check(facts: Facts) -> list[Finding]:
     """All findings, the warnings first; an empty list: nothing stands in the way."""
-    found = [finding for rule in _RULES if (finding := rule(facts)) is not None]
-    return sorted(found, key=lambda finding: finding.level != "warning")
+    return in_order(finding for rule in _RULES if (finding := rule(facts)) is not None)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """The warnings first."""
+    return sorted(findings, key=lambda finding: finding.level != "warning")
 
 
 def process_slots(files: int | None, files_open: int = 0) -> int | None:
@@ -51,16 +55,16 @@ def process_slots(files: int | None, files_open: int = 0) -> int | None:
     return None if files is None else max(0, (files - files_open) // DESCRIPTORS_PER_SLOT)
 
 
-def as_json(facts: Facts, findings: list[Finding]) -> str:
-    """Both as one JSON object: ``{"facts": {...}, "findings": [...]}``."""
+def as_json(facts: Facts, findings: list[Finding], **more: object) -> str:
+    """Both as one JSON object: ``{"facts": {...}, "findings": [...]}``, and what more there is to say."""
     values = {**asdict(facts), "usable_cores": facts.usable_cores}
-    return json.dumps({"facts": values, "findings": [finding._asdict() for finding in findings]}, indent=2)
+    return json.dumps({"facts": values, **more, "findings": [finding._asdict() for finding in findings]}, indent=2)
 
 
-def show(facts: Facts, findings: list[Finding], console: Console) -> None:
-    """Print both for people, in lines that survive being pasted into a report."""
+def show(facts: Facts, findings: list[Finding], console: Console, more: Iterable[tuple[str, str]] = ()) -> None:
+    """Print both for people, and further (label, value) lines, so that they survive being pasted into a report."""
     table = Table.grid(padding=(0, 2))
-    for label, value in describe(facts):
+    for label, value in (*describe(facts), *more):
         table.add_row(Text(label, style="dim"), Text(value))
     console.print(table)
     console.print()

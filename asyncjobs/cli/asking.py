@@ -1,0 +1,220 @@
+"""Ask the running service, one request after the other, over its unix socket: `Desk`.
+
+Blocking, with the standard library's client: a command asks once or twice and ends. Programs use `aj.connect`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from asyncjobs.service import errors
+from asyncjobs.service.access import Address, StateDir
+from asyncjobs.service.protocol import ErrorView
+
+Answer = TypeVar("Answer")
+
+PATIENCE = 30.0
+"""Seconds for one answer: the service promises 10."""
+LIVELY = 60.0
+"""Seconds for the next piece of a stream: the service says four times as often that it lives."""
+_PIECE = 65536
+
+
+class Unanswered(errors.ServiceGone):
+    """The connection broke: whether the request was heard is not known."""
+
+
+class News(NamedTuple):
+    """One event of a stream (SSE)."""
+
+    kind: str
+    id: str
+    """What Last-Event-ID takes to go on behind it."""
+    text: str
+
+
+class Desk:
+    """The HTTP API of one service. Everything raises `ServiceError`s."""
+
+    def __init__(self, path: Path | None, name: str) -> None:
+        self._start = start_line(path, name)
+        try:
+            self.state: StateDir = StateDir.open(path, name)
+        except errors.ServiceNotRunning as error:
+            raise errors.ServiceNotRunning(f"{error}; {self._start}") from None
+        self.address: Address = self._find()
+
+    def _find(self) -> Address:
+        address = self.state.read_address()
+        if address is None:
+            raise errors.ServiceNotRunning(f"no service runs in {self.state.path}; {self._start}")
+        return address
+
+    def is_there(self) -> bool:
+        """Whether the service, or one that was started in its place, answers."""
+        try:
+            self.address = self._find()
+            self.get_raw("/health")
+        except (errors.ServiceGone, errors.ServiceNotRunning):
+            return False
+        return True
+
+    def get(self, path: str, kind: type[Answer], **query: object) -> Answer:
+        """Decode the answer to ``GET path?query``; None and empty values of `query` are left out."""
+        return msgspec.json.decode(self.get_raw(path, **query), type=kind)
+
+    def get_raw(self, path: str, **query: object) -> bytes:
+        """The body of the answer, as it came; empty for 204."""
+        return self._ask("GET", _target(path, query), None)
+
+    def post(self, path: str, body: msgspec.Struct | None = None, patience: float = PATIENCE) -> bytes:
+        """Send a message, give the body of the answer, which has to come within `patience` seconds."""
+        return self._ask("POST", path, msgspec.json.encode(body) if body is not None else b"{}", patience)
+
+    def delete(self, path: str) -> bytes:
+        """The body of the answer to ``DELETE path``."""
+        return self._ask("DELETE", path, b"{}")
+
+    @contextmanager
+    def stream(
+        self, path: str, headers: dict[str, str] | None = None, patience: float | None = LIVELY, **query: object
+    ) -> Iterator[Stream]:
+        """An answer that comes piece by piece, on a connection of its own, with at most `patience` seconds
+        between them."""
+        with closing(self._connect()) as connection:
+            with _told():
+                connection.request("GET", _target(path, query), headers=headers or {})
+                answer = connection.getresponse()
+                refused = answer.read() if answer.status >= 400 else b""
+            if answer.status >= 400:
+                raise refusal(answer.status, refused)
+            assert connection.sock is not None
+            connection.sock.settimeout(patience)
+            yield Stream(answer)
+
+    def _ask(self, method: str, target: str, body: bytes | None, patience: float = PATIENCE) -> bytes:
+        headers = {"X-Asyncjobs": "1", "Content-Type": "application/json"} if body is not None else {}
+        # A connection each: one that was kept while a job was followed for an hour would be closed by now.
+        with closing(self._connect(patience)) as connection, _told():
+            connection.request(method, target, body, headers)
+            answer = connection.getresponse()
+            found = answer.read()
+        if answer.status >= 400:
+            raise refusal(answer.status, found)
+        return found
+
+    def _connect(self, patience: float = PATIENCE) -> _Connection:
+        connection = _Connection(self.address.socket, patience)
+        try:
+            connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise errors.ServiceNotRunning(
+                f"no service runs in {self.state.path} (the last one, pid {self.address.pid}, did not end cleanly); "
+                f"{self._start}"
+            ) from None
+        except OSError as error:
+            raise errors.ServiceNotRunning(f"nobody answers at {self.address.socket}: {error}") from None
+        return connection
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise Unanswered(f"the service stopped answering: {error or type(error).__name__}") from None
+
+
+class Stream:
+    """The pieces of an answer as they come."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self._answer = answer
+        self.headers: http.client.HTTPMessage = answer.headers
+
+    def pieces(self) -> Iterator[bytes]:
+        """Blocks until there is something; ends when the service ends the answer."""
+        while True:
+            with _told():
+                piece = self._answer.read1(_PIECE)
+            if not piece:
+                return
+            yield piece
+
+    def news(self) -> Iterator[News]:
+        """The pieces read as events; comments that only keep the connection alive are left out."""
+        fields: dict[str, str] = {}
+        for line in self._lines():
+            if line:
+                name, _, value = line.partition(":")
+                fields[name] = f"{fields[name]}\n{value[1:]}" if name in fields else value.removeprefix(" ")
+                continue
+            if "data" in fields:
+                yield News(fields.get("event", "message"), fields.get("id", ""), fields["data"])
+            fields = {}
+
+    def _lines(self) -> Iterator[str]:
+        held = b""
+        for piece in self.pieces():
+            *whole, held = (held + piece).split(b"\n")
+            yield from (line.rstrip(b"\r").decode() for line in whole)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, patience: float) -> None:
+        super().__init__("localhost", timeout=patience)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def job_path(id: str, *more: str) -> str:  # what the API calls it
+    """``/v1/jobs/ID/more``."""
+    return "/v1/jobs/" + "/".join(quote(part, safe="") for part in (id, *more))
+
+
+def start_line(path: Path | None, name: str) -> str:
+    """How to start the service that was looked for."""
+    place = f" --dir {path}" if path is not None else "" if name == "default" else f" --name {name}"
+    return f"start it with: asyncjobs serve{place} --allow 'PACKAGE.*'"
+
+
+def refusal(status: int, body: bytes) -> errors.ServiceError:
+    """The error that an answer from 400 on stands for."""
+    try:
+        view = msgspec.json.decode(body, type=ErrorView)
+    except msgspec.DecodeError:
+        return errors.ServiceError(f"the service answered {status}: {body[:200]!r}")
+    kind = getattr(errors, view.error, errors.ServiceError)
+    if not (isinstance(kind, type) and issubclass(kind, errors.ServiceError)):
+        kind = errors.ServiceError
+    error: errors.ServiceError = kind(view.message)
+    if isinstance(error, errors.ServiceFull) and view.retry_after is not None:
+        error.retry_after = view.retry_after
+    if isinstance(error, errors.KeyConflict) and view.id is not None:
+        error.id = view.id
+    return error
+
+
+def loaded(body: bytes) -> Any:
+    """An answer as plain values, with whatever a newer service says beyond what we know."""
+    return json.loads(body)
+
+
+def _target(path: str, query: dict[str, object]) -> str:
+    given = {name.rstrip("_"): value for name, value in query.items() if value is not None and value not in ("", ())}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path

@@ -1,0 +1,231 @@
+"""``asyncjobs jobs``, ``show``, ``logs``, ``cancel`` and ``retry``: look at jobs, and steer single ones."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from asyncjobs.cli import exits, plain, tables
+from asyncjobs.cli.asking import Desk, job_path, loaded
+from asyncjobs.cli.finding import find_id, suggestions
+from asyncjobs.cli.following import LogReader, patiently
+from asyncjobs.cli.opening import Opened, open_outcome, result_json
+from asyncjobs.cli.options import Json, desk, now, seconds
+from asyncjobs.cli.place import Dir, Name
+from asyncjobs.cli.showing import say, show, show_json, width
+from asyncjobs.service.errors import ServiceError, ServiceGone
+from asyncjobs.service.protocol import (
+    AcceptedAnswer,
+    CancelRequest,
+    CancelView,
+    EventView,
+    FigureView,
+    JobView,
+    ListAnswer,
+)
+
+app: typer.Typer = typer.Typer()
+
+
+def _ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """What the shell may complete an id to; nothing where no service answers."""
+    try:
+        return suggestions(Desk(ctx.params.get("path"), ctx.params.get("name") or "default"), incomplete)
+    except ServiceError:
+        return []
+
+
+def _states(incomplete: str) -> list[str]:
+    return [state for state in tables.STATES if state.startswith(incomplete.upper())]
+
+
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="The job's id, its beginning or end, or 'last' for the newest job.", autocompletion=_ids
+    ),
+]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Ids, or their beginnings or ends.", autocompletion=_ids)
+]
+
+
+@app.command()
+def jobs(
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only these; may be repeated.", autocompletion=_states)
+    ] = None,
+    job_name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
+    function: Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help="Only jobs of this function.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    lane: Annotated[str | None, typer.Option(help="Only jobs of this lane.", hidden=True)] = None,
+    schedule: Annotated[str | None, typer.Option(help="Only jobs that this schedule made.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Jobs on a page.")] = 20,
+    before: Annotated[int | None, typer.Option(metavar="NUMBER", help="The next page: what the last one said.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All pages.")] = False,
+    as_json: Json = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """List jobs, the newest first."""
+    asked_for = {
+        "state": tuple(one.upper() for one in state or ()), "name": job_name, "function": function, "tag": tag,
+        "lane": lane, "schedule": schedule, "limit": 1000 if every else limit,
+    }  # fmt: skip
+    with desk(path, name) as asked:
+        while True:
+            body = asked.get_raw("/v1/jobs", before=before, **asked_for)
+            page = msgspec.json.decode(body, type=ListAnswer)
+            if as_json:
+                show_json(loaded(body))
+            else:
+                _show_page(page, every, bool(before))
+            before = page.next
+            if not every or before is None:
+                return
+
+
+def _show_page(page: ListAnswer, every: bool, is_later: bool) -> None:
+    if page.jobs:
+        show(tables.jobs_table(page.jobs, now(), width()))
+    elif not is_later:
+        say("no jobs")
+    if page.next is not None and not every:
+        say(f"older ones: --before {page.next}, or --all")
+
+
+@app.command(name="show")
+def show_command(job_id: Id, as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+    """Show one job: what it is, what happened to it, and what it returned."""
+    with desk(path, name) as asked:
+        where = find_id(asked, job_id)
+        body = asked.get_raw(job_path(where))
+        job = msgspec.json.decode(body, type=JobView)
+        is_over = job.state in tables.FINAL
+        opened = open_outcome(asked, where) if is_over else Opened()
+        events = _events(asked, job, is_over)
+        if as_json:
+            known = {"events": msgspec.to_builtins(events)} | (result_json(opened) if is_over else {})
+            show_json(loaded(body) | known)
+            return
+        show(tables.job_grid(job, now()))
+        if (result := tables.result_lines(opened)) is not None:
+            show(result)
+        sys.stdout.write("\n")
+        show(tables.events_table(events, now()))
+
+
+def _events(asked: Desk, job: JobView, is_over: bool) -> list[EventView]:
+    """What happened so far. The stream of a job that goes on does not end by itself, so it ends with what is known."""
+    found: list[EventView] = []
+    with contextlib.suppress(ServiceGone), asked.stream(job_path(job.id, "events"), patience=1.0) as stream:
+        for news in stream.news():
+            if news.kind in ("progress", "log"):
+                continue
+            found.append(msgspec.json.decode(news.text, type=EventView))
+            if found[-1].state == job.state and (is_over or found[-1].attempt == job.attempt):
+                return found
+    return found
+
+
+@app.command()
+def logs(
+    job_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with the text instead.")] = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """Print what a job printed. To a terminal with all control characters written out; to a pipe as it is."""
+    if follow and as_json:
+        raise typer.BadParameter("--json gives the log as it is now: not together with --follow")
+    with desk(path, name) as asked:
+        where = find_id(asked, job_id)
+        if as_json:
+            text = asked.get_raw(job_path(where, "log")).decode("utf-8", "backslashreplace")
+            show_json({"id": where, "log": text})
+            return
+        reader = LogReader(asked, where, sys.stdout)
+        try:
+            _read(asked, reader, where, follow)
+        except KeyboardInterrupt:
+            raise typer.Exit(exits.DETACHED) from None
+
+
+def _read(asked: Desk, reader: LogReader, where: str, follow: bool) -> None:
+    if not follow:
+        reader.read()
+        return
+    while True:
+        with patiently(asked):
+            reader.read(follow=True)
+            if asked.get(job_path(where), JobView).state in tables.FINAL:
+                return
+
+
+@app.command()
+def figures(
+    job_id: Id,
+    to: Annotated[
+        Path | None, typer.Option(help="Copy them into this folder, which is made if need be.", file_okay=False)
+    ] = None,
+    as_json: Json = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """List the files of the plots that a job has made, or fetch them."""
+    with desk(path, name) as asked:
+        where = find_id(asked, job_id)
+        found = asked.get(job_path(where, "figures"), list[FigureView])
+        if to is not None:
+            to.mkdir(parents=True, exist_ok=True)
+            for one in found:
+                # The service names no file that is more than a name.
+                (to / Path(one.name).name).write_bytes(asked.get_raw(job_path(where, "figures", one.name)))
+    if as_json:
+        show_json(msgspec.to_builtins(found))
+    elif found:
+        show(tables.figures_table(found, now()))
+    else:
+        say("no figures")
+
+
+@app.command()
+def cancel(
+    ids: Ids,
+    reason: Annotated[str, typer.Option(help="What the job is told, and lists show.")] = "cancelled",
+    grace: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="SPAN", help="Between asking it and stopping it. Default: the job's own."),
+    ] = None,
+    as_json: Json = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """Ask jobs to stop. One that has not begun is cancelled at once; one that runs is asked, then stopped."""
+    with desk(path, name) as asked:
+        for where in [find_id(asked, given) for given in ids]:
+            body = asked.post(job_path(where, "cancel"), CancelRequest(reason=reason, grace=grace))
+            if as_json:
+                show_json({"id": where, **loaded(body)})
+                continue
+            view = msgspec.json.decode(body, type=CancelView)
+            said = {"ended": f"has ended already: {view.state}", "requested": "is asked to stop"}
+            sys.stdout.write(f"{where} {said.get(view.answer, plain.line(view.answer, 40))}\n")
+
+
+@app.command()
+def retry(ids: Ids, as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+    """Run jobs that failed again, as new jobs with the same call. Prints their ids."""
+    with desk(path, name) as asked:
+        for where in [find_id(asked, given) for given in ids]:
+            accepted = msgspec.json.decode(asked.post(job_path(where, "replay")), type=AcceptedAnswer)
+            if as_json:
+                show_json({"of": where, **msgspec.to_builtins(accepted)})
+            else:
+                sys.stdout.write(f"{accepted.id}\n")

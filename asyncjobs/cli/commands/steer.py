@@ -1,0 +1,189 @@
+"""``asyncjobs pause``, ``resume``, ``schedules``, ``stats``, ``stop`` and ``backup``: the service as a whole."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from asyncjobs.cli import exits, tables
+from asyncjobs.cli.asking import Desk, loaded
+from asyncjobs.cli.options import Json, desk, now, seconds
+from asyncjobs.cli.place import Dir, Name
+from asyncjobs.cli.showing import say, show, show_json
+from asyncjobs.cli.wanted import Wanted, taking_job
+from asyncjobs.service.errors import ServiceGone
+from asyncjobs.service.protocol import (
+    BackupRequest,
+    ScheduleRequest,
+    ScheduleView,
+    ScopeRequest,
+    StatsView,
+    StopRequest,
+)
+
+app: typer.Typer = typer.Typer()
+
+LONGEST = 90.0
+"""Seconds for the answer to a backup; the service gives up on it earlier, and goes on copying."""
+
+Scope = Annotated[str, typer.Argument(metavar="[SCOPE]", help="all, lane:NAME, function:MODULE:NAME or schedule:NAME.")]
+
+
+@app.command()
+def pause(scope: Scope = "all", as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+    """Start no more jobs; those that run go on. Holds over a restart, until resume."""
+    _steer("pause", scope, as_json, path, name)
+
+
+@app.command()
+def resume(scope: Scope = "all", as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+    """Undo a pause of the same scope."""
+    _steer("resume", scope, as_json, path, name)
+
+
+def _steer(verb: str, scope: str, as_json: bool, path: Path | None, name: str) -> None:
+    with desk(path, name) as asked:
+        asked.post(f"/v1/{verb}", ScopeRequest(scope=scope))
+        paused = asked.get("/v1/stats", StatsView).paused
+        if as_json:
+            show_json({"paused": list(paused)})
+        else:
+            say(f"paused: {', '.join(paused) or 'nothing'}")
+
+
+@app.command()
+def schedules(
+    drop: Annotated[str | None, typer.Option(metavar="NAME", help="Remove this one; its jobs stay.")] = None,
+    as_json: Json = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """List what comes again, or remove one; `asyncjobs schedule` makes one."""
+    with desk(path, name) as asked:
+        if drop is not None:
+            asked.delete("/v1/schedules/" + quote(drop, safe=""))
+            say(f"removed {drop}")
+            return
+        body = asked.get_raw("/v1/schedules")
+        found = msgspec.json.decode(body, type=list[ScheduleView])
+        if as_json:
+            show_json(loaded(body))
+        elif found:
+            show(tables.schedules_table(found, now()))
+        else:
+            say("no schedules")
+
+
+@app.command()
+@taking_job
+def schedule(
+    wanted: Wanted,
+    title: Annotated[str, typer.Argument(metavar="NAME", help="What the schedule is called.")],
+    cron: Annotated[str, typer.Argument(metavar="CRON", help="When, such as '30 2 * * *'.")],
+    zone: Annotated[str, typer.Option(help="The time zone of it, such as Europe/Berlin.")] = "UTC",
+    as_json: Json = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """Let a job come again by a cron expression, or replace the schedule of that name.
+
+    [dim]asyncjobs schedule nightly '30 2 * * *' study:sweep --zone Europe/Berlin[/dim]
+    """
+    with desk(path, name) as asked:
+        request = ScheduleRequest(name=title, cron=cron, zone=zone, job=wanted.request(asked))
+        view = msgspec.json.decode(asked.post("/v1/schedules", request), type=ScheduleView)
+        if as_json:
+            show_json(msgspec.to_builtins(view))
+        else:
+            show(tables.schedules_table([view], now()))
+
+
+@app.command()
+def stats(as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+    """Show how the service is: jobs by state, workers, database, disk."""
+    with desk(path, name) as asked:
+        body = asked.get_raw("/v1/stats")
+        if as_json:
+            show_json(loaded(body))
+        else:
+            show(tables.stats_grid(msgspec.json.decode(body, type=StatsView), str(asked.state.path), now()))
+
+
+@app.command()
+def stop(
+    drain: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="SPAN", help="How long running jobs may go on. Default: the service's."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has ended.")] = True,
+    as_json: Json = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """Let the service end: running jobs may finish within the drain; what has not begun stays for its next start."""
+    with desk(path, name) as asked:
+        pid = asked.address.pid
+        asked.post("/v1/stop", StopRequest(drain=drain))
+        if wait:
+            _wait_for_end(asked, pid)
+        if as_json:
+            show_json({"pid": pid, "has_ended": wait})
+        else:
+            say(f"the service, pid {pid}, {'has ended' if wait else 'is stopping'}")
+
+
+def _wait_for_end(asked: Desk, pid: int) -> None:
+    """Until its process is gone. Ctrl-C ends the wait only."""
+    try:
+        while _runs(pid):
+            time.sleep(0.05)
+    except KeyboardInterrupt:
+        say(f"the service, pid {pid}, is stopping")
+        raise typer.Exit(exits.DETACHED) from None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            state = file.read().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:  # not Linux; or it went in between, and the next look tells
+        return True
+    return state not in "ZX"  # dead, though who started it has not asked after it yet
+
+
+@app.command()
+def backup(
+    to: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that is not there yet.")],
+    as_json: Json = False,
+    path: Dir = None,
+    name: Name = "default",
+) -> None:
+    """Copy database, large results and key while the service runs. The copy is a directory to serve; keep it secret."""
+    with desk(path, name) as asked:
+        to = to.expanduser().absolute()
+        try:
+            asked.post("/v1/backup", BackupRequest(path=str(to)), LONGEST)
+        except ServiceGone:
+            if not _is_copied(to):
+                raise
+        if as_json:
+            show_json({"path": str(to)})
+        else:
+            say(f"{to} ({tables.size(sum(file.stat().st_size for file in to.rglob('*')))})")
+
+
+def _is_copied(to: Path) -> bool:
+    """A large copy takes longer than an answer may: it grows under another name, and has its own once it is whole."""
+    partial = to.with_name(f"{to.name}.partial")
+    while partial.exists():
+        time.sleep(0.1)
+    return to.exists()
