@@ -1,4 +1,4 @@
-"""An interpreter for each library that takes part in ``asyncjobs bench flow``, kept to the end; and the rounds.
+"""An interpreter for each library that takes part in a benchmark, kept to the end; and the rounds.
 
 So that one library's threads, locks and memory are not another's, that `fork` is safe for who uses it, and that a
 contestant that hangs can be ended.
@@ -14,10 +14,9 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from asyncjobs.bench import measure, probes, processor_time
-from asyncjobs.bench.flowfeeds import Feeder
 from asyncjobs.bench.measure import Goal, Measurement
 
 R = TypeVar("R")
@@ -40,14 +39,26 @@ Figures = dict[str, float]
 """Name to figure, of one contestant in one round."""
 
 
+class Entrant(Protocol):
+    """Who takes part in a race."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def library(self) -> str: ...
+
+
 class NoFigure(RuntimeError):
     """A contestant broke, or took too long; the text says which."""
 
 
 class Room:
-    """An interpreter of its own."""
+    """An interpreter of its own; `limit` seconds for one call."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float | None = None) -> None:
+        self._limit = limit or LIMIT
         self._process = subprocess.Popen(
             [sys.executable, "-m", "asyncjobs.bench.flowroom"],
             stdin=subprocess.PIPE,
@@ -64,16 +75,16 @@ class Room:
         """``fn(*args)`` in there.
 
         Raises:
-            NoFigure: it raised something, took longer than `LIMIT`, or ended the interpreter.
+            NoFigure: it raised something, took longer than the limit, or ended the interpreter.
         """
         pickle.dump((fn, args), self._calls)
         self._calls.flush()
         try:
-            result, failure = self._reader.submit(pickle.load, self._results).result(LIMIT)
+            result, failure = self._reader.submit(pickle.load, self._results).result(self._limit)
         except TimeoutError:
-            raise NoFigure(f"no figure after {LIMIT:g} s") from None
+            raise NoFigure(f"no figure after {self._limit:g} s") from None
         except (EOFError, pickle.UnpicklingError):
-            raise NoFigure(f"its interpreter ended with code {self._process.wait(LIMIT)}") from None
+            raise NoFigure(f"its interpreter ended with code {self._process.wait(self._limit)}") from None
         if failure:
             raise NoFigure(failure)
         return result
@@ -126,10 +137,12 @@ class Lab:
 
     Args:
         say: gets a line before each figure is taken.
+        limit: seconds for one figure; `LIMIT` if not given.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], limit: float | None = None) -> None:
         self._say = say
+        self._limit = limit
         self._rooms: dict[str, Room] = {}
 
     def __enter__(self) -> Self:
@@ -153,7 +166,7 @@ class Lab:
     def race(
         self,
         title: str,
-        feeders: Sequence[Feeder],
+        feeders: Sequence[Entrant],
         rounds: int,
         take: Callable[..., Figures],
         *args: Any,
@@ -174,7 +187,7 @@ class Lab:
                     self._one(feeder, results, take, *args)
         return results
 
-    def _one(self, feeder: Feeder, results: Results, take: Callable[..., Figures], *args: Any) -> None:
+    def _one(self, feeder: Entrant, results: Results, take: Callable[..., Figures], *args: Any) -> None:
         room = self._room(feeder.library)
         try:
             figures = room.call(take, feeder, *args)
@@ -187,7 +200,7 @@ class Lab:
 
     def _room(self, library: str) -> Room:
         if library not in self._rooms:
-            self._rooms[library] = Room()
+            self._rooms[library] = Room(self._limit)
         return self._rooms[library]
 
     def _leave(self, library: str) -> None:

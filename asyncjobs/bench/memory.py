@@ -29,11 +29,11 @@ def peak() -> int:
 
 def of_family(pid: int) -> int:
     """Bytes of `pid` and its living descendants; what several of them share is counted once. Linux only; else ours."""
-    return sum(_proportional(member) for member in processor_time.family(pid)) if _STATUS.exists() else resident()
+    return sum(of_process(member) for member in processor_time.family(pid)) if _STATUS.exists() else resident()
 
 
-def _proportional(pid: int) -> int:
-    """Of a process, with its part of what it shares; 0 for one that has gone."""
+def of_process(pid: int) -> int:
+    """Bytes of one process, with its part of what it shares; 0 for one that has gone. Linux only."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
