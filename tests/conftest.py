@@ -108,8 +108,10 @@ def _no_leaks(request: pytest.FixtureRequest, _stacks_when_it_hangs: None) -> It
 
 def _is_of_another_process(leak: str) -> bool:
     """Named semaphores are made by multiprocessing for peers, some of which run beside us in other
-    processes of the suite; that we make none ourselves is for the tests of trap T1."""
-    return "PYTEST_XDIST_WORKER" in os.environ and leak.startswith("shared memory /dev/shm/sem.mp-")
+    processes of the suite; that we make none ourselves is for the tests of trap T1. Tests that want
+    folders in memory make them there, too, and remove them themselves."""
+    names = ("shared memory /dev/shm/sem.mp-", "shared memory /dev/shm/test-")
+    return "PYTEST_XDIST_WORKER" in os.environ and leak.startswith(names)
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,10 @@ mentioned, links lead somewhere, and the tables that repeat the code agree with 
 
 from __future__ import annotations
 
+import configparser
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,13 @@ from test_floors import FLOORS
 import asyncjobs
 import asyncjobs.testing
 from asyncjobs import ProcessLane, errors
+from asyncjobs.cli import app, exits
+from asyncjobs.cli.lazy import LazyGroup
 from asyncjobs.options import NAMES
+from asyncjobs.service import errors as service_errors
+from asyncjobs.service import host
+from asyncjobs.service.client.options import ServiceOptions
+from asyncjobs.service.http.routes import ROUTES
 from asyncjobs.state import MOVES, Event
 from asyncjobs.stats import LaneStats, Stats
 
@@ -88,7 +96,7 @@ def test_most_blocks_say_what_they_print() -> None:
     assert sum(block.prints is not None for block in blocks()) >= 15
 
 
-@pytest.mark.parametrize("name", asyncjobs.__all__)
+@pytest.mark.parametrize("name", dir(asyncjobs))
 def test_public_name_is_in_the_docs(name: str) -> None:
     pages = "\n".join(text_of(page) for page in PAGES)
     assert re.search(rf"\b{name}\b", pages), f"{name} is on no page"
@@ -150,3 +158,53 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = {link.partition("#")[0] for link in LINK.findall(prose)} - {""}
     here = {target for target in targets if "://" not in target}
     assert [target for target in sorted(here) if not (page.parent / target).is_file()] == []
+
+
+def test_tree_of_the_services_errors_is_the_code() -> None:
+    page = text_of(ROOT / "docs" / "errors.md")
+    assert service_errors.__doc__
+    tree = [line.strip() for line in service_errors.__doc__.splitlines() if "── " in line]
+    assert len(tree) > 10
+    assert [line for line in tree if line not in page] == []
+    kinds = [kind.__name__ for kind in vars(service_errors).values() if isinstance(kind, type)]
+    told = page.partition("exit code of the command line:")[2].partition("## Final states")[0]
+    assert {name for name in kinds if f"| `{name}` |" not in told} == {"AsyncJobsError", "ServiceError"}
+
+
+def test_exit_codes_of_the_service_are_the_code() -> None:
+    table = text_of(ROOT / "docs" / "service.md").partition("| code | meaning |")[2].partition("\n\n")[0]
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    known = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    assert told == known | {host.NOT_MADE}
+
+
+def test_every_command_is_in_the_docs() -> None:
+    pages = "\n".join(text_of(page) for page in PAGES)
+    assert app.app.registered_commands
+    for name in LazyGroup.PLACES:
+        assert re.search(rf"(?:asyncjobs |\| |, )`?{name}\b", pages), f"{name} is on no page"
+
+
+def test_every_route_is_in_the_docs() -> None:
+    api = text_of(ROOT / "docs" / "service.md").partition("| route | |")[2].partition("\n\n")[0]
+    for route in ROUTES:
+        path = route.path.replace("{id}", "ID").replace("{name}", "NAME").removeprefix("/v1/jobs/ID")
+        assert path in api, f"{route.method} {route.path} is not in the table"
+
+
+def test_every_option_of_a_service_job_is_in_its_table() -> None:
+    table = text_of(ROOT / "docs" / "service.md").partition("| option | meaning |")[2].partition("\n\n")[0]
+    told = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")}
+    assert told == set(ServiceOptions._fields)
+
+
+def test_the_unit_for_systemd_starts_a_command_that_there_is() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # its names have capitals
+    unit.read(ROOT / "docs" / "asyncjobs.service")
+    command = shlex.split(unit["Service"]["ExecStart"])
+    assert command[0].endswith("/bin/asyncjobs")
+    assert command[1] in LazyGroup.PLACES
+    assert {int(code) for code in unit["Service"]["RestartPreventExitStatus"].split()} == {
+        host.REFUSED, host.NOT_MADE, host.RUNNING,
+    }  # fmt: skip

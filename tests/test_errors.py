@@ -110,7 +110,7 @@ def test_a_stop_without_words_has_an_empty_reason() -> None:
     assert (errors.JobStopped().reason, errors.JobStopped("why").reason) == ("", "why")
 
 
-@pytest.mark.parametrize("name", sorted(set(asyncjobs.__all__) - {"__version__"}))
+@pytest.mark.parametrize("name", sorted(set(dir(asyncjobs)) - {"__version__"}))
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(asyncjobs, name) is not None
 

@@ -28,7 +28,7 @@ def public_names() -> list[str]:
     """What the package says it offers."""
     import asyncjobs
 
-    return sorted(asyncjobs.__all__)
+    return dir(asyncjobs)
 
 
 @pytest.mark.parametrize("module", HEAVY)
@@ -71,6 +71,11 @@ hidden = [name for name in asyncjobs.__all__ if isinstance(getattr(asyncjobs, na
 assert not hidden, hidden
 """
     assert loaded_by(code)
+
+
+def test_names_that_need_an_extra_are_no_part_of_a_star_import() -> None:
+    assert "asyncjobs.service.client.client" not in loaded_by("from asyncjobs import *")
+    assert "msgspec" not in loaded_by("from asyncjobs import *")
 
 
 def test_public_names_are_listed_by_dir() -> None:

@@ -41,7 +41,13 @@ def kernel(x: float) -> float:
 
 
 async def main(
-    runner: aj.Runner, job: aj.Job[int], sync: aj.SyncRunner, processes: aj.ProcessPoolExecutor, pool: aj.Pool
+    runner: aj.Runner,
+    job: aj.Job[int],
+    sync: aj.SyncRunner,
+    processes: aj.ProcessPoolExecutor,
+    pool: aj.Pool,
+    service: aj.ServiceClient,
+    waits: aj.SyncServiceClient,
 ) -> None:
 """
 
@@ -85,6 +91,24 @@ TYPES = {
     "pool.apply_async(fit, (1,))": "AsyncResult[int]",
     "next(pool.imap(fit, [1]))": "int",
     "aj.TaskQueue(2).add_task(fit, 1)": "Job[Any]",
+    'await service.submit(fit, 1, name="x")': "ServiceJob[int]",
+    "await service.submit(fetch, 1)": "ServiceJob[str]",
+    "service.submit_nowait(kernel, 1.0)": "ServiceJob[float]",
+    "await service.submit_many(fetch, [1])": "list[ServiceJob[str]]",
+    "await service.run(fetch, 1)": "str",
+    "await service.options(retries=aj.Retry(3), tags='night').submit(fit, 1)": "ServiceJob[int]",
+    "await service.submit(fit, service.submit_nowait(fit, 1).later)": "ServiceJob[int]",
+    "service.map(fetch, [1])": "ServiceMap[str]",
+    "await service.map(fit, [1]).collect()": "list[int]",
+    "await (await service.submit(fetch, 1))": "str",
+    "(await service.submit(fit, 1)).result()": "int",
+    "await service.attach('x')": "ServiceJob[Any]",
+    "await service.jobs(state='FAILED')": "list[ServiceJob[Any]]",
+    "service.sync": "SyncServiceClient",
+    "waits.submit(fit, 1).result(timeout=3)": "int",
+    "waits.run(fetch, 1)": "str",
+    "waits.options(key='x').submit(kernel, 1.0)": "SyncServiceJob[float]",
+    "list(waits.map(fetch, [1]))": "list[str]",
 }
 
 MISTAKES = (
@@ -112,6 +136,14 @@ MISTAKES = (
     'aj.ThreadPoolExecutor(max_workers="two")',
     'aj.Pool("two")',
     "aj.no_such_name",
+    'await service.submit(fit, "one")',
+    "await service.submit(fit, 1, timeout=3)",
+    "service.options(timout=3)",
+    "service.options(lost='retry')",
+    'await service.schedule("* * * * *", fit, "one")',
+    'service.map(fit, [1], on_error="ignore")',
+    'waits.submit(fit, "one")',
+    "aj.connect(start=1.5)",
 )
 
 
@@ -128,7 +160,9 @@ def first_line() -> int:
 
 def check(command: list[str], folder: Path) -> str:
     """What a checker says."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MYPYPATH": str(ROOT)}
+    # To verify types pyright asks the python of the path for its packages, whatever --pythonpath says.
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=55, check=False, cwd=folder, env=environment)
     return done.stdout + done.stderr
 
@@ -215,7 +249,7 @@ def test_stub_offers_the_same_names_as_the_package() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert sorted([*homes, "__version__"]) == asyncjobs.__all__
+    assert sorted([*homes, "__version__"]) == dir(asyncjobs)
     assert homes == {name: f"asyncjobs.{home}.{name}" for name, home in asyncjobs._HOMES.items()}
     listed = next(node.value for node in tree.body if isinstance(node, ast.Assign))
     assert ast.literal_eval(listed) == asyncjobs.__all__

@@ -1,0 +1,97 @@
+"""How SQLite goes about each statement of the store: by an index, and without sorting, however many jobs there are."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import asyncjobs.service.store
+from asyncjobs.service.store.queries import SQL, text_of
+
+FOLDER = Path(asyncjobs.service.store.__file__).parent
+
+# Tables with a few rows, lists that came as a parameter, and subqueries without a table.
+SMALL = (
+    "tallies",
+    "counters",
+    "pauses",
+    "moves",
+    "schedules",
+    "asked",
+    "json_each",
+    "CONSTANT ROW",
+    "trash",
+    "telling",
+    "t",
+)
+
+
+# At an opening; the table holds the starts of one span per limit.
+ONCE = ("forget_future_starts",)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(text_of("schema.sql"))
+    yield connection
+    connection.close()
+
+
+def plan_of(database: sqlite3.Connection, statement: str) -> list[str]:
+    """The steps that SQLite takes."""
+    names = dict.fromkeys(re.findall(r":(\w+)", statement))
+    values = names or [None] * statement.count("?")
+    return [detail for *_, detail in database.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+@pytest.mark.parametrize("name", SQL)
+def test_no_statement_reads_a_table_or_sorts(database: sqlite3.Connection, name: str) -> None:
+    for step in plan_of(database, SQL[name]):
+        assert "TEMP B-TREE" not in step, step
+        if step.startswith("SCAN") and name not in ONCE:
+            assert step.split()[1] in SMALL or step.removeprefix("SCAN ") in SMALL, step
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("ready_jobs", "jobs_ready"),
+        ("due_jobs", "jobs_due"),
+        ("next_due", "jobs_due"),
+        ("next_ready_lane", "jobs_ready"),
+        ("parked_by_limit", "jobs_limited"),
+        ("parked_by_pause", "jobs_paused"),
+        ("running_under", "jobs_limit_open"),
+        ("unended_attempts", "jobs_state"),
+        ("rows_in_state", "jobs_state"),
+        ("job_by_key", "jobs_key"),
+        ("expired", "jobs_expiry"),
+        ("open_children", "edges_open"),
+    ],
+)
+def test_a_statement_uses_the_index_that_was_made_for_it(database: sqlite3.Connection, name: str, index: str) -> None:
+    assert any(index in step for step in plan_of(database, SQL[name]))
+
+
+def used_names() -> set[str]:
+    """Every text in the code of the store that could be a statement's name."""
+    trees = [ast.parse(path.read_text()) for path in FOLDER.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_every_statement_is_used() -> None:
+    assert set(SQL) <= used_names()
+
+
+def test_every_statement_that_is_used_exists() -> None:
+    calls = re.compile(r'\b(?:tx\.(?:run|one|all|each|run_many)|_number|_each)\(\s*(?:connection, )?"(\w+)"')
+    used = {name for path in FOLDER.glob("*.py") for name in calls.findall(path.read_text())}
+    assert len(used) > 50
+    assert used <= set(SQL)
