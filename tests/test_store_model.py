@@ -258,7 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
         elif kind in ("succeeded", "failed"):
             self.end(model, S.SUCCEEDED if kind == "succeeded" else S.FAILED)
         elif was_stopping:
-            model.attempt -= kind == "not started"
+            # Started or not: the number of a final row is that of its last claim (I10).
             self.end(model, S.CANCELLED)
         else:
             model.attempt -= kind == "not started"
