@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import runner_jobs as jobs
+from pauses import attempts
 from runner_jobs import held, still_works
 
 import asyncjobs as aj
@@ -38,6 +39,13 @@ async def blames_the_lock(hold: Callable[[], Awaitable[object]], caplog: pytest.
                 return True
             await asyncio.sleep(0.01)  # its thread has to come round
     return False
+
+
+async def thread_ends() -> None:
+    """Wait until the watchdog's thread is gone."""
+    async with asyncio.timeout(10):
+        while "asyncjobs-watchdog" in [thread.name for thread in threading.enumerate()]:
+            await asyncio.sleep(0.005)
 
 
 async def lagged(runner: Runner, seconds: float) -> None:
@@ -69,12 +77,16 @@ async def test_a_coroutine_that_blocks_the_loop_is_named_and_its_stack_is_shown(
     async def rude() -> None:
         block_the_loop_until_it_is_noticed(caplog)
 
-    await runner.options(name="rude one").run(rude)
-    (text,) = complaints(caplog)
-    assert "job 'rude one' is running on it" in text
-    assert "block_the_loop_until_it_is_noticed" in text
-    assert "test_watchdog.py" in text
-    assert "interpreter lock" not in text
+    for attempt in attempts():
+        caplog.clear()
+        with attempt:
+            await runner.options(name="rude one").run(rude)
+            text, *more = complaints(caplog)
+            assert more == []
+            assert "job 'rude one' is running on it" in text
+            assert "block_the_loop_until_it_is_noticed" in text
+            assert "test_watchdog.py" in text
+            assert "interpreter lock" not in text
     await lagged(runner, 0.25)
     await still_works(runner)
 
@@ -83,10 +95,13 @@ async def test_code_of_the_users_own_that_blocks_the_loop_is_noticed_while_jobs_
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     job, go = await held(runner, "thread")
-    block_the_loop_until_it_is_noticed(caplog)
-    (text,) = complaints(caplog)
-    assert "threads run hold" in text
-    assert "block_the_loop_until_it_is_noticed" in text
+    for attempt in attempts():
+        caplog.clear()
+        with attempt:
+            block_the_loop_until_it_is_noticed(caplog)
+            assert len(complaints(caplog)) == 1
+            assert "threads run hold" in complaints(caplog)[0]
+            assert "block_the_loop_until_it_is_noticed" in complaints(caplog)[0]
     go.cancel()
     await job
 
@@ -94,24 +109,30 @@ async def test_code_of_the_users_own_that_blocks_the_loop_is_noticed_while_jobs_
 async def test_each_block_is_reported_once_however_long_it_lasts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with Runner(watchdog=0.05) as runner:
+    async with Runner(watchdog=0.1) as runner:
 
         async def rude() -> None:
             block_the_loop_until_it_is_noticed(caplog)
-            block_the_loop(0.3)
+            block_the_loop(1.2)  # it looks again every second
 
-        await runner.run(rude)
-        await runner.run(jobs.aecho)
-    assert len(complaints(caplog)) == 1
+        for attempt in attempts(pause=0.05):
+            caplog.clear()
+            with attempt:
+                await runner.options(name="rude one").run(rude)
+                await runner.run(jobs.aecho)
+                assert len([text for text in complaints(caplog) if "'rude one'" in text]) == 1
 
 
 async def test_a_loop_that_answers_is_not_complained_about(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
     job, go = await held(runner, "thread")
-    for _ in range(60):
-        await asyncio.sleep(0.01)  # some looks of the watchdog long
+    for attempt in attempts():
+        caplog.clear()
+        with attempt:
+            for _ in range(60):
+                await asyncio.sleep(0.01)  # some looks of the watchdog long
+            assert complaints(caplog) == []
     go.cancel()
     await job
-    assert complaints(caplog) == []
     assert runner.stats().loop_lag.count >= 1
 
 
@@ -186,7 +207,7 @@ async def test_closing_the_runner_ends_its_thread_even_while_the_loop_is_blamed(
         async with Runner(watchdog=0.05) as runner:
             await runner.run(jobs.aecho)
             block_the_loop(0.2)
-    assert "asyncjobs-watchdog" not in [thread.name for thread in threading.enumerate()]
+    await thread_ends()
 
 
 @pytest.mark.may_complain("the tasks of a loop that was closed too early are destroyed")
@@ -245,8 +266,9 @@ finally:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a thread waited for a core")
 def test_a_machine_that_has_no_core_for_the_loop_is_counted_and_not_warned_of() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", STARVED], capture_output=True, text=True, env=probes.source_environment(), check=True
-    )
-    assert float(done.stdout) > 0.3
-    assert done.stderr == ""
+    command = [sys.executable, "-c", STARVED]
+    for attempt in attempts(3, pause=0):
+        with attempt:
+            done = subprocess.run(command, capture_output=True, text=True, env=probes.source_environment(), check=True)
+            assert float(done.stdout) > 0.3
+            assert done.stderr == ""
