@@ -84,6 +84,12 @@ def wait(seconds: float = 60.0) -> str:
     return "not stopped"
 
 
+def raise_when_stopped() -> None:
+    """Make a failure of its own of being asked to stop."""
+    aj.current_job().token.wait(60.0)
+    raise OSError("stopped in the middle")
+
+
 def wait_for(path: str, seconds: float = 30.0) -> str:
     """Until the file is there; its content."""
     until = time.monotonic() + seconds

@@ -21,6 +21,7 @@ from asyncjobs.errors import JobCancelled, JobTimeout, WorkerLost
 from asyncjobs.service import envelope, outcome
 from asyncjobs.service.errors import BadRequest, NotAllowed, ServiceGone, UnknownFunction
 from asyncjobs.service.records import Limit, NewJob, Query, Schedule
+from asyncjobs.service.store.checking import check_database
 from asyncjobs.service.work import claims, joblog
 from asyncjobs.service.work.sweeping import prune, sweep
 from asyncjobs.service.work.window import MOST_AHEAD, Window
@@ -287,8 +288,51 @@ async def test_a_drain_gives_back_what_has_not_started_and_interrupts_what_runs_
         await b.engine.drain(0)
         assert time.monotonic() - started < 7
         row = await b.store.row(long)
-        assert (row.state, row.crashes) == (JobState.QUEUED, 1)
+        assert (row.state, row.attempt, row.crashes) == (JobState.QUEUED, 1, 0)
+        assert row.note == "the service was stopped while attempt 1 ran"
+        assert b.kinds(long)[-1] == "interrupted"
         assert (await b.store.row(once)).state in (JobState.QUEUED, JobState.LOST)
+
+
+async def test_a_planned_stop_is_no_crash_however_often_it_comes(tmp_path: Path) -> None:
+    job = ""
+    for number in range(1, 3):
+        async with bench(tmp_path, processes=1) as b:
+            job = job or await b.submit("wait", 60, max_crashes=0)
+            await b.runs(job)
+            await b.engine.drain(0)
+            row = await b.store.row(job)
+            assert (row.state, row.attempt, row.crashes) == (JobState.QUEUED, number, 0)
+    assert check_database(tmp_path / "jobs.db") == []
+
+
+async def test_a_planned_stop_of_what_may_start_once_is_LOST_and_says_why(tmp_path: Path) -> None:
+    async with bench(tmp_path, processes=1) as b:
+        once = await b.submit("wait", 60, at_most_once=True)
+        await b.runs(once)
+        await b.engine.drain(0)
+        row = await b.store.row(once)
+        assert (row.state, row.crashes) == (JobState.LOST, 0)
+        assert row.note == "the service was stopped while attempt 1 ran; it may be started at most once"
+
+
+async def test_a_job_that_is_cancelled_and_then_interrupted_is_cancelled(tmp_path: Path) -> None:
+    async with bench(tmp_path, processes=1) as b:
+        once = await b.submit("sleep", 60, at_most_once=True)
+        await b.runs(once)
+        await b.engine.cancel(once, "enough", 60)
+        await b.engine.drain(0)
+        row = await b.store.row(once)
+        assert (row.state, row.crashes, row.note) == (JobState.CANCELLED, 0, "enough")
+
+
+async def test_what_a_job_raises_while_it_is_interrupted_is_its_own_failure_and_retries_follow(tmp_path: Path) -> None:
+    async with bench(tmp_path, processes=1) as b:
+        job = await b.submit("raise_when_stopped", terms={"retry": {"max": 1, "backoff": 0.0}})
+        await b.runs(job)
+        await b.engine.drain(0)
+        row = await b.store.row(job)
+        assert (row.state, row.failures, row.note) == (JobState.WAITING, 1, "OSError: stopped in the middle")
 
 
 async def test_what_is_claimed_ahead_goes_back_when_a_long_job_holds_the_worker(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ S = JobState
 LANES = st.sampled_from(["a", "a", "b"])
 FUNCTIONS = st.sampled_from(["m:f", "m:g"])
 SCOPES = st.sampled_from(["all", "lane:a", "function:m:f", "function:m:g"])
-KINDS = st.sampled_from(["succeeded", "succeeded", "failed", "retry", "crashed", "not started"])
+KINDS = st.sampled_from(["succeeded", "succeeded", "failed", "retry", "crashed", "not started", "interrupted"])
 LIMITS = st.sampled_from(
     [None, None, Limit("one", running=1), Limit("two", running=2), Limit("rate", starts=2, seconds=5.0)]
 )
@@ -221,6 +221,7 @@ class StoreMachine(RuleBasedStateMachine):
             "retry": ended(claim, S.WAITING, b"", due=due),
             "crashed": ended(claim, S.LOST, b"", has_crashed=True),
             "not started": ended(claim, S.QUEUED, b""),
+            "interrupted": ended(claim, S.QUEUED, b"", is_interrupted=True),
         }[kind]
         is_current = model.state in (S.RUNNING, S.STOPPING) and (claim.attempt, claim.epoch) == (
             model.attempt,
@@ -260,6 +261,8 @@ class StoreMachine(RuleBasedStateMachine):
         elif was_stopping:
             # Started or not: the number of a final row is that of its last claim (I10).
             self.end(model, S.CANCELLED)
+        elif kind == "interrupted" and model.at_most_once:
+            self.end(model, S.LOST)
         else:
             model.attempt -= kind == "not started"
             model.state, model.due = (S.WAITING, due) if kind == "retry" else (S.QUEUED, None)

@@ -120,6 +120,8 @@ class Ending(NamedTuple):
     due: float | None = None
     has_crashed: bool = False
     """The machinery under it died: `max_crashes` decides whether it is QUEUED again or LOST."""
+    is_interrupted: bool = False
+    """The service stopped it to end itself, as somebody asked: no crash, and QUEUED again if that is allowed."""
 
 
 class Row(NamedTuple):
@@ -159,7 +161,7 @@ class Event(NamedTuple):
     id: str
     kind: str
     """``submitted``, ``claimed``, ``waiting``, ``queued``, ``stopping``, a final state's name in lower case,
-    ``late_outcome_discarded``, ``replayed`` or ``recovered``."""
+    ``late_outcome_discarded``, ``replayed``, ``recovered`` or ``interrupted``."""
     state: JobState
     attempt: int
     epoch: int

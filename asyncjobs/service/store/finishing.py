@@ -48,9 +48,11 @@ def resolve(job: Attempt, ending: Ending) -> Verdict:
     failures = job.failures + (not ending.has_crashed and state in _FAILURES)
     if ending.has_crashed and (state == JobState.LOST or not state.is_final):
         state, note = _after_crash(job, ending, crashes)
+    if ending.is_interrupted and job.at_most_once and job.state != JobState.STOPPING:
+        state, note = JobState.LOST, f"{note}; it may be started at most once"
     if job.state == JobState.STOPPING and not state.is_final:
         state, note = JobState.CANCELLED, job.stop or note
-    was_started = not (state == JobState.QUEUED and not ending.has_crashed)
+    was_started = not (state == JobState.QUEUED and not ending.has_crashed and not ending.is_interrupted)
     return Verdict(state, job.number if was_started else job.number - 1, failures, crashes, note)
 
 
@@ -99,7 +101,7 @@ def _finish(
         ends.append((counted, Final(verdict.state, verdict.note, ending.outcome, written.file, written.size)))
     else:
         _discard(tx, written)
-        _put_back(tx, job, verdict, ending.due)
+        _put_back(tx, job, verdict, ending)
     return verdict.state
 
 
@@ -109,7 +111,8 @@ def give_back(tx: Transaction, claims: Sequence[Claim]) -> None:
     finish(tx, [Written(ending, None, 0) for ending in ends])
 
 
-def _put_back(tx: Transaction, job: Attempt, verdict: Verdict, due: float | None) -> None:
+def _put_back(tx: Transaction, job: Attempt, verdict: Verdict, ending: Ending) -> None:
+    due = ending.due
     place = LATER if due is not None and due > tx.now else READY
     state = JobState.WAITING if verdict.state == JobState.WAITING else JobState.QUEUED
     if state == JobState.WAITING:
@@ -119,7 +122,8 @@ def _put_back(tx: Transaction, job: Attempt, verdict: Verdict, due: float | None
         "put_back", (int(state), place, verdict.attempt, verdict.failures, verdict.crashes, due, verdict.note, job.seq)
     )
     tx.count(job.state, state)
-    tx.log(job.seq, job.id, state.name.lower(), state, job.number, verdict.note)
+    kind = "interrupted" if ending.is_interrupted else state.name.lower()
+    tx.log(job.seq, job.id, kind, state, job.number, verdict.note)
     if job.limit is not None:
         limits.relieve(tx, job.limit)
 

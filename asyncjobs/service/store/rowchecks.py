@@ -203,7 +203,8 @@ def _path(job: Job) -> Iterator[Violation]:
 
 
 def _attempts(job: Job) -> Iterator[Violation]:
-    allowed = 1 + job.retries + job.max_crashes
+    stops = sum(line.kind == "interrupted" for line in job.lines)
+    allowed = 1 + job.retries + job.max_crashes + stops
     highest = max((line.attempt for line in job.lines if line.kind == "claimed"), default=0)
     if highest > allowed:
         yield Violation("I6", job.id, f"was started {highest} times, and {allowed} are allowed")

@@ -56,7 +56,8 @@ def ending(claim: Claim, terms: Terms, report: Report, random: float, now: float
             return _final(claim, JobState.SUCCEEDED, body)
         return _failed(claim, terms, report, JobState.FAILED, body, raised, random, now)
     if report.is_interrupted:
-        return _final(claim, JobState.LOST, b"", "the service was stopped while it ran")._replace(has_crashed=True)
+        note = f"the service was stopped while attempt {claim.attempt} ran"
+        return Ending(claim.id, claim.attempt, claim.epoch, JobState.QUEUED, note=note, is_interrupted=True)
     if error is None:
         return _final(claim, state, b"", "")
     failed = failure.capture(error)

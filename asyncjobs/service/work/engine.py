@@ -352,9 +352,8 @@ class Engine:
             self._claims.left(claim.lane)
             return
         error = job.exception()
-        report = rules.Report(
-            job.state, job._value or b"", error, attempt.is_interrupted, attempt.is_interrupted or job._call.is_last
-        )
+        is_final = job._call.is_last and not attempt.is_interrupted
+        report = rules.Report(job.state, job._value or b"", error, attempt.is_interrupted, is_final)
         if job.started_at is None and (attempt.gives_back or attempt.is_interrupted):
             self._give_back(claim)
         elif rules.has_no_place(report):
