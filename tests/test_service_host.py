@@ -72,6 +72,50 @@ def test_F70_after_a_SIGKILL_its_workers_are_gone_and_a_restart_runs_the_job_aga
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("point", "state", "runs"),
+    [
+        ("claim.after_commit=kill@1", "SUCCEEDED", 1),
+        ("task.sent=kill@1", "SUCCEEDED", 1),
+        ("begin.before_commit=kill@1", "SUCCEEDED", 1),
+        ("begin.after_commit=kill@1", "LOST", 0),
+        ("result.before_commit=kill@1", "LOST", 1),
+    ],
+)
+def test_P3_what_may_start_once_is_LOST_only_if_it_may_have_begun(
+    tmp_path: Path, point: str, state: str, runs: int
+) -> None:
+    notes = tmp_path / "notes"
+    with service(tmp_path / "state", environment={"ASYNCJOBS_FAILPOINTS": point}) as s:
+        if point.startswith("claim"):  # one that waits for a place is claimed by itself
+            s.ask("POST", "/v1/pause", {"scope": "all"})
+        job = ""
+        with contextlib.suppress(OSError):  # it may die before it answers
+            job = s.submit("note", str(notes), at_most_once=True)["id"]
+            s.ask("POST", "/v1/resume", {"scope": "all"})
+        assert s.process.wait(20) == -signal.SIGKILL
+        del s.environment["ASYNCJOBS_FAILPOINTS"]
+        s.restart()
+        job = job or s.json("GET", "/v1/jobs")["jobs"][0]["id"]
+        view = s.ended(job)
+        assert (view["state"], view["attempt"]) == (state, 1)
+        assert len(starts(notes)) == runs
+
+
+def test_P3_what_may_start_once_and_lies_ready_behind_a_long_job_survives_a_SIGKILL(tmp_path: Path) -> None:
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    with service(tmp_path / "state", processes=1) as s:
+        first = s.submit("note_and_wait", str(notes), str(gate), at_most_once=True)["id"]
+        eventually(lambda: starts(notes))
+        later = [s.submit("note", str(notes), at_most_once=True)["id"] for _ in range(3)]
+        s.kill()
+        s.restart()
+        assert s.ended(first)["state"] == "LOST"
+        assert [s.ended(job)["state"] for job in later] == ["SUCCEEDED"] * 3
+        assert sorted(start[0] for start in starts(notes)) == sorted([first, *later])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     "point",
     [
         "submit.before_commit",

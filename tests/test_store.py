@@ -238,7 +238,32 @@ async def test_P3_crashes_are_bounded_and_apart_from_failures(store: Store) -> N
 async def test_P3_a_job_that_may_start_once_is_lost_with_its_worker(store: Store) -> None:
     await submitted(store, at_most_once=True)
     [claim] = await claimed(store)
+    assert await store.begin_job(claim.id, claim.fence)
     assert await store.finish([ended(claim, JobState.QUEUED, b"", has_crashed=True)]) == [JobState.LOST]
+
+
+async def test_P3_what_may_start_once_and_had_not_begun_goes_back_to_the_queue(store: Store) -> None:
+    [id] = await submitted(store, at_most_once=True, max_crashes=1)
+    [first] = await claimed(store)
+    assert (await store.row(id)).started_at is None
+    assert await store.finish([ended(first, JobState.LOST, b"", has_crashed=True)]) == [JobState.QUEUED]
+    assert not await store.begin_job(id, first.fence)
+    [second] = await claimed(store)
+    assert (second.attempt, second.crashes) == (1, 1)
+    assert not await store.begin_job(id, first.fence)
+    assert await store.begin_job(id, second.fence)
+    row = await store.row(id)
+    assert (row.attempt, row.started_at) == (1, store.settings.clock())
+    assert await store.finish([ended(second)]) == [JobState.SUCCEEDED]
+
+
+async def test_P3_what_may_start_once_cannot_kill_workers_without_end(store: Store) -> None:
+    await submitted(store, at_most_once=True, max_crashes=1)
+    states = []
+    for _ in range(2):
+        [claim] = await claimed(store)
+        states += await store.finish([ended(claim, JobState.LOST, b"", has_crashed=True)])
+    assert states == [JobState.QUEUED, JobState.LOST]
 
 
 async def test_a_job_comes_after_those_that_it_needs(store: Store) -> None:

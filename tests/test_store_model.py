@@ -85,6 +85,8 @@ class Model:
     attempt: int = 0
     failures: int = 0
     crashes: int = 0
+    fence: int = 0
+    has_begun: bool = False
     children: list[str] = field(default_factory=list)
 
 
@@ -178,7 +180,16 @@ class StoreMachine(RuleBasedStateMachine):
         assert [(claim.id, claim.attempt, claim.failures, claim.crashes) for claim in claims] == [
             (model.id, model.attempt, model.failures, model.crashes) for model in expected
         ]
+        for claim, model in zip(claims, expected, strict=True):
+            model.fence, model.has_begun = claim.fence, not model.at_most_once
         return claims
+
+    @rule(claim=claims)
+    def begin_one(self, claim: Claim) -> None:
+        model = self.models[claim.id]
+        is_current = model.state in (S.RUNNING, S.STOPPING) and claim.fence == model.fence
+        model.has_begun = model.has_begun or is_current
+        assert self.run(self.store.begin_job(claim.id, claim.fence)) == is_current
 
     def expected(self, lane: str, number: int) -> list[Model]:
         now = self.clock.now
@@ -261,20 +272,21 @@ class StoreMachine(RuleBasedStateMachine):
         elif was_stopping:
             # Started or not: the number of a final row is that of its last claim (I10).
             self.end(model, S.CANCELLED)
-        elif kind == "interrupted" and model.at_most_once:
+        elif kind == "interrupted" and model.at_most_once and model.has_begun:
             self.end(model, S.LOST)
         else:
-            model.attempt -= kind == "not started"
+            model.attempt -= kind == "not started" or (kind == "interrupted" and not model.has_begun)
             model.state, model.due = (S.WAITING, due) if kind == "retry" else (S.QUEUED, None)
 
     def crash(self, model: Model) -> None:
         was_stopping = model.state == S.STOPPING
         model.crashes += 1
-        if model.at_most_once or model.crashes > model.max_crashes:
+        if (model.at_most_once and model.has_begun) or model.crashes > model.max_crashes:
             self.end(model, S.LOST)
         elif was_stopping:
             self.end(model, S.CANCELLED)
         else:
+            model.attempt -= not model.has_begun
             model.state, model.due = S.QUEUED, None
 
     def end(self, model: Model, state: JobState) -> None:

@@ -18,6 +18,7 @@ from stored import Clock, check_sound, claimed, ended, job, looked_at, opened, p
 import asyncjobs
 from asyncjobs.service.errors import StateRefused
 from asyncjobs.service.records import Query
+from asyncjobs.service.store.checking import check_database
 from asyncjobs.service.store.migrating import VERSION
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.store import Store
@@ -109,13 +110,31 @@ async def test_P3_what_may_start_once_is_lost_and_what_was_stopping_has_stopped(
         [once] = await submitted(store, at_most_once=True)
         [child] = await submitted(store, after=(once,))
         [stopping] = await submitted(store)
-        await claimed(store, 2)
+        for claim in await claimed(store, 2):
+            await store.begin_job(claim.id, claim.fence)
         await store.cancel(stopping, "enough")
     async with opened(path) as store:
         states = [(await store.row(id)).state for id in (once, child, stopping)]
         assert states == [JobState.LOST, JobState.CANCELLED, JobState.CANCELLED]
         assert (await store.outcome(stopping))[1] == "enough"
     check_sound(path)
+
+
+async def test_P3_what_may_start_once_and_had_not_begun_is_queued_again_at_the_opening(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with opened(path) as store:
+        [id] = await submitted(store, at_most_once=True)
+        await claimed(store)
+    async with opened(path) as store:
+        [event] = store.recovered
+        assert (event.kind, event.note) == ("recovered", "the service died before attempt 1 began")
+        [claim] = await claimed(store)
+        assert (claim.id, claim.attempt, claim.crashes) == (id, 1, 1)
+        assert await store.begin_job(id, claim.fence)
+    async with opened(path) as store:
+        assert (await store.row(id)).state is JobState.LOST
+    check_sound(path)
+    assert check_database(path) == []
 
 
 @pytest.mark.parametrize(

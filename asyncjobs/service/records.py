@@ -100,6 +100,8 @@ class Claim(NamedTuple):
     due: float | None
     after: tuple[str, ...]
     checkpoint: bytes | None
+    at_most_once: bool = False
+    """It has to be written down that it starts, before it does (`Store.begin_job`)."""
 
 
 class Ending(NamedTuple):

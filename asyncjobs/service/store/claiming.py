@@ -97,7 +97,7 @@ def _take(tx: Transaction, rows: Sequence[Any], paused: set[str], rooms: Rooms) 
 
 def _start(tx: Transaction, row: tuple[Any, ...]) -> Claim:
     (seq, id, name, function, payload, terms, lane, attempt, failures, crashes) = row[:10]
-    submitted_at, due, after, _, checkpoint = row[10:]
+    submitted_at, due, after, _, at_most_once, checkpoint = row[10:]
     fence = tx.log(seq, id, "claimed", JobState.RUNNING, attempt + 1)
     return Claim(
         seq=seq,
@@ -116,4 +116,10 @@ def _start(tx: Transaction, row: tuple[Any, ...]) -> Claim:
         due=due,
         after=tuple(json.loads(after)) if after else (),
         checkpoint=checkpoint,
+        at_most_once=bool(at_most_once),
     )
+
+
+def begin(tx: Transaction, id: str, fence: int) -> bool:
+    """Write down that an attempt starts now; False: it is not the one that runs."""
+    return tx.run("begin", (tx.now, id, fence)).rowcount > 0

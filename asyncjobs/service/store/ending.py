@@ -35,6 +35,8 @@ class Attempt(NamedTuple):
     limit: str | None
     is_tied: bool
     """Whether a checkpoint, a parent or a child goes with it."""
+    has_begun: bool
+    """Whether it may have started: of one that may start at most once, its worker has asked (`claiming.begin`)."""
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Attempt:

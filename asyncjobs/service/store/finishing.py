@@ -48,19 +48,19 @@ def resolve(job: Attempt, ending: Ending) -> Verdict:
     failures = job.failures + (not ending.has_crashed and state in _FAILURES)
     if ending.has_crashed and (state == JobState.LOST or not state.is_final):
         state, note = _after_crash(job, ending, crashes)
-    if ending.is_interrupted and job.at_most_once and job.state != JobState.STOPPING:
+    if ending.is_interrupted and job.at_most_once and job.has_begun and job.state != JobState.STOPPING:
         state, note = JobState.LOST, f"{note}; it may be started at most once"
     if job.state == JobState.STOPPING and not state.is_final:
         state, note = JobState.CANCELLED, job.stop or note
-    was_started = not (state == JobState.QUEUED and not ending.has_crashed and not ending.is_interrupted)
-    return Verdict(state, job.number if was_started else job.number - 1, failures, crashes, note)
+    is_undone = state == JobState.QUEUED and not (job.has_begun and (ending.has_crashed or ending.is_interrupted))
+    return Verdict(state, job.number - is_undone, failures, crashes, note)
 
 
 _FAILURES = (JobState.WAITING, JobState.FAILED, JobState.TIMED_OUT)
 
 
 def _after_crash(job: Attempt, ending: Ending, crashes: int) -> tuple[JobState, str]:
-    if job.at_most_once:
+    if job.at_most_once and job.has_begun:
         return JobState.LOST, ending.note or "the machinery under it died, and it may be started at most once"
     if crashes > job.max_crashes:
         return JobState.LOST, ending.note or f"the machinery under it died {crashes} times"

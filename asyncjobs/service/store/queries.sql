@@ -38,7 +38,8 @@ INSERT INTO moves (before, after) VALUES (?, ?);
 -- name: unended_attempts
 SELECT seq, id, state, attempt, epoch, failures, crashes, max_crashes, at_most_once, keep, stop, limit_name,
     EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq) OR EXISTS (SELECT 1 FROM edges WHERE child = jobs.seq)
-        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq)
+        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq),
+    NOT at_most_once OR started_at IS NOT NULL
 FROM jobs WHERE state = ? AND seq > ? ORDER BY seq LIMIT ?;
 
 -- A retry that was to come within the hour comes within the hour, whatever the wall clock says by now.
@@ -77,12 +78,18 @@ UPDATE jobs SET state = 0, place = 0 WHERE seq = ?;
 
 -- name: ready_jobs
 SELECT j.seq, j.id, j.name, j.function, c.payload, c.terms, j.lane, j.attempt, j.failures, j.crashes, j.submitted_at,
-    j.due, j.after, j.limit_name, (SELECT body FROM checkpoints WHERE seq = j.seq)
+    j.due, j.after, j.limit_name, j.at_most_once, (SELECT body FROM checkpoints WHERE seq = j.seq)
 FROM jobs AS j JOIN calls AS c ON c.seq = j.seq
 WHERE j.place = 0 AND j.lane = ? ORDER BY j.priority DESC, j.seq LIMIT ?;
 
+-- What may start at most once has not started until its worker says so (`begin`).
 -- name: start
-UPDATE jobs SET state = 1, place = NULL, attempt = ?, epoch = ?, fence = ?, started_at = ? WHERE seq = ?;
+UPDATE jobs SET state = 1, place = NULL, attempt = ?, epoch = ?, fence = ?,
+    started_at = CASE WHEN at_most_once THEN NULL ELSE ? END
+WHERE seq = ?;
+
+-- name: begin
+UPDATE jobs SET started_at = ? WHERE id = ? AND fence = ? AND state IN (1, 3);
 
 -- name: park
 UPDATE jobs SET place = ? WHERE seq = ?;
@@ -104,20 +111,23 @@ SELECT lane FROM jobs WHERE place = 0 AND lane > ? ORDER BY lane LIMIT 1;
 -- name: attempt
 SELECT seq, id, state, attempt, epoch, failures, crashes, max_crashes, at_most_once, keep, stop, limit_name,
     EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq) OR EXISTS (SELECT 1 FROM edges WHERE child = jobs.seq)
-        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq)
+        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq),
+    NOT at_most_once OR started_at IS NOT NULL
 FROM jobs WHERE id = ?;
 
 -- The question mark is a JSON list of ids.
 -- name: attempts
 SELECT jobs.seq, jobs.id, state, attempt, epoch, failures, crashes, max_crashes, at_most_once, keep, stop, limit_name,
     EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq) OR EXISTS (SELECT 1 FROM edges WHERE child = jobs.seq)
-        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq)
+        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq),
+    NOT at_most_once OR started_at IS NOT NULL
 FROM json_each(?) AS asked JOIN jobs ON jobs.id = asked.value;
 
 -- name: attempt_by_seq
 SELECT seq, id, state, attempt, epoch, failures, crashes, max_crashes, at_most_once, keep, stop, limit_name,
     EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq) OR EXISTS (SELECT 1 FROM edges WHERE child = jobs.seq)
-        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq)
+        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq),
+    NOT at_most_once OR started_at IS NOT NULL
 FROM jobs WHERE seq = ?;
 
 -- name: add_outcome

@@ -49,13 +49,14 @@ def _recover(tx: Transaction, job: Attempt) -> None:
     counted = job._replace(crashes=job.crashes + 1)
     if job.state == JobState.STOPPING:
         end(tx, counted, Final(JobState.CANCELLED, job.stop or "asked to stop when the service died"))
-    elif job.at_most_once:
+    elif job.at_most_once and job.has_begun:
         end(tx, counted, Final(JobState.LOST, "the service died while it ran, and it may be started at most once"))
     elif counted.crashes > job.max_crashes:
         end(tx, counted, Final(JobState.LOST, f"the machinery under it died {counted.crashes} times"))
     else:
-        note = f"the service died while attempt {job.number} ran"
-        values = (int(JobState.QUEUED), READY, job.number, job.failures, counted.crashes, None, note, job.seq)
+        when, number = ("while", job.number) if job.has_begun else ("before", job.number - 1)
+        note = f"the service died {when} attempt {job.number} {'ran' if job.has_begun else 'began'}"
+        values = (int(JobState.QUEUED), READY, number, job.failures, counted.crashes, None, note, job.seq)
         tx.run("put_back", values)
         tx.count(job.state, JobState.QUEUED)
         tx.log(job.seq, job.id, "recovered", JobState.QUEUED, job.number, note)

@@ -43,6 +43,7 @@ _CLAIM = Kind("claim")
 _RESULT = Kind("result", is_owed=True)
 _CANCEL = Kind("cancel", is_owed=True)
 _CHECKPOINT = Kind("keep", is_owed=True)
+_BEGIN = Kind("begin", is_owed=True)
 _SCHEDULE = Kind("schedule")
 _PAUSE = Kind("pause", is_owed=True)
 _PRUNE = Kind("prune")
@@ -162,6 +163,11 @@ class Store:
     async def checkpoint_job(self, id: str, attempt: int, epoch: int, data: bytes) -> bool:
         """Keep `data` for the job's next attempt, in the place of the last; False: that attempt does not run."""
         return await self._database.run(_CHECKPOINT, lambda tx: checkpointing.put(tx, id, attempt, epoch, data))
+
+    async def begin_job(self, id: str, fence: int) -> bool:
+        """Write down that the attempt with that `fence` starts, for one that may start at most once; False: it may
+        not, for another one has taken its place."""
+        return await self._database.run(_BEGIN, lambda tx: claiming.begin(tx, id, fence))
 
     # -- questions
 

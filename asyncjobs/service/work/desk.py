@@ -1,14 +1,15 @@
-"""What running jobs may ask of the service: to keep a checkpoint. Lives on the loop, asked by number."""
+"""What running jobs may ask of the service: to keep a checkpoint, and to start. Lives on the loop, asked by number."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from asyncjobs.remote.hosted import Hosted
-from asyncjobs.service.errors import BadRequest, NotNow
-from asyncjobs.service.work.performing import CHECKPOINT
+from asyncjobs.service.errors import BadRequest, NotNow, ServiceError, StorageFull
+from asyncjobs.service.work.performing import BEGIN, CHECKPOINT
+from asyncjobs.service.work.writing import DISK_WAIT
 from asyncjobs.token import travelling
 
 
@@ -16,6 +17,7 @@ class Keeper(Protocol):
     """The store, as far as it is asked here."""
 
     async def checkpoint_job(self, job: str, attempt: int, epoch: int, data: bytes, /) -> bool: ...
+    async def begin_job(self, job: str, fence: int, /) -> bool: ...
 
 
 class Desk(Hosted):
@@ -38,24 +40,45 @@ class Desk(Hosted):
         return int, ()
 
     def errand(self, verb: str, argument: Any) -> Asked:
-        """Keep a checkpoint."""
-        if verb != CHECKPOINT:
+        """Keep a checkpoint, or write down that a job starts."""
+        if verb == CHECKPOINT:
+            work = self._keeper.checkpoint_job(*argument)
+        elif verb == BEGIN:
+            work = self._begin(*argument)
+        else:
             raise BadRequest(f"a job asked for {verb!r}, which the service does not know")
-        job, attempt, epoch, data = argument
-        return Asked(self.tasks.create_task(self._keeper.checkpoint_job(job, attempt, epoch, data)))
+        return Asked(self.tasks.create_task(_answer(work)))
+
+    async def _begin(self, job: str, fence: int) -> bool:
+        while True:
+            try:
+                return await self._keeper.begin_job(job, fence)
+            except StorageFull:  # it is no fault of the job's: it starts as soon as there is room
+                await asyncio.sleep(DISK_WAIT)
+
+
+async def _answer(work: Coroutine[Any, Any, bool]) -> bool | ServiceError:
+    # As a value: an error that a task raises would end all that the engine does.
+    try:
+        return await work
+    except ServiceError as error:
+        return error
 
 
 class Asked:
-    """One checkpoint on its way to the disk."""
+    """One request on its way to the disk."""
 
     holds = False
 
-    def __init__(self, future: asyncio.Task[bool]) -> None:
+    def __init__(self, future: asyncio.Task[bool | ServiceError]) -> None:
         self.future = future
 
     def outcome(self) -> None:
         """It is on disk."""
-        if not self.future.result():
+        answer = self.future.result()
+        if isinstance(answer, ServiceError):
+            raise answer
+        if not answer:
             raise NotNow("this attempt has been overtaken: another one of the same job was started")
 
     def withdraw(self) -> None:

@@ -82,7 +82,7 @@ class Drafter:
         """
         fence, figures = claim.fence, self._figures + claim.id
         about = claim.id, claim.name, claim.attempt, claim.epoch, fence, claim.function
-        order = Order(*about, call, results, claim.checkpoint, figures, terms.max_result)
+        order = Order(*about, call, results, claim.checkpoint, figures, terms.max_result, claim.at_most_once)
         attempt = Attempt(claim, terms, self._open_log, self._news, self._loop)
         payload = Payload(order.encode())
         attempt.job = self._runner._intake.draft(perform, self._plan(claim, terms), (), {}, attempt, payload)

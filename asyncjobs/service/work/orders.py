@@ -37,6 +37,8 @@ class Order(NamedTuple):
     figures: str
     """The folder for its plots; it may not be there yet."""
     max_result: int | None
+    at_most_once: bool
+    """The service has to write down that it starts, before it does."""
 
     def encode(self) -> bytes:
         """Pickled as the arguments of `performing.perform`."""

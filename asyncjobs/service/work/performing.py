@@ -26,6 +26,7 @@ from asyncjobs.token import CancelToken
 from asyncjobs.wire import failure
 
 CHECKPOINT = "checkpoint"
+BEGIN = "begin"
 """What a job asks of the service's desk."""
 
 _desk = 0
@@ -81,6 +82,8 @@ def perform(order: tuple[Any, ...]) -> bytes:
 
 
 def _body(job: Order) -> bytes:
+    if job.at_most_once:  # before its arguments are loaded: that may be the user's code already
+        hosted.ask(_desk, "the service", BEGIN, (job.id, job.fence))
     fn, args, kwargs = outcome.decode_call(job.call, _results(job))
     value = (fn or _function(job.function))(*args, **kwargs)
     if type(value) is CoroutineType:
