@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import socket
 import stat
@@ -434,6 +435,14 @@ def test_F80_a_state_directory_in_memory_is_warned_of() -> None:
 # --- the seal -----------------------------------------------------------------------------
 
 KEY, OTHER, ID = b"k" * 32, b"o" * 32, "0" * 26
+
+
+@pytest.mark.parametrize("size", [1, 32, 63, 64, 65, 200])
+def test_the_seal_is_the_standard_hmac(size: int) -> None:
+    key, body = bytes(range(size)), b"a call" * 1000
+    length = len(body).to_bytes(8, "big")
+    mac = hmac.digest(key, ID.encode() + length + body, "sha256")
+    assert envelope.seal(key, ID, body) == b"AJ1\n" + length + mac + body
 
 
 @given(st.binary(max_size=300))

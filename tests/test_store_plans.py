@@ -63,7 +63,10 @@ def test_no_statement_reads_a_table_or_sorts(database: sqlite3.Connection, name:
     [
         ("ready_jobs", "jobs_ready"),
         ("due_jobs", "jobs_due"),
-        ("next_due", "jobs_due"),
+        ("horizon", "jobs_due"),
+        ("horizon", "jobs_paused"),
+        ("horizon", "jobs_ready"),
+        ("horizon", "limits_opening"),
         ("next_ready_lane", "jobs_ready"),
         ("parked_by_limit", "jobs_limited"),
         ("parked_by_pause", "jobs_paused"),

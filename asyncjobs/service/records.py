@@ -104,6 +104,11 @@ class Claim(NamedTuple):
     """It has to be written down that it starts, before it does (`Store.begin_job`)."""
 
 
+StoredEnd = tuple[str, JobState, str, int, bytes | None]
+"""Id, state, note, attempt and the outcome's bytes (None: a large one), of a job that exists; the state may be one
+that is not final."""
+
+
 class Ending(NamedTuple):
     """What became of an attempt.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from asyncjobs.service.protocol import ProgressView
-from asyncjobs.service.records import Accepted, CancelAnswer, Event, NewJob, Query, Row, Schedule
+from asyncjobs.service.records import Accepted, CancelAnswer, Event, NewJob, Query, Row, Schedule, StoredEnd
 from asyncjobs.service.work.news import News
 from asyncjobs.state import JobState
 
@@ -44,11 +44,6 @@ class StatsOfStore(Protocol):
     def free(self) -> int: ...
 
 
-StoredEnd = tuple[str, JobState, str, int, bytes | None]
-"""Id, state, note, attempt and the outcome's bytes (None: a large one), of a job that exists; the state may be one
-that is not final."""
-
-
 class StoreDesk(Protocol):
     """`store.store.Store`, as far as it is asked here."""
 
@@ -65,6 +60,7 @@ class StoreDesk(Protocol):
     async def stats(self) -> StatsOfStore: ...
     async def backup(self, path: Path) -> None: ...
     def listen(self, callback: Callable[[Sequence[Event]], None]) -> None: ...
+    def listen_to_ends(self, callback: Callable[[Sequence[StoredEnd]], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

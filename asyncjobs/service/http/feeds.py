@@ -13,17 +13,16 @@ from contextlib import contextmanager
 
 import msgspec
 
-from asyncjobs.service.http.desk import StoredEnd, StoreDesk
+from asyncjobs.service.http.desk import StoreDesk
 from asyncjobs.service.http.limits import Limits
 from asyncjobs.service.http.views import STATES
 from asyncjobs.service.protocol import Ended
-from asyncjobs.service.records import Event
+from asyncjobs.service.records import Event, StoredEnd
 
 EVENTS_KEPT = 1000
 """For one stream; beyond that it reads the log."""
 LARGE = 256 * 1024
 """Outcomes that are larger do not come along."""
-_AT_ONCE = 500
 
 _encoder = msgspec.json.Encoder()
 
@@ -112,12 +111,11 @@ class Feeds:
         self._of_all: set[Subscription] = set()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._readers: set[EndedReader] = set()
-        self._ended: deque[str] = deque()
-        self._pump: asyncio.Task[None] | None = None
         self._is_closed = False
 
     def start(self) -> None:
         self._store.listen(self._heard)
+        self._store.listen_to_ends(self._have_ended)
 
     def close(self) -> None:
         """End all streams, and let go who waits."""
@@ -128,11 +126,9 @@ class Feeds:
             reader.end()
         for future in {future for futures in self._waiting.values() for future in futures}:
             _resolve(future)
-        if self._pump is not None:
-            self._pump.cancel()
 
     def _heard(self, events: Sequence[Event]) -> None:
-        if not (self._of_all or self._of_job or self._waiting or self._readers):
+        if not (self._of_all or self._of_job or self._waiting):
             return
         for event in events:
             for subscription in self._of_all:
@@ -140,16 +136,16 @@ class Feeds:
             for subscription in self._of_job.get(event.id, ()):
                 subscription.put(event)
             if event.state.is_final:
-                self._has_ended(event)
+                for future in self._waiting.pop(event.id, ()):
+                    _resolve(future)
 
-    def _has_ended(self, event: Event) -> None:
-        for future in self._waiting.pop(event.id, ()):
-            _resolve(future)
-        if self._readers and event.kind == event.state.name.lower():
-            self._ended.append(event.id)
-            if self._pump is None:
-                self._pump = asyncio.get_running_loop().create_task(self._tell())
-                self._pump.add_done_callback(self._told)
+    def _have_ended(self, ends: Sequence[StoredEnd]) -> None:
+        # Encoded once, whoever reads it.
+        if not self._readers:
+            return
+        lines = b"".join([_encoder.encode(ended(one)) + b"\n" for one in ends])
+        for reader in self._readers:
+            reader.put(lines)
 
     @property
     def waiting(self) -> int:
@@ -210,23 +206,6 @@ class Feeds:
             yield reader
         finally:
             self._readers.discard(reader)
-
-    async def _tell(self) -> None:
-        """Encode once what all readers get."""
-        while self._ended and self._readers:
-            ids = [self._ended.popleft() for _ in range(min(len(self._ended), _AT_ONCE))]
-            found = await self._store.ends(ids)
-            lines = b"".join([_encoder.encode(ended(one)) + b"\n" for one in found])
-            for reader in self._readers:
-                reader.put(lines)
-        self._ended.clear()
-
-    def _told(self, pump: asyncio.Task[None]) -> None:
-        self._pump = None
-        if not pump.cancelled() and pump.exception() is not None:
-            self._ended.clear()
-            for reader in self._readers:  # they ask, and find out
-                reader.end()
 
 
 def ended(found: StoredEnd) -> Ended:

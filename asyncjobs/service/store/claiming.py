@@ -13,6 +13,7 @@ from typing import Any
 from asyncjobs.service.records import Claim
 from asyncjobs.service.store import limits, schedules
 from asyncjobs.service.store.limits import Rooms
+from asyncjobs.service.store.outlook import look
 from asyncjobs.service.store.places import LIMITED, PAUSED
 from asyncjobs.service.store.transaction import Transaction
 from asyncjobs.state import JobState
@@ -23,15 +24,17 @@ BATCH = 500
 
 def claim(tx: Transaction, wants: Mapping[str, int]) -> list[Claim]:
     """At most so many jobs of each lane, started and counted."""
-    wake(tx)
-    paused = {scope for (scope,) in tx.all("pauses")}
+    now = look(tx.connection)
+    if now.next_change is not None and now.next_change <= tx.now:
+        wake(tx)
+    paused = {scope for (scope,) in tx.all("pauses")} if now.has_pauses else set()
     if "all" in paused:
         return []
     rooms = Rooms(tx)
     claims: list[Claim] = []
     for lane, number in wants.items():
         if number > 0 and f"lane:{lane}" not in paused:
-            claims += _claim_lane(tx, lane, number, paused, rooms)
+            claims += _claim_lane(tx, lane, number, paused, rooms, unparks=bool(now.has_parked))
     rooms.settle()
     return claims
 
@@ -55,12 +58,15 @@ def unpark(tx: Transaction, paused: set[str], number: int) -> None:
                 tx.run("park", (0, seq))
 
 
-def _claim_lane(tx: Transaction, lane: str, number: int, paused: set[str], rooms: Rooms) -> list[Claim]:
+def _claim_lane(
+    tx: Transaction, lane: str, number: int, paused: set[str], rooms: Rooms, *, unparks: bool
+) -> list[Claim]:
     claims: list[Claim] = []
     parked = 0
     while len(claims) < number and parked < BATCH:
         wanted = number - len(claims)
-        unpark(tx, paused, wanted)
+        if unparks:
+            unpark(tx, paused, wanted)
         rows = tx.all("ready_jobs", (lane, wanted))
         taken, aside = _take(tx, rows, paused, rooms)
         claims += taken

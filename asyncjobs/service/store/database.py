@@ -1,8 +1,9 @@
 """One connection on one thread, and group commit: what arrives while a commit runs shares the next transaction.
 
-A request is a function of the open transaction. Each has a savepoint, so that one that is refused takes nothing of
-its neighbours along; all are answered after the COMMIT is on disk. On a full disk the group is taken apart and each
-request tried alone. After an error of the disk nothing is tried again.
+What one turn of the loop asks for comes in one piece. A request is a function of the open transaction. Each that does
+not come first has a savepoint, so that one that is refused takes nothing of its neighbours along; all are answered
+after the COMMIT is on disk. On a full disk the group is taken apart and each request tried alone. After an error of
+the disk nothing is tried again.
 """
 
 from __future__ import annotations
@@ -13,23 +14,20 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 from asyncjobs.failpoint import has_flaw, point
 from asyncjobs.service.errors import ServiceError, ServiceGone, StorageBroken, StorageFull
-from asyncjobs.service.records import Event
+from asyncjobs.service.records import Event, StoredEnd
 from asyncjobs.service.store.connecting import LOG_BYTES, checkpoint, close, connect
 from asyncjobs.service.store.faults import is_broken, is_full
 from asyncjobs.service.store.mark import Mark
 from asyncjobs.service.store.opening import Opened, look_first, make_ready
 from asyncjobs.service.store.outlook import Outlook, look_ahead
+from asyncjobs.service.store.requests import Errand, Item, Kind, News, R, Request, Work, answer
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.transaction import Numbers, Transaction
-
-R = TypeVar("R")
-Work = Callable[[Transaction], R]
 
 GROUP = 256
 """So many requests share a transaction at most."""
@@ -39,60 +37,8 @@ CHECKPOINT_BYTES = LOG_BYTES
 _COMMIT_BYTES = 32_000
 _CHANGE_BYTES = 600
 
-
-class Kind(NamedTuple):
-    """What sort of request it is, for failpoints and for a full disk."""
-
-    name: str
-    writes: bool = True
-    is_owed: bool = False
-    """Must be written down, for it has happened: on a full disk the ballast is given for it."""
-
-    @property
-    def before(self) -> str:
-        """Its failpoint before the commit."""
-        return f"{self.name}.before_commit"
-
-    @property
-    def after(self) -> str:
-        """Its failpoint after the commit."""
-        return f"{self.name}.after_commit"
-
-
 _SETTLE = Kind("settle", is_owed=True)
 _ROOM = Kind("room", writes=False)
-
-
-@dataclass(eq=False)
-class Request(Generic[R]):
-    """Work that waits for its transaction, and the future of whoever asked."""
-
-    kind: Kind
-    work: Work[R]
-    future: asyncio.Future[R] | None
-    undo: Callable[[R], None] | None = None
-    """Called on the loop with the result if nobody waits for it any more."""
-    result: Any = field(default=None)
-    error: BaseException | None = field(default=None)
-
-
-@dataclass(eq=False)
-class Errand(Generic[R]):
-    """Work with the connection outside of transactions; it calls what it is given to let others have their turn."""
-
-    work: Callable[[sqlite3.Connection, Callable[[], None]], R]
-    future: asyncio.Future[R] | None
-    undo: Callable[[R], None] | None = None
-    result: Any = field(default=None)
-    error: BaseException | None = field(default=None)
-
-
-class News(NamedTuple):
-    """What one transaction leaves for the loop."""
-
-    requests: Sequence[Request[Any]]
-    events: Sequence[Event]
-    outlook: Outlook | None
 
 
 class Database:
@@ -101,14 +47,14 @@ class Database:
     Args:
         settings: see there.
         leftover: a transaction for what others have left over (`Transaction.has_more`).
-        hear: called on the loop after each commit with its events and what may be claimed now.
+        hear: called on the loop after each commit with its events, what ended, and what may be claimed now.
     """
 
     def __init__(
         self,
         settings: StoreSettings,
         leftover: Work[None],
-        hear: Callable[[Sequence[Event], Outlook | None], None],
+        hear: Callable[[Sequence[Event], Sequence[StoredEnd], Outlook | None], None],
     ) -> None:
         self.settings = settings
         self.broken: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -116,13 +62,17 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._leftover = leftover
         self._hear = hear
-        self._queue: SimpleQueue[Request[Any] | Errand[Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Item]] = SimpleQueue()
+        self._turn: list[Item] = []
+        """What this turn of the loop asks for: it travels together, and so shares a transaction."""
         self._is_closing = False
         self._failure: BaseException | None = None
         self._opened: asyncio.Future[Opened] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._group: list[Request[Any]] = []
         """What the thread works on, and has not answered yet."""
+        self._inbox: deque[Item] = deque()
+        """What the thread has not looked at yet."""
         self._errands: deque[Errand[Any]] = deque()
         self._is_last = False
         """Whether `close` was met in the queue."""
@@ -153,7 +103,7 @@ class Database:
         if self._is_closing:
             raise self._refusal()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._queue.put(Request(kind, work, future, undo))
+        self._ask(Request(kind, work, future, undo))
         return await future
 
     async def run_outside(self, work: Callable[[sqlite3.Connection, Callable[[], None]], R]) -> R:
@@ -166,7 +116,7 @@ class Database:
         if self._is_closing:
             raise self._refusal()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._queue.put(Errand(work, future))
+        self._ask(Errand(work, future))
         return await future
 
     async def make_room(self) -> bool:
@@ -182,23 +132,32 @@ class Database:
     def post(self, kind: Kind, work: Work[Any]) -> None:
         """Have it done, without waiting for it."""
         if not self._is_closing:
-            self._queue.put(Request(kind, work, None))
+            self._ask(Request(kind, work, None))
 
     async def close(self) -> None:
         """Finish what has been asked for, and close the database. May be called again."""
         if not self._is_closing:
             self._is_closing = True
-            self._queue.put(None)
+            self._ask(None)
         await asyncio.shield(self._ended)
+
+    def _ask(self, item: Item) -> None:
+        if not self._turn:
+            self._loop.call_soon(self._send)
+        self._turn.append(item)
+
+    def _send(self) -> None:
+        items, self._turn = self._turn, []
+        self._queue.put(items)
 
     def _deliver(self, news: News) -> None:
         if (news.outlook is not None or news.events) and not has_flaw("lost_wakeup"):
-            self._hear(news.events, news.outlook)
+            self._hear(news.events, news.ends, news.outlook)
         for request in news.requests:
-            _answer(request)
+            answer(request)
 
     def _tell_opened(self, opened: Opened, outlook: Outlook) -> None:
-        self._hear([], outlook)
+        self._hear((), (), outlook)
         self._opened.set_result(opened)
 
     def _end(self, error: BaseException | None, unanswered: Sequence[Request[Any] | Errand[Any]]) -> None:
@@ -212,17 +171,16 @@ class Database:
             self.broken.set_result(error)
         for request in [*unanswered, *self._drain()]:
             request.error = self._refusal()
-            _answer(request)
+            answer(request)
         if not self._ended.done():
             self._ended.set_result(None)
 
     def _drain(self) -> list[Request[Any] | Errand[Any]]:
-        rest: list[Request[Any] | Errand[Any]] = []
+        items = [*self._inbox]
         while not self._queue.empty():
-            request = self._queue.get_nowait()
-            if request is not None:
-                rest.append(request)
-        return rest
+            items += self._queue.get_nowait()
+        items += self._turn
+        return [item for item in items if item is not None]
 
     def _refusal(self) -> Exception:
         if self._failure is None:
@@ -245,7 +203,7 @@ class Database:
             if self.settings.ballast is not None:
                 self.settings.ballast.restore()
             if opened.has_more:
-                self._queue.put(Request(_SETTLE, self._leftover, None))
+                self._queue.put([Request(_SETTLE, self._leftover, None)])
             self._call(self._tell_opened, opened, look_ahead(connection))
             self._work(connection)
         except BaseException as failure:
@@ -280,12 +238,15 @@ class Database:
         # All that has come by now; waits, without a look now and then, if that is nothing.
         group: list[Request[Any]] = []
         with contextlib.suppress(Empty):
-            self._sort(self._queue.get(block=waits), group)
+            if not self._inbox:
+                self._inbox.extend(self._queue.get(block=waits))
             while len(group) < GROUP and not self._is_last:
-                self._sort(self._queue.get_nowait(), group)
+                if not self._inbox:
+                    self._inbox.extend(self._queue.get_nowait())
+                self._sort(self._inbox.popleft(), group)
         return group
 
-    def _sort(self, item: Request[Any] | Errand[Any] | None, group: list[Request[Any]]) -> None:
+    def _sort(self, item: Item, group: list[Request[Any]]) -> None:
         if item is None:
             self._is_last = True
         elif isinstance(item, Errand):
@@ -299,7 +260,7 @@ class Database:
             errand.result = errand.work(connection, lambda: self._serve_meanwhile(connection))
         except ServiceError as error:
             errand.error = error
-        self._call(_answer, errand)
+        self._call(answer, errand)
 
     def _serve_meanwhile(self, connection: sqlite3.Connection) -> None:
         self._serve_group(connection, self._take(waits=False))
@@ -328,7 +289,7 @@ class Database:
                 if not (request.kind.is_owed and self._release()):
                     break
         request.error = StorageFull("the disk is full; nothing of the request was taken")
-        return self._post(News([request], [], None))
+        return self._post(News([request]))
 
     def _release(self) -> bool:
         is_given = self.settings.ballast is not None and self.settings.ballast.release()
@@ -347,7 +308,7 @@ class Database:
         has_written = connection.total_changes != before
         kinds = {request.kind for request in group if request.kind.writes}
         if has_flaw("ack_before_commit"):
-            self._post(News(group, [], None))
+            self._post(News(group))
             group = []
         for kind in kinds:
             point(kind.before)
@@ -360,13 +321,14 @@ class Database:
         self._weight += has_written * _COMMIT_BYTES + (connection.total_changes - before) * _CHANGE_BYTES + tx.weight
         outlook = look_ahead(connection) if has_written else None
         if tx.has_more:
-            self._queue.put(Request(_SETTLE, self._leftover, None))
+            self._queue.put([Request(_SETTLE, self._leftover, None)])
         point("notify.before")
-        self._post(News(group, tx.events, outlook))
+        self._post(News(group, tx.events, tx.ends, outlook))
 
     def _copy_log(self, connection: sqlite3.Connection) -> None:
         # After the answers, so that nobody waits for it. A full disk is no harm here: the log goes on growing.
-        bound = CHECKPOINT_BYTES if self._queue.empty() else 4 * CHECKPOINT_BYTES
+        is_idle = self._queue.empty() and not self._inbox
+        bound = CHECKPOINT_BYTES if is_idle else 4 * CHECKPOINT_BYTES
         if self._weight < bound:
             return
         self._weight = 0
@@ -402,20 +364,7 @@ def _perform(tx: Transaction, request: Request[Any]) -> None:
         tx.back_to(mark)
         request.error = error
     else:
-        tx.keep()
-
-
-def _answer(request: Request[Any] | Errand[Any]) -> None:
-    future = request.future
-    if future is None:
-        return
-    if future.cancelled():
-        if request.error is None and request.undo is not None and request.result is not None:
-            request.undo(request.result)
-    elif request.error is not None:
-        future.set_exception(request.error)
-    else:
-        future.set_result(request.result)
+        tx.keep(mark)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

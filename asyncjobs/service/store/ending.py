@@ -14,6 +14,8 @@ from asyncjobs.service.store import limits
 from asyncjobs.service.store.transaction import Transaction
 from asyncjobs.state import JobState
 
+STATES = tuple(JobState)
+"""By number: a third of what `JobState(number)` takes, which is asked for every job."""
 CHILDREN = 500
 """So many jobs learn of the end of others in one transaction."""
 
@@ -41,7 +43,8 @@ class Attempt(NamedTuple):
     @classmethod
     def of(cls, row: Sequence[Any]) -> Attempt:
         """From a row of the database."""
-        return cls(*row)._replace(state=JobState(row[2]))
+        seq, id, state, *rest = row
+        return cls(seq, id, STATES[state], *rest)
 
 
 class Final(NamedTuple):
@@ -123,6 +126,7 @@ def _write(tx: Transaction, ends: Sequence[tuple[Attempt, Final]]) -> None:
     for job, final in ends:
         tx.count(job.state, final.state)
         tx.log(job.seq, job.id, final.state.name.lower(), final.state, job.number, final.note)
+        tx.ends.append((job.id, final.state, final.note, job.number, final.outcome if final.file is None else None))
         if job.is_tied:
             tx.run("drop_checkpoint", (job.seq,))
             tx.run("drop_edges_to", (job.seq,))

@@ -97,8 +97,9 @@ def _finish(
     verdict = resolve(job, ending)
     jobs[ending.id] = job._replace(state=verdict.state)
     if verdict.state.is_final:
-        counted = job._replace(failures=verdict.failures, crashes=verdict.crashes)
-        ends.append((counted, Final(verdict.state, verdict.note, ending.outcome, written.file, written.size)))
+        if (verdict.failures, verdict.crashes) != (job.failures, job.crashes):
+            job = job._replace(failures=verdict.failures, crashes=verdict.crashes)
+        ends.append((job, Final(verdict.state, verdict.note, ending.outcome, written.file, written.size)))
     else:
         _discard(tx, written)
         _put_back(tx, job, verdict, ending)

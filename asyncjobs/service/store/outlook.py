@@ -9,6 +9,28 @@ from typing import NamedTuple
 from asyncjobs.service.store.queries import SQL
 
 
+class Horizon(NamedTuple):
+    """What the statement of that name says: where to look closer, in one step."""
+
+    next_due: float | None
+    """When the next job comes due."""
+    next_opening: float | None
+    """When the next limit allows more."""
+    next_schedule: float | None
+    has_pauses: int
+    has_parked: int
+    """Whether jobs lie aside for a pause."""
+    lane: str | None
+    """The first that has a job to be claimed, by name."""
+    last_lane: str | None
+
+    @property
+    def next_change(self) -> float | None:
+        """When something becomes claimable by itself."""
+        times = (self.next_due, self.next_opening, self.next_schedule)
+        return min((time for time in times if time is not None), default=None)
+
+
 class Outlook(NamedTuple):
     """As of the last transaction."""
 
@@ -27,16 +49,26 @@ class Outlook(NamedTuple):
         return self.has_parked or lane in self.lanes
 
 
+_NOTHING: frozenset[str] = frozenset()
 EMPTY = Outlook(None, frozenset(), frozenset(), has_parked=False)
+
+
+def look(connection: sqlite3.Connection) -> Horizon:
+    """One statement, and a step in an index for each of its fields."""
+    return Horizon(*connection.execute(SQL["horizon"]).fetchone())
 
 
 def look_ahead(connection: sqlite3.Connection) -> Outlook:
     """A few steps in indexes, however many jobs there are."""
-    times = [connection.execute(SQL[name]).fetchone()[0] for name in ("next_due", "next_opening", "next_schedule")]
-    next_due = min((time for time in times if time is not None), default=None)
-    paused = frozenset(scope for (scope,) in connection.execute(SQL["pauses"]))
-    has_parked = any(f"function:{name}" not in paused for name in _each(connection, "next_paused_function"))
-    return Outlook(next_due, frozenset(_each(connection, "next_ready_lane")), paused, has_parked)
+    now = look(connection)
+    paused = frozenset(scope for (scope,) in connection.execute(SQL["pauses"])) if now.has_pauses else _NOTHING
+    has_parked = bool(now.has_parked) and any(
+        f"function:{name}" not in paused for name in _each(connection, "next_paused_function")
+    )
+    lanes = _NOTHING if now.lane is None else frozenset((now.lane,))
+    if now.lane != now.last_lane:
+        lanes = frozenset(_each(connection, "next_ready_lane"))
+    return Outlook(now.next_change, lanes, paused, has_parked)
 
 
 def _each(connection: sqlite3.Connection, name: str) -> Iterator[str]:

@@ -100,8 +100,16 @@ SELECT function FROM jobs WHERE place = 4 AND function > ? ORDER BY function LIM
 -- name: parked_by_pause
 SELECT seq FROM jobs WHERE place = 4 AND function = ? ORDER BY priority DESC, seq LIMIT ?;
 
--- name: next_due
-SELECT min(due) FROM jobs WHERE place = 1;
+-- What a claim has to look at, in one statement: each of its parts is one step in an index.
+-- name: horizon
+SELECT (SELECT min(due) FROM jobs WHERE place = 1),
+    (SELECT min(opens_at) FROM limits WHERE opens_at IS NOT NULL),
+    (SELECT min(next_at) FROM schedules
+        WHERE NOT EXISTS (SELECT 1 FROM pauses WHERE scope = 'schedule:' || schedules.name)),
+    EXISTS (SELECT 1 FROM pauses),
+    EXISTS (SELECT 1 FROM jobs WHERE place = 4 AND function >= ''),
+    (SELECT lane FROM jobs WHERE place = 0 AND lane >= '' ORDER BY lane LIMIT 1),
+    (SELECT lane FROM jobs WHERE place = 0 AND lane >= '' ORDER BY lane DESC LIMIT 1);
 
 -- name: next_ready_lane
 SELECT lane FROM jobs WHERE place = 0 AND lane > ? ORDER BY lane LIMIT 1;
@@ -312,9 +320,6 @@ SELECT name FROM limits WHERE opens_at <= ? ORDER BY opens_at LIMIT ?;
 -- name: set_opening
 UPDATE limits SET opens_at = ? WHERE name = ? AND opens_at IS NOT ?;
 
--- name: next_opening
-SELECT min(opens_at) FROM limits WHERE opens_at IS NOT NULL;
-
 -- Starts that a clock that was set back has put into the future.
 -- name: forget_future_starts
 DELETE FROM starts WHERE at > ?;
@@ -349,10 +354,6 @@ ORDER BY next_at LIMIT ?;
 
 -- name: reschedule
 UPDATE schedules SET next_at = ? WHERE name = ?;
-
--- name: next_schedule
-SELECT min(next_at) FROM schedules
-WHERE NOT EXISTS (SELECT 1 FROM pauses WHERE scope = 'schedule:' || schedules.name);
 
 -- ---- replays
 

@@ -13,7 +13,19 @@ from typing import BinaryIO, NamedTuple, Self
 
 from asyncjobs.service.clock import SteadyClock
 from asyncjobs.service.errors import NoSuchJob, StorageBroken, StorageFull
-from asyncjobs.service.records import Accepted, CancelAnswer, Claim, Ending, Event, NewJob, Query, Row, Schedule, Scope
+from asyncjobs.service.records import (
+    Accepted,
+    CancelAnswer,
+    Claim,
+    Ending,
+    Event,
+    NewJob,
+    Query,
+    Row,
+    Schedule,
+    Scope,
+    StoredEnd,
+)
 from asyncjobs.service.store import (
     backup,
     cancelling,
@@ -28,11 +40,12 @@ from asyncjobs.service.store import (
     schedules,
     submitting,
 )
-from asyncjobs.service.store.database import Database, Kind
+from asyncjobs.service.store.database import Database
 from asyncjobs.service.store.ending import settle_more
 from asyncjobs.service.store.faults import is_out_of_space
 from asyncjobs.service.store.finishing import Written
 from asyncjobs.service.store.outlook import EMPTY, Outlook
+from asyncjobs.service.store.requests import Kind
 from asyncjobs.service.store.results import Results
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.transaction import Transaction
@@ -75,6 +88,7 @@ class Store:
         self.recovered: tuple[Event, ...] = ()
         """What the opening did with jobs that were running when the last process died."""
         self._listeners: list[Listener] = []
+        self._enders: list[Callable[[Sequence[StoredEnd]], None]] = []
         self._outlook: Outlook = EMPTY
         self._swept = ""
         """The last limit that `prune` has looked at."""
@@ -227,6 +241,10 @@ class Store:
         none after one that changes what is to be started, and when."""
         self._listeners.append(callback)
 
+    def listen_to_ends(self, callback: Callable[[Sequence[StoredEnd]], None]) -> None:
+        """Call it on the loop after each commit that ended jobs, with their outcomes; after the listeners above."""
+        self._enders.append(callback)
+
     def next_due(self) -> float | None:
         """When a claim may find something that it would not find now; None: only news helps."""
         return self._outlook.next_due
@@ -304,13 +322,16 @@ class Store:
 
     # -- inside
 
-    def _hear(self, events: Sequence[Event], outlook: Outlook | None) -> None:
+    def _hear(self, events: Sequence[Event], ends: Sequence[StoredEnd], outlook: Outlook | None) -> None:
         if outlook is not None:
             self._outlook = outlook
         # With no events, too: whoever starts jobs has to know when the next one comes due.
         if events or outlook is not None:
             for listener in self._listeners:
                 listener(events)
+        if ends:
+            for hear in self._enders:
+                hear(ends)
 
     def _return(self, claims: Sequence[Claim]) -> None:
         # Whoever asked for them was cancelled meanwhile.

@@ -145,7 +145,7 @@ def submit(tx: Transaction, jobs: Sequence[NewJob], *, is_bounded: bool = True) 
     except ServiceError:
         tx.back_to(mark)
         raise
-    tx.keep()
+    tx.keep(mark)
     return accepted
 
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asyncjobs.service.records import Event
+from asyncjobs.service.records import Event, StoredEnd
 from asyncjobs.service.store.queries import SQL
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.state import JobState
@@ -30,7 +30,10 @@ class Mark(NamedTuple):
     """Where `Transaction.back_to` leads."""
 
     numbers: Numbers
+    is_first: bool
+    """Nothing was written before it: it needs no savepoint."""
     events: int
+    ends: int
     written: int
     removals: int
     weight: int
@@ -49,6 +52,8 @@ class Transaction:
         self.now = now
         self.events: list[Event] = []
         """Written and to be written, in order."""
+        self.ends: list[StoredEnd] = []
+        """Jobs that got their final state, for those who wait for it."""
         self.removals: list[str] = []
         """Files below results/ that nobody needs once this is committed."""
         self.has_more = False
@@ -61,6 +66,7 @@ class Transaction:
         # One row per event; the first `_written` of them are in the database.
         self._rows: list[tuple[Any, ...]] = []
         self._written = 0
+        self._began_at = connection.total_changes
 
     # -- statements
 
@@ -137,23 +143,33 @@ class Transaction:
     # -- savepoints and the end
 
     def mark(self) -> Mark:
-        """Begin a savepoint."""
-        self.connection.execute("SAVEPOINT request")
+        """Begin a savepoint. What the transaction begins with needs none: the transaction itself is one."""
+        is_first = self.connection.total_changes == self._began_at
+        if not is_first:
+            self.connection.execute("SAVEPOINT request")
         numbers = Numbers(self._job, self._event, tuple(self._changes))
-        return Mark(numbers, len(self.events), self._written, len(self.removals), self.weight)
+        lengths = len(self.events), len(self.ends), self._written, len(self.removals)
+        return Mark(numbers, is_first, *lengths, self.weight)
 
-    def keep(self) -> None:
+    def keep(self, mark: Mark) -> None:
         """End the savepoint; what happened since stands."""
-        self.connection.execute("RELEASE request")
+        if not mark.is_first:
+            self.connection.execute("RELEASE request")
 
     def back_to(self, mark: Mark) -> None:
-        """Undo all since `mark`."""
-        self.connection.execute("ROLLBACK TO request")
-        self.connection.execute("RELEASE request")
+        """Undo all since `mark`, and end its savepoint."""
+        if mark.is_first:
+            self.connection.execute("ROLLBACK")
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._began_at = self.connection.total_changes
+        else:
+            self.connection.execute("ROLLBACK TO request")
+            self.connection.execute("RELEASE request")
         self._job, self._event, self._changes = mark.numbers.job, mark.numbers.event, list(mark.numbers.changes)
         self._written, self.weight = mark.written, mark.weight
         del self.events[mark.events :]
         del self._rows[mark.events :]
+        del self.ends[mark.ends :]
         del self.removals[mark.removals :]
 
     def finish(self) -> Numbers:

@@ -1,0 +1,85 @@
+"""What is asked of the store's thread, and what comes back: work in a transaction (`Request`), or beside (`Errand`)."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from asyncjobs.service.records import Event, StoredEnd
+from asyncjobs.service.store.outlook import Outlook
+from asyncjobs.service.store.transaction import Transaction
+
+R = TypeVar("R")
+Work = Callable[[Transaction], R]
+
+
+class Kind(NamedTuple):
+    """What sort of request it is, for failpoints and for a full disk."""
+
+    name: str
+    writes: bool = True
+    is_owed: bool = False
+    """Must be written down, for it has happened: on a full disk the ballast is given for it."""
+
+    @property
+    def before(self) -> str:
+        """Its failpoint before the commit."""
+        return f"{self.name}.before_commit"
+
+    @property
+    def after(self) -> str:
+        """Its failpoint after the commit."""
+        return f"{self.name}.after_commit"
+
+
+@dataclass(eq=False)
+class Request(Generic[R]):
+    """Work that waits for its transaction, and the future of whoever asked."""
+
+    kind: Kind
+    work: Work[R]
+    future: asyncio.Future[R] | None
+    undo: Callable[[R], None] | None = None
+    """Called on the loop with the result if nobody waits for it any more."""
+    result: Any = field(default=None)
+    error: BaseException | None = field(default=None)
+
+
+@dataclass(eq=False)
+class Errand(Generic[R]):
+    """Work with the connection outside of transactions; it calls what it is given to let others have their turn."""
+
+    work: Callable[[sqlite3.Connection, Callable[[], None]], R]
+    future: asyncio.Future[R] | None
+    undo: Callable[[R], None] | None = None
+    result: Any = field(default=None)
+    error: BaseException | None = field(default=None)
+
+
+Item = Request[Any] | Errand[Any] | None
+"""What is put to the thread; None: the last."""
+
+
+class News(NamedTuple):
+    """What one transaction leaves for the loop."""
+
+    requests: Sequence[Request[Any]]
+    events: Sequence[Event] = ()
+    ends: Sequence[StoredEnd] = ()
+    outlook: Outlook | None = None
+
+
+def answer(request: Request[Any] | Errand[Any]) -> None:
+    future = request.future
+    if future is None:
+        return
+    if future.cancelled():
+        if request.error is None and request.undo is not None and request.result is not None:
+            request.undo(request.result)
+    elif request.error is not None:
+        future.set_exception(request.error)
+    else:
+        future.set_result(request.result)
