@@ -17,6 +17,7 @@ from asyncjobs.service.records import Event, NewJob, Row
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.store import Store
 from asyncjobs.service.work.desk import Desk
+from asyncjobs.service.work.ending import overdue
 from asyncjobs.service.work.engine import Engine
 from asyncjobs.service.work.performing import prepare
 from asyncjobs.state import JobState
@@ -48,6 +49,7 @@ class Bench:
         terms = json.dumps(fields.pop("terms", {})).encode()
         body = fields.pop("body", None) or outcome.encode_json_call(list(args), kwargs or {})
         digest = fields.pop("digest", b"d" * 32)
+        fields.setdefault("deadline", json.loads(terms).get("deadline"))
         return NewJob(job, function, name, envelope.seal(KEY, job, body), digest, terms=terms, **fields)
 
     def new_by_value(self, fn: Any, *args: Any, **fields: Any) -> NewJob:
@@ -111,13 +113,20 @@ def reseal(old: str, new: str, payload: bytes) -> bytes:
     return envelope.seal(KEY, new, envelope.open(KEY, old, payload))
 
 
+def too_late(id: str, name: str, attempts: int) -> tuple[str, bytes]:
+    """The end of a job that waited beyond its deadline."""
+    note, body = overdue(name, attempts)
+    return note, envelope.seal(KEY, id, body)
+
+
 @contextlib.asynccontextmanager
 async def bench(
     folder: Path, processes: int = 2, start_method: str | None = None, **settings: Any
 ) -> AsyncIterator[Bench]:
     """An engine on the store in `folder`."""
     (folder / "results").mkdir(exist_ok=True)
-    store = await Store.open(StoreSettings(folder / "jobs.db", results=folder / "results", reseal=reseal, **settings))
+    sealing = {"reseal": reseal, "too_late": too_late}
+    store = await Store.open(StoreSettings(folder / "jobs.db", results=folder / "results", **{**sealing, **settings}))
     try:
         desk = Desk(store)
         patterns = ("service_jobs.*",)

@@ -156,6 +156,36 @@ async def test_a_deadline_ends_the_job_wherever_it_is(tmp_path: Path) -> None:
         assert b.kinds(running).count("claimed") == 1
 
 
+async def test_a_deadline_ends_what_waits_while_all_places_are_busy_or_everything_is_paused(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with bench(tmp_path, processes=1) as b:
+        running = await b.submit("wait_for", str(gate))
+        await b.runs(running)
+        late = await b.submit("add", 1, terms={"deadline": time.time() + 0.3})
+        retried = await b.submit("add", 1, due=time.time() + 0.2)
+        with pytest.raises(JobTimeout, match="'add' had not started when its deadline passed") as caught:
+            await b.value(late)
+        assert caught.value.limit == "deadline"
+        assert "claimed" not in b.kinds(late)
+        # What has come due meanwhile is no reason to look again and again.
+        assert b.store.next_due() is None
+        await b.engine.pause("all")
+        paused = await b.submit("add", 1, terms={"deadline": time.time() + 0.3})
+        assert (await b.ended(paused)).state is JobState.TIMED_OUT
+        await b.engine.resume("all")
+        gate.touch()
+        assert await b.value(retried) == 1
+
+
+async def test_a_deadline_ends_what_waits_for_another_attempt(tmp_path: Path) -> None:
+    async with bench(tmp_path, processes=1) as b:
+        retry = {"max": 3, "backoff": 600.0, "jitter": 0.0}
+        job = await b.submit("fail", terms={"deadline": time.time() + 3.0, "retry": retry})
+        await b.until(job, "waiting", "timed_out")
+        with pytest.raises(JobTimeout, match="waiting for attempt 2 when its deadline passed"):
+            await b.value(job)
+
+
 async def test_P5_cancel_says_what_it_did_and_stops_what_runs(tmp_path: Path) -> None:
     async with bench(tmp_path, processes=1) as b:
         running = await b.submit("wait", 60)

@@ -262,6 +262,46 @@ async def test_a_job_that_ended_badly_runs_again_as_another(store: Store) -> Non
         await store.replay(new_id())
 
 
+@pytest.mark.parametrize("place", ["ready", "delayed", "after another", "limited", "paused", "stopped", "retried"])
+async def test_a_deadline_ends_a_job_wherever_it_waits(store: Store, clock: Clock, place: str) -> None:
+    limit = Limit("one", running=1)
+    [parent] = await submitted(store, limit=limit, priority=9)
+    [running] = await claimed(store)
+    due = clock.now + 60 if place == "delayed" else None
+    after = (parent,) if place == "after another" else ()
+    fields = {"due": due, "after": after, "limit": limit if place == "limited" else None, "function": "m:f"}
+    if place in ("paused", "stopped"):
+        await store.pause("function:m:f" if place == "paused" else "all")
+    [id] = await submitted(store, deadline=clock.now + 5, **fields)
+    [child] = await submitted(store, after=(id,))
+    assert store.next_due() == clock.now + 5
+    if place in ("limited", "paused"):
+        assert await claimed(store) == []
+    if place == "retried":
+        [claim] = await claimed(store)
+        await store.finish([ended(claim, JobState.WAITING, b"", due=clock.now + 60)])
+    clock.now += 4.9
+    assert await store.claim({}) == []
+    assert not (await store.row(id)).state.is_final
+    clock.now += 0.2
+    assert await store.claim({}) == []
+    row = await store.row(id)
+    assert (row.state, row.note) == (JobState.TIMED_OUT, "its deadline passed")
+    assert (await store.row(child)).state is JobState.CANCELLED
+    assert store.next_due() is None
+    assert await store.finish([ended(running)]) == [JobState.SUCCEEDED]
+
+
+async def test_a_deadline_is_none_of_a_job_that_runs(store: Store, clock: Clock) -> None:
+    await submitted(store, deadline=clock.now + 5)
+    [claim] = await claimed(store)
+    assert claim.deadline == clock.now + 5
+    assert store.next_due() is None
+    clock.now += 6
+    assert await store.claim({}) == []
+    assert await store.finish([ended(claim)]) == [JobState.SUCCEEDED]
+
+
 async def test_a_checkpoint_is_there_for_the_next_attempt_only(store: Store) -> None:
     await submitted(store)
     [first] = await claimed(store)

@@ -48,6 +48,8 @@ class Order(NamedTuple):
     limit: Limit | None
     max_crashes: int
     at_most_once: bool
+    lasts: float | None
+    """Seconds until its deadline."""
 
 
 ORDERS = st.lists(
@@ -61,6 +63,7 @@ ORDERS = st.lists(
         limit=LIMITS,
         max_crashes=st.integers(0, 2),
         at_most_once=st.sampled_from([False, False, True]),
+        lasts=st.sampled_from([None, None, None, None, 0.0, 3.0]),
     ),
     min_size=1,
     max_size=5,
@@ -81,6 +84,7 @@ class Model:
     limit: Limit | None
     max_crashes: int
     at_most_once: bool
+    deadline: float | None
     state: JobState = S.QUEUED
     attempt: int = 0
     failures: int = 0
@@ -136,7 +140,8 @@ class StoreMachine(RuleBasedStateMachine):
         known = list(self.models)
         parents = tuple(known[-back] for back in order.after if back <= len(known))
         fields = order._asdict()
-        del fields["delay"], fields["after"]
+        del fields["delay"], fields["after"], fields["lasts"]
+        fields["deadline"] = None if order.lasts is None else self.clock.now + order.lasts
         new = job(due=due, after=parents, **fields)
         model = Model(id=new.id, seq=len(known) + 1, due=due, parents=parents, **fields)
         self.models[new.id] = model
@@ -195,6 +200,12 @@ class StoreMachine(RuleBasedStateMachine):
         now = self.clock.now
         taken: list[Model] = []
         # A pause holds back starts, not times: what has come due is news no more.
+        waiting = [model for model in self.models.values() if model.state in (S.QUEUED, S.WAITING)]
+        overdue = [model for model in waiting if model.deadline is not None and model.deadline <= now]
+        for model in overdue:  # all at once: none of them ends because another one does
+            model.state = S.TIMED_OUT
+        for model in overdue:
+            self.end(model, S.TIMED_OUT)
         for model in self.models.values():
             if model.state == S.WAITING and model.due is not None and model.due <= now:
                 model.state = S.QUEUED

@@ -254,6 +254,22 @@ async def test_F78_a_database_of_the_first_version_is_upgraded_with_its_jobs(tmp
     assert looked_at(old, "PRAGMA user_version") == [(VERSION,)]
 
 
+async def test_F78_a_deadline_that_only_the_terms_had_holds_after_the_upgrade(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    version_1(path)
+    connection = sqlite3.connect(path)
+    for seq, deadline in ((1, 1.0), (2, 1.0), (3, 9e9)):
+        connection.execute("UPDATE calls SET terms = ? WHERE seq = ?", (b'{"deadline": %f}' % deadline, seq))
+    connection.commit()
+    connection.close()
+    async with opened(path) as store:
+        [claim] = await claimed(store, 5)
+        assert (claim.id, claim.deadline) == (f"{3:026}", 9e9)
+        states = [row.state for row in await store.rows(Query())]
+        assert states == [JobState.RUNNING, JobState.TIMED_OUT, JobState.SUCCEEDED]
+    check_sound(path)
+
+
 async def test_F78_a_migration_that_was_killed_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     version_1(path)

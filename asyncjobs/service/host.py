@@ -33,6 +33,7 @@ from asyncjobs.service.store.lock import StateLock
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.store import Store
 from asyncjobs.service.work.desk import Desk
+from asyncjobs.service.work.ending import overdue
 from asyncjobs.service.work.engine import Engine
 from asyncjobs.service.work.performing import prepare
 
@@ -150,6 +151,10 @@ class Service:
         def reseal(old: str, new: str, payload: bytes) -> bytes:
             return envelope.seal(key, new, envelope.open(key, old, payload))
 
+        def too_late(id: str, name: str, attempts: int) -> tuple[str, bytes]:
+            note, body = overdue(name, attempts)
+            return note, envelope.seal(key, id, body)
+
         state = self.state
         return StoreSettings(
             state.database,
@@ -157,6 +162,7 @@ class Service:
             results=state.results,
             ballast=Ballast(state.ballast),
             reseal=reseal,
+            too_late=too_late,
         )
 
     async def __aexit__(

@@ -63,6 +63,8 @@ class NewJob(NamedTuple):
     tags: tuple[str, ...] = ()
     schedule: str | None = None
     """The name of the schedule that made it."""
+    deadline: float | None = None
+    """When it ends by itself, wherever it waits; an instant as `due` is."""
 
 
 class Accepted(NamedTuple):
@@ -102,6 +104,8 @@ class Claim(NamedTuple):
     checkpoint: bytes | None
     at_most_once: bool = False
     """It has to be written down that it starts, before it does (`Store.begin_job`)."""
+    deadline: float | None = None
+    """On the store's clock: it is stopped then."""
 
 
 StoredEnd = tuple[str, JobState, str, int, bytes | None]

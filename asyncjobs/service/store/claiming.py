@@ -12,6 +12,7 @@ from typing import Any
 
 from asyncjobs.service.records import Claim
 from asyncjobs.service.store import limits, schedules
+from asyncjobs.service.store.ending import Attempt, Final, end_all
 from asyncjobs.service.store.limits import Rooms
 from asyncjobs.service.store.outlook import look
 from asyncjobs.service.store.places import LIMITED, PAUSED
@@ -40,7 +41,8 @@ def claim(tx: Transaction, wants: Mapping[str, int]) -> list[Claim]:
 
 
 def wake(tx: Transaction) -> None:
-    """Make claimable what was waiting for its time."""
+    """End what has waited too long, and make claimable what was waiting for its time."""
+    _expire(tx)
     for seq, id, state, attempt in tx.all("due_jobs", (tx.now, BATCH)):
         tx.run("make_ready", (seq,))
         if state == JobState.WAITING:
@@ -48,6 +50,15 @@ def wake(tx: Transaction) -> None:
             tx.log(seq, id, "queued", JobState.QUEUED, attempt)
     schedules.make_due(tx)
     limits.open_up(tx)
+
+
+def _expire(tx: Transaction) -> None:
+    ends: list[tuple[Attempt, Final]] = []
+    for name, *row in tx.all("overdue_jobs", (tx.now, BATCH)):
+        job = Attempt.of(row)
+        note, outcome = tx.settings.too_late(job.id, name, job.number)
+        ends.append((job, Final(JobState.TIMED_OUT, note, outcome, size=len(outcome))))
+    end_all(tx, ends)
 
 
 def unpark(tx: Transaction, paused: set[str], number: int) -> None:
@@ -103,7 +114,7 @@ def _take(tx: Transaction, rows: Sequence[Any], paused: set[str], rooms: Rooms) 
 
 def _start(tx: Transaction, row: tuple[Any, ...]) -> Claim:
     (seq, id, name, function, payload, terms, lane, attempt, failures, crashes) = row[:10]
-    submitted_at, due, after, _, at_most_once, checkpoint = row[10:]
+    submitted_at, due, after, _, at_most_once, deadline, checkpoint = row[10:]
     fence = tx.log(seq, id, "claimed", JobState.RUNNING, attempt + 1)
     return Claim(
         seq=seq,
@@ -123,6 +134,7 @@ def _start(tx: Transaction, row: tuple[Any, ...]) -> Claim:
         after=tuple(json.loads(after)) if after else (),
         checkpoint=checkpoint,
         at_most_once=bool(at_most_once),
+        deadline=deadline,
     )
 
 

@@ -11,7 +11,7 @@ from asyncjobs.failpoint import point
 from asyncjobs.service.errors import StateRefused
 from asyncjobs.service.store.queries import text_of
 
-VERSION = 2
+VERSION = 3
 """Of ``schema.sql``, which is what all migrations together lead to."""
 
 

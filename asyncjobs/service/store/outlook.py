@@ -14,6 +14,8 @@ class Horizon(NamedTuple):
 
     next_due: float | None
     """When the next job comes due."""
+    next_deadline: float | None
+    """When the next job that waits has waited too long."""
     next_opening: float | None
     """When the next limit allows more."""
     next_schedule: float | None
@@ -26,8 +28,8 @@ class Horizon(NamedTuple):
 
     @property
     def next_change(self) -> float | None:
-        """When something becomes claimable by itself."""
-        times = (self.next_due, self.next_opening, self.next_schedule)
+        """When something becomes claimable, or ends, by itself."""
+        times = (self.next_due, self.next_deadline, self.next_opening, self.next_schedule)
         return min((time for time in times if time is not None), default=None)
 
 
@@ -35,7 +37,7 @@ class Outlook(NamedTuple):
     """As of the last transaction."""
 
     next_due: float | None
-    """When something becomes claimable by itself; may be past."""
+    """When something becomes claimable, or ends, by itself; may be past."""
     lanes: frozenset[str]
     """Where something is claimable now, if it is not paused."""
     paused: frozenset[str]

@@ -56,8 +56,8 @@ SELECT id, state, digest FROM jobs WHERE key = ?;
 
 -- name: add_job
 INSERT INTO jobs (seq, id, key, digest, name, function, lane, state, place, priority, due, parents, after,
-    at_most_once, max_crashes, submitted_at, keep, tags, limit_name, schedule)
-VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    at_most_once, max_crashes, submitted_at, keep, tags, limit_name, schedule, deadline)
+VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: add_call
 INSERT INTO calls (seq, payload, terms) VALUES (?, ?, ?);
@@ -73,12 +73,20 @@ INSERT INTO edges (parent, child, is_open) VALUES (?, ?, ?);
 -- name: due_jobs
 SELECT seq, id, state, attempt FROM jobs WHERE place = 1 AND due <= ? ORDER BY due LIMIT ?;
 
+-- Wherever they wait.
+-- name: overdue_jobs
+SELECT name, seq, id, state, attempt, epoch, failures, crashes, max_crashes, at_most_once, keep, stop, limit_name,
+    EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq) OR EXISTS (SELECT 1 FROM edges WHERE child = jobs.seq)
+        OR EXISTS (SELECT 1 FROM checkpoints WHERE seq = jobs.seq),
+    NOT at_most_once OR started_at IS NOT NULL
+FROM jobs WHERE deadline <= ? AND deadline IS NOT NULL AND place IS NOT NULL ORDER BY deadline LIMIT ?;
+
 -- name: make_ready
 UPDATE jobs SET state = 0, place = 0 WHERE seq = ?;
 
 -- name: ready_jobs
 SELECT j.seq, j.id, j.name, j.function, c.payload, c.terms, j.lane, j.attempt, j.failures, j.crashes, j.submitted_at,
-    j.due, j.after, j.limit_name, j.at_most_once, (SELECT body FROM checkpoints WHERE seq = j.seq)
+    j.due, j.after, j.limit_name, j.at_most_once, j.deadline, (SELECT body FROM checkpoints WHERE seq = j.seq)
 FROM jobs AS j JOIN calls AS c ON c.seq = j.seq
 WHERE j.place = 0 AND j.lane = ? ORDER BY j.priority DESC, j.seq LIMIT ?;
 
@@ -103,6 +111,7 @@ SELECT seq FROM jobs WHERE place = 4 AND function = ? ORDER BY priority DESC, se
 -- What a claim has to look at, in one statement: each of its parts is one step in an index.
 -- name: horizon
 SELECT (SELECT min(due) FROM jobs WHERE place = 1),
+    (SELECT min(deadline) FROM jobs WHERE deadline IS NOT NULL AND place IS NOT NULL),
     (SELECT min(opens_at) FROM limits WHERE opens_at IS NOT NULL),
     (SELECT min(next_at) FROM schedules
         WHERE NOT EXISTS (SELECT 1 FROM pauses WHERE scope = 'schedule:' || schedules.name)),

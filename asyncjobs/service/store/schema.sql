@@ -65,6 +65,7 @@ CREATE TABLE jobs (
     tags         TEXT,                              -- JSON list; `tags` finds them
     limit_name   TEXT,
     schedule     TEXT,
+    deadline     REAL,                              -- it ends then, if it has not ended before
     CHECK ((place IS NOT NULL) = (state IN (0, 2))),
     CHECK ((ended_at IS NOT NULL) = (state >= 4))
 ) STRICT;
@@ -74,6 +75,7 @@ CREATE UNIQUE INDEX jobs_key ON jobs (key) WHERE key IS NOT NULL;
 -- What a claim takes next, in one step.
 CREATE INDEX jobs_ready ON jobs (lane, priority DESC, seq) WHERE place = 0;
 CREATE INDEX jobs_due ON jobs (due) WHERE place = 1;
+CREATE INDEX jobs_deadline ON jobs (deadline) WHERE deadline IS NOT NULL AND place IS NOT NULL;
 CREATE INDEX jobs_paused ON jobs (function, priority DESC, seq) WHERE place = 4;
 -- What lies aside for room under a limit, in the order in which it comes back; what takes room under one; what is open.
 CREATE INDEX jobs_limited ON jobs (limit_name, lane, priority DESC, seq) WHERE place = 3;

@@ -30,6 +30,11 @@ def as_it_is(old: str, new: str, payload: bytes) -> bytes:
     return payload
 
 
+def says_nothing(job: str, name: str, attempts: int) -> tuple[str, bytes]:
+    """The `too_late` of a store whose outcomes are not sealed."""
+    return "its deadline passed", b""
+
+
 class Room(Protocol):
     """Disk space kept back for what has to be written (`ballast`)."""
 
@@ -55,4 +60,7 @@ class StoreSettings:
     """Seconds since 1970 that do not jump."""
     reseal: Callable[[str, str, bytes], bytes] = as_it_is
     """``(old id, new id, payload)`` -> the payload sealed for the new id, for replays and schedules. Runs on the
+    store's thread."""
+    too_late: Callable[[str, str, int], tuple[str, bytes]] = says_nothing
+    """``(id, name, attempts so far)`` -> note and sealed outcome of a job that waited beyond its deadline. Runs on the
     store's thread."""

@@ -363,11 +363,16 @@ class Store:
             raise StorageBroken(f"the outcome of job {outcome.id} cannot be read: {error}") from error
 
     def _timed(self, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
-        # The wall clock is looked at once; from here on `due` is an instant of a clock that nobody can set.
+        # The wall clock is looked at once; from here on these are instants of a clock that nobody can set.
         clock = self.settings.clock
-        if not isinstance(clock, SteadyClock) or all(job.due is None for job in jobs):
+        if not isinstance(clock, SteadyClock):
             return jobs
-        return [job if job.due is None else job._replace(due=clock.from_wall(job.due)) for job in jobs]
+        return [job if job.due is None and job.deadline is None else _steady(job, clock) for job in jobs]
+
+
+def _steady(job: NewJob, clock: SteadyClock) -> NewJob:
+    due, deadline = (None if wall is None else clock.from_wall(wall) for wall in (job.due, job.deadline))
+    return job._replace(due=due, deadline=deadline)
 
 
 def _space(path: Path) -> tuple[int, int]:

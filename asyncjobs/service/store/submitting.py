@@ -86,6 +86,7 @@ class _Batch:
                 json.dumps(job.tags) if job.tags else None,
                 job.limit.name if job.limit else None,
                 job.schedule,
+                job.deadline,
             )
         )
         if job.limit is not None:

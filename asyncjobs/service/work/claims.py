@@ -118,38 +118,40 @@ class Claims:
             while True:
                 await self._bell.wait()
                 self._bell.clear()
-                await self._claim()
-                self._set_timer()
+                self._set_timer(at_least=await self._claim())
         finally:
             self._stop_timer()
 
-    async def _claim(self) -> None:
+    async def _claim(self) -> float:
+        # Seconds for which there is no use in trying again.
         due = self._store.next_due()
         is_due = due is not None and due <= self._clock()
         wants = self._room(self.windows)
         wants = {lane: number for lane, number in wants.items() if is_due or self._store.waiting(lane)}
-        if not wants:
-            return
+        if self.is_over or not (wants or is_due):
+            return SHORTEST_TIMER
         try:
+            # What is due is dealt with where nothing is wanted, too: it may be a deadline.
             with self.reserved(wants):
                 claims = await self._store.claim(wants)
         except StorageFull:
             self._loop.call_later(DISK_WAIT, self.wake)
-            return
+            return DISK_WAIT
         if claims:
             self._begin(claims)
             self._bell.set()
+        return SHORTEST_TIMER
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, at_least: float) -> None:
         self._stop_timer()
         if self.is_over:
             return
         now, due = self._loop.time(), self._store.next_due()
-        seconds = None if due is None else due - self._clock()
+        waits = [] if due is None else [due - self._clock()]
         if self._held_until > now:
-            seconds = self._held_until - now
-        if seconds is not None:
-            self._timer = self._loop.call_later(min(max(seconds, SHORTEST_TIMER), LONGEST_TIMER), self.wake)
+            waits.append(self._held_until - now)
+        if waits:
+            self._timer = self._loop.call_later(min(max(min(waits), at_least), LONGEST_TIMER), self.wake)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

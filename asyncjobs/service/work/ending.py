@@ -103,14 +103,21 @@ def next_delay(retry: RetryTerms, failures: int, names: tuple[str, ...], random:
     return max(0.0, plain) * (1.0 - retry.jitter * random)
 
 
-def too_late(claim: Claim, terms: Terms, now: float) -> Ending | None:
-    """The end of a job whose deadline passed before it could start; None: it may start."""
-    if terms.deadline is None or now < terms.deadline:
+def too_late(claim: Claim, now: float) -> Ending | None:
+    """The end of a job whose deadline passed between its claim and its start; None: it may start."""
+    if claim.deadline is None or now < claim.deadline:
         return None
-    error = JobTimeout(f"job {claim.name!r} had not started when its deadline passed")
+    note, body = overdue(claim.name, claim.attempt - 1)
+    return _final(claim, JobState.TIMED_OUT, body, note)
+
+
+def overdue(name: str, attempts: int) -> tuple[str, bytes]:
+    """Note and outcome of a job that waited beyond its deadline, after so many attempts."""
+    what = f"was waiting for attempt {attempts + 1}" if attempts else "had not started"
+    error = JobTimeout(f"job {name!r} {what} when its deadline passed")
     error.limit = "deadline"
     failed = failure.capture(error)
-    return _final(claim, JobState.TIMED_OUT, outcome.encode_failure(failed), orders.note_of(failed))
+    return orders.note_of(failed), outcome.encode_failure(failed)
 
 
 def refused(claim: Claim, error: BaseException) -> Ending:

@@ -296,7 +296,7 @@ class Engine:
         stop = self._stops.pop(claim.id, None)
         try:
             terms = self._drafter.terms_of(claim)
-            late = rules.too_late(claim, terms, self._clock())
+            late = rules.too_late(claim, self._clock())
             if late is not None:
                 self._end(late, claim)
                 return
@@ -311,8 +311,8 @@ class Engine:
         point("task.sent")
         if stop is not None:
             attempt.stop(StopReason("cancel", stop[0]), stop[1])
-        elif terms.deadline is not None and claim.id in self._attempts:
-            seconds = terms.deadline - self._clock()
+        elif claim.deadline is not None and claim.id in self._attempts:
+            seconds = claim.deadline - self._clock()
             attempt.deadline = self._loop.call_later(min(seconds, 1e9), self._deadline, attempt)
 
     def _deadline(self, attempt: Attempt) -> None:
