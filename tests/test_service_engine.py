@@ -123,9 +123,9 @@ async def test_a_job_that_kills_every_worker_is_lost_after_its_crashes_are_used_
     async with bench(tmp_path) as b:
         lost = await b.submit("exit_with", 7, max_crashes=1)
         once = await b.submit("kill_self", at_most_once=True)
-        with pytest.raises(WorkerLost, match="exit code 7") as caught:
+        with pytest.raises(WorkerLost, match=r"exit code 7.*, attempt 2") as caught:
             await b.value(lost)
-        assert caught.value.exit_code == 7
+        assert (caught.value.exit_code, caught.value.attempt) == (7, 2)
         assert (await b.ended(lost)).attempt == 2
         with pytest.raises(WorkerLost, match="SIGKILL"):
             await b.value(once)
@@ -139,7 +139,7 @@ async def test_a_time_limit_ends_the_attempt_and_retries_may_follow(tmp_path: Pa
         asked = await b.submit("wait", 30, terms={"timeout": 0.1, "retry": {"max": 1, "backoff": 0.01}})
         with pytest.raises(JobTimeout, match=r"timeout of 0\.1 s"):
             await b.value(late)
-        with pytest.raises(JobTimeout):
+        with pytest.raises(JobTimeout, match="attempt 2"):
             await b.value(asked)
         assert b.kinds(asked).count("claimed") == 2
         assert time.monotonic() - started < 10

@@ -266,6 +266,7 @@ async def test_salvage_without_anything_to_read_changes_nothing(tmp_path: Path) 
     database = tmp_path / "jobs.db"
     with pytest.raises(StateRefused, match="there is no"):
         salvage(database)
+    assert list(tmp_path.iterdir()) == []
     private.write_private(database, b"\0" * 50_000)
     with pytest.raises(StateRefused, match="nothing can be read"):
         salvage(database)

@@ -185,7 +185,7 @@ class Dispatcher:
             job: Job[Any] = call.owner  # type: ignore[assignment]
             if job.state is _RUNNING:  # as the first in a window, but its worker never claimed it
                 self._stop_timer(job)
-                if call.attempt == 1:
+                if job.started_at == job.attempt_at:  # no attempt before this one has started it
                     job.started_at = None
                 self._move(job, Event.GIVE_BACK, monotonic())
         if calls:

@@ -58,7 +58,7 @@ def salvage(database: Path) -> Salvaged:
     """Put a new database with all that can be read in the place of `database`.
 
     Raises:
-        StateRefused: nothing at all can be read; everything is as it was, but for the copies.
+        StateRefused: there is nothing, or nothing at all can be read; everything is as it was, but for the copies.
         OSError: the disk is full, or failed.
     """
     report = Salvaged(_copy_aside(database))
@@ -94,6 +94,10 @@ def _nothing(report: Salvaged) -> StateRefused:
 
 def _copy_aside(database: Path) -> Path:
     """The files as they are, in a new folder beside the database."""
+    files = [database.with_name(database.name + suffix) for suffix in ("", "-wal", "-mark")]
+    found = [path for path in files if private.check_absent_or_file(path)]
+    if not found:
+        raise StateRefused(f"there is no {database}, and nothing that belongs to it")
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     number, aside = 0, database.with_name(f"before-recover-{stamp}")
     while os.path.lexists(aside):
@@ -101,15 +105,9 @@ def _copy_aside(database: Path) -> Path:
         aside = database.with_name(f"before-recover-{stamp}-{number}")
     for folder in (aside, aside / "work"):
         os.mkdir(folder, private.DIRECTORY_MODE)
-    found = False
-    for suffix in ("", "-wal", "-mark"):
-        path = database.with_name(database.name + suffix)
-        if private.check_absent_or_file(path):
-            found = True
-            _copy(path, aside / path.name)
+    for path in found:
+        _copy(path, aside / path.name)
     private.sync_directory(aside)
-    if not found:
-        raise StateRefused(f"there is no {database}, and nothing that belongs to it")
     return aside
 
 

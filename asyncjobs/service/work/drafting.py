@@ -86,6 +86,7 @@ class Drafter:
         attempt = Attempt(claim, terms, self._open_log, self._news, self._loop)
         payload = Payload(order.encode())
         attempt.job = self._runner._intake.draft(perform, self._plan(claim, terms), (), {}, attempt, payload)
+        attempt.job._call.attempt = claim.attempt  # to the runner each is a first one
         return attempt
 
     def _open_log(self, job: str) -> JobLog:
