@@ -79,6 +79,13 @@ def check_sound(path: Path) -> None:
     assert looked_at(path, "PRAGMA foreign_key_check") == []
     wrong = "SELECT * FROM tallies AS t WHERE jobs <> (SELECT count(*) FROM jobs WHERE state = t.state)"
     assert looked_at(path, wrong) == []
+    for field in ("name", "function"):
+        counted = f"SELECT {field}, count(*) FROM jobs GROUP BY {field} ORDER BY {field}"
+        told = f"SELECT value, jobs FROM spans WHERE field = '{field}' ORDER BY value"
+        assert looked_at(path, told) == looked_at(path, counted)
+        outside = "seq NOT BETWEEN (SELECT first FROM spans WHERE {}) AND (SELECT last FROM spans WHERE {})"
+        same = f"field = '{field}' AND value = jobs.{field}"
+        assert looked_at(path, f"SELECT seq FROM jobs WHERE {outside.format(same, same)}") == []
     last = "max(coalesce((SELECT max(seq) FROM events), 0), (SELECT value FROM counters WHERE name = 'last_event'))"
     pruned = "(SELECT value FROM counters WHERE name = 'pruned_events')"
     assert looked_at(path, f"SELECT {last} - {pruned} - (SELECT count(*) FROM events)") == [(0,)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stored import Clock, check_sound, claimed, ended, job, opened, path_of, submitted
@@ -12,6 +13,8 @@ from stored import Clock, check_sound, claimed, ended, job, opened, path_of, sub
 from asyncjobs.service.errors import BadRequest, KeyConflict, NoSuchJob, ServiceFull, ServiceGone
 from asyncjobs.service.ids import new_id
 from asyncjobs.service.records import Event, Query
+from asyncjobs.service.store import reading
+from asyncjobs.service.store.requests import Kind
 from asyncjobs.service.store.store import Store
 from asyncjobs.state import JobState
 
@@ -386,3 +389,40 @@ async def test_a_closed_store_refuses(tmp_path: Path) -> None:
     await store.aclose()
     with pytest.raises(ServiceGone):
         await submitted(store)
+
+
+@pytest.mark.parametrize("field", ["name", "function"])
+async def test_a_list_by_a_name_looks_only_where_such_jobs_may_be(
+    store: Store, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setattr(reading, "STRETCH", 5)
+    [early] = await submitted(store, **{field: "early"})
+    ids = await submitted(store, 30, **{field: "many"})
+    [late] = await submitted(store, **{field: "late"})
+
+    async def first_look(value: str, **more: Any) -> tuple[list[str], bool]:
+        query = Query(**{field: value}, **more)
+        page = await store._database.run(Kind("read", writes=False), lambda tx: reading.stretch(tx, query))
+        return [row.id for row in page.rows], page.before is None
+
+    assert await first_look("nobody") == ([], True)
+    assert await first_look("early") == ([early], True)
+    assert (await first_look("late"))[0] == [late]
+    assert await first_look("late", before=3) == ([], True)
+    assert await first_look("many") == (ids[:-6:-1], False)
+    assert [row.id for row in await store.rows(Query(**{field: "many"}))] == ids[::-1]
+    both = Query(name="early", function="late") if field == "name" else Query(name="late", function="early")
+    assert await store.rows(both) == []
+
+
+async def test_a_name_whose_jobs_are_pruned_is_forgotten(store: Store, clock: Clock) -> None:
+    await submitted(store, 3, name="gone", keep=1.0)
+    await submitted(store, name="gone", keep=100.0)
+    for claim in await claimed(store, 4):
+        await store.finish([ended(claim)])
+    clock.now += 2
+    assert await store.prune() == 3
+    assert len(await store.rows(Query(name="gone"))) == 1
+    clock.now += 200
+    assert await store.prune() == 1
+    assert await store.rows(Query(name="gone")) == []

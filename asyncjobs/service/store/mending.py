@@ -131,6 +131,11 @@ def _complete_the_log(target: sqlite3.Connection) -> Iterator[str]:
 def _count(target: sqlite3.Connection) -> None:
     """What is kept in step with the rows elsewhere."""
     target.execute("UPDATE tallies SET jobs = (SELECT count(*) FROM jobs WHERE jobs.state = tallies.state)")
+    for field in ("name", "function"):
+        target.execute(
+            "INSERT INTO spans (field, value, first, last, jobs) "
+            f"SELECT '{field}', {field}, min(seq), max(seq), count(*) FROM jobs GROUP BY {field}"
+        )
     _raise_counter(target, "pruned_events", 0)
     target.execute(
         "UPDATE counters SET value = (SELECT value FROM counters WHERE name = 'last_event') - (SELECT count(*) FROM "

@@ -6,6 +6,8 @@ Files go last: the transaction that removes their jobs writes them down as trash
 from __future__ import annotations
 
 from asyncjobs.failpoint import point
+from asyncjobs.service.store import spans
+from asyncjobs.service.store.spans import Named
 from asyncjobs.service.store.transaction import Transaction
 from asyncjobs.state import JobState
 
@@ -25,10 +27,11 @@ def prune(tx: Transaction) -> int:
         tx.run_many(name, ids)
     tx.run_many("throw_away", [(file,) for *_, file in rows if file is not None])
     tx.run_many("prune_job", ids)
+    spans.narrow(tx, [Named(seq, name, function) for seq, _, _, name, function, _ in rows])
     tx.run("raise_counter", (_prune_events(tx, ids), "pruned_events"))
     tx.run("set_counter", (last_event, "last_event"))
     tx.run("set_counter", (tx.last_job, "last_job"))
-    for _, _, state, _ in rows:
+    for _, _, state, *_ in rows:
         tx.count(JobState(state), None)
     point("prune.batch")
     return len(rows)

@@ -65,6 +65,10 @@ INSERT INTO calls (seq, payload, terms) VALUES (?, ?, ?);
 -- name: add_tag
 INSERT INTO tags (tag, seq) VALUES (?, ?);
 
+-- name: widen_span
+INSERT INTO spans (field, value, first, last, jobs) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (field, value) DO UPDATE SET last = excluded.last, jobs = jobs + excluded.jobs;
+
 -- name: add_edge
 INSERT INTO edges (parent, child, is_open) VALUES (?, ?, ?);
 
@@ -210,6 +214,9 @@ FROM jobs WHERE seq < ? ORDER BY seq DESC LIMIT ?;
 -- name: stretch_end
 SELECT seq FROM jobs WHERE seq < ? ORDER BY seq DESC LIMIT 1 OFFSET ?;
 
+-- name: span
+SELECT first, last FROM spans WHERE field = ? AND value = ?;
+
 -- What has no index of its own is compared with every row of a stretch.
 -- name: rows_between
 SELECT seq, id, name, function, lane, state, priority, attempt, failures, crashes, submitted_at, started_at, ended_at,
@@ -268,7 +275,7 @@ DELETE FROM pauses WHERE scope = ?;
 -- ---- pruning
 
 -- name: expired
-SELECT j.seq, j.id, j.state, (SELECT file FROM outcomes WHERE seq = j.seq)
+SELECT j.seq, j.id, j.state, j.name, j.function, (SELECT file FROM outcomes WHERE seq = j.seq)
 FROM jobs AS j WHERE j.expires_at <= ? AND NOT EXISTS (SELECT 1 FROM edges WHERE parent = j.seq)
 ORDER BY j.expires_at LIMIT ?;
 
@@ -283,6 +290,12 @@ DELETE FROM tags WHERE seq = ?;
 
 -- name: prune_job
 DELETE FROM jobs WHERE seq = ?;
+
+-- name: narrow_span
+UPDATE spans SET jobs = jobs - ? WHERE field = ? AND value = ?;
+
+-- name: drop_span
+DELETE FROM spans WHERE field = ? AND value = ? AND jobs <= 0;
 
 -- name: prune_events
 DELETE FROM events WHERE job = ?;

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from asyncjobs.service.errors import NoSuchJob
 from asyncjobs.service.records import Event, Query, Row
+from asyncjobs.service.store import spans
 from asyncjobs.service.store.transaction import Transaction
 from asyncjobs.state import JobState
 
@@ -90,18 +91,24 @@ def _sift(query: Query, found: list[Any]) -> Page:
 
 
 def _compare(tx: Transaction, query: Query, before: int) -> Page:
-    end = tx.one("stretch_end", (before, STRETCH - 1))
+    span = spans.span(tx, query.name, query.function)
+    if span is None:
+        return Page([], None)
+    first, last = span
+    before = min(before, last + 1)
+    found = tx.one("stretch_end", (before, STRETCH - 1))
+    end = 0 if found is None else found[0]
     values = {
         "before": before,
-        "end": 0 if end is None else end[0],
+        "end": max(end, first),
         "name": query.name,
         "function": query.function,
         "lane": query.lane,
         "states": json.dumps([int(state) for state in query.states]) if query.states else None,
         "limit": query.limit,
     }
-    rows = [_row(found) for found in tx.all("rows_between", values)]
-    return Page(rows, None if end is None else end[0])
+    rows = [_row(row) for row in tx.all("rows_between", values)]
+    return Page(rows, end if end > first else None)
 
 
 def _matches(row: Row, query: Query) -> bool:

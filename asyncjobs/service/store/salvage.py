@@ -30,7 +30,7 @@ TABLES = (
     "outcomes", "calls", "checkpoints", "tags", "edges", "telling", "trash", "pauses", "limits", "starts", "schedules",
     "events", "jobs", "counters",
 )  # fmt: skip
-"""What is read, in the order in which it is written. `moves` and `tallies` are made anew."""
+"""What is read, in the order in which it is written. `moves`, `tallies` and `spans` are made anew."""
 
 _HIGHEST = 2**40
 """No table has had so many rows."""

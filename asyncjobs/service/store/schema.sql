@@ -103,6 +103,17 @@ BEGIN
     SELECT RAISE(ABORT, 'only a job that has ended may go');
 END;
 
+-- From which job to which the jobs of one name, or of one function, reach, and how many there are: a list by a name
+-- that no job has ends at once, without an index entry for every job.
+CREATE TABLE spans (
+    field    TEXT NOT NULL CHECK (field IN ('name', 'function')),
+    value    TEXT NOT NULL,
+    first    INTEGER NOT NULL,                      -- jobs.seq, of the oldest that was ever counted here
+    last     INTEGER NOT NULL,
+    jobs     INTEGER NOT NULL,
+    PRIMARY KEY (field, value)
+) STRICT, WITHOUT ROWID;
+
 -- The call apart from its row: a move rewrites the row, and must not rewrite a megabyte with it.
 CREATE TABLE calls (
     seq     INTEGER PRIMARY KEY REFERENCES jobs (seq),

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from asyncjobs.failpoint import has_flaw
 from asyncjobs.service.errors import BadRequest, KeyConflict, ServiceError, ServiceFull
 from asyncjobs.service.records import ID, Accepted, Limit, NewJob
-from asyncjobs.service.store import limits
+from asyncjobs.service.store import limits, spans
 from asyncjobs.service.store.ending import settle
 from asyncjobs.service.store.places import AFTER, LATER, READY
+from asyncjobs.service.store.spans import Named
 from asyncjobs.service.store.transaction import Transaction
 from asyncjobs.state import JobState
 
@@ -117,6 +118,7 @@ class _Batch:
         for limit in self.limits.values():
             limits.put(tx, limit)
         tx.run_many("add_job", self.jobs)
+        spans.widen(tx, [Named(row[0], row[4], row[5]) for row in self.jobs])
         tx.run_many("add_call", self.calls)
         if self.tags:
             tx.run_many("add_tag", self.tags)
