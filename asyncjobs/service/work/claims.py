@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -54,6 +55,8 @@ class Claims:
         self._loop = asyncio.get_running_loop()
         self._bell = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._awaited: float | None = None
+        """What came due next when the timer was set."""
         self._held_until = 0.0
         self._hold = FIRST_HOLD
         self.windows: dict[str, Window] = {lane: Window() for lane in lanes}
@@ -61,8 +64,9 @@ class Claims:
         """Nothing more is to be claimed."""
 
     def wake(self) -> None:
-        """Something may have become claimable, or there is room."""
-        self._bell.set()
+        """Something may have become claimable, or comes due at another time: look, if the store agrees."""
+        if self._is_waiting() or self._store.next_due() != self._awaited:
+            self._bell.set()
 
     @property
     def count(self) -> int:
@@ -72,7 +76,15 @@ class Claims:
     def left(self, lane: str) -> None:
         """One is claimed no more."""
         self.windows[lane].claimed -= 1
-        self._bell.set()
+        if self._is_waiting() or self._is_due():
+            self._bell.set()
+
+    def _is_waiting(self) -> bool:
+        return any(map(self._store.waiting, self.windows))
+
+    def _is_due(self) -> bool:
+        due = self._store.next_due()
+        return due is not None and due <= self._clock()
 
     def hold(self, error: object) -> None:
         """No worker could be started: claim nothing for a while."""
@@ -99,7 +111,16 @@ class Claims:
 
     @contextmanager
     def reserved(self, wants: Mapping[str, int]) -> Iterator[None]:
-        """Room that a claim on its way counts on."""
+        """Room that a submit counts on; what it leaves is for others that came meanwhile."""
+        try:
+            with self._counted(wants):
+                yield
+        finally:
+            if self._is_waiting():
+                self._bell.set()
+
+    @contextmanager
+    def _counted(self, wants: Mapping[str, int]) -> Iterator[None]:
         for lane, number in wants.items():
             self.windows[lane].claimed += number
         try:
@@ -122,21 +143,18 @@ class Claims:
         finally:
             self._stop_timer()
 
-    async def _claim(self) -> float:
-        # Seconds for which there is no use in trying again.
-        due = self._store.next_due()
-        is_due = due is not None and due <= self._clock()
+    async def _claim(self) -> None:
+        is_due = self._is_due()
         wants = self._room(self.windows)
         wants = {lane: number for lane, number in wants.items() if is_due or self._store.waiting(lane)}
         if self.is_over or not (wants or is_due):
             return SHORTEST_TIMER
         try:
-            # What is due is dealt with where nothing is wanted, too: it may be a deadline.
-            with self.reserved(wants):
+            with self._counted(wants):
                 claims = await self._store.claim(wants)
         except StorageFull:
-            self._loop.call_later(DISK_WAIT, self.wake)
-            return DISK_WAIT
+            self._loop.call_later(DISK_WAIT, self._bell.set)
+            return
         if claims:
             self._begin(claims)
             self._bell.set()
@@ -147,11 +165,14 @@ class Claims:
         if self.is_over:
             return
         now, due = self._loop.time(), self._store.next_due()
-        waits = [] if due is None else [due - self._clock()]
+        self._awaited = due
+        seconds = math.inf if due is None else due - self._clock()
         if self._held_until > now:
-            waits.append(self._held_until - now)
-        if waits:
-            self._timer = self._loop.call_later(min(max(min(waits), at_least), LONGEST_TIMER), self.wake)
+            seconds = self._held_until - now
+        elif seconds <= 0 and not self._room(self.windows):  # `left` rings
+            seconds = math.inf
+        if seconds < math.inf:
+            self._timer = self._loop.call_later(min(max(seconds, SHORTEST_TIMER), LONGEST_TIMER), self._bell.set)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
