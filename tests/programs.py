@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pauses import PauseClock
 
 import asyncjobs as aj
 from asyncjobs.sync.hosted import STARTS_NOTHING_AT_THE_EXIT
@@ -33,22 +34,23 @@ class Program:
     def __init__(self, process: subprocess.Popen[bytes], source: int) -> None:
         self.process = process
         self._source = source
+        self._clock = PauseClock(process.pid)
         self.output = ""
         self.pids: list[int] = []
 
     def read_until(self, text: str, within: float = 20.0) -> str:
         """All that it has printed, once `text` is in it."""
-        end = time.monotonic() + within
+        end = self._clock() + within
         while text not in self.output:
-            assert time.monotonic() < end, f"{text!r} did not come in {within} s:\n{self.output}"
-            assert self._take(end), f"it ended before it said {text!r}:\n{self.output}"
+            assert self._clock() < end, f"{text!r} did not come in {within} s:\n{self.output}"
+            assert self._take(), f"it ended before it said {text!r}:\n{self.output}"
         for line in self.output.splitlines():
             if line.startswith("workers "):
                 self.pids = [int(pid) for pid in line.split()[1:]]
         return self.output
 
-    def _take(self, end: float) -> bool:
-        readable, _, _ = select.select([self._source], [], [], max(0.0, end - time.monotonic()))
+    def _take(self) -> bool:
+        readable, _, _ = select.select([self._source], [], [], 0.1)
         if not readable:
             return True
         try:
@@ -75,21 +77,27 @@ class Program:
 
     def ends(self, within: float = 20.0) -> int:
         """Its exit code, negative for a signal; its workers are gone as well."""
-        end = time.monotonic() + within
-        while time.monotonic() < end and self._take(end):
+        end = self._clock() + within
+        while self._clock() < end and self._take():
             continue
-        code = self.process.wait(max(0.1, end - time.monotonic()))
-        for pid in self.pids:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).wait(max(0.5, end - time.monotonic()))
-        assert not [pid for pid in self.pids if psutil.pid_exists(pid)], f"workers survived:\n{self.output}"
+        while self._clock() < end and self.process.poll() is None:
+            time.sleep(0.01)
+        code = self.process.wait(0.1)
+        end = max(end, self._clock() + 0.5)
+        while self._clock() < end and self._left():
+            time.sleep(0.01)
+        assert not self._left(), f"workers survived:\n{self.output}"
         return code
+
+    def _left(self) -> list[int]:
+        return [pid for pid in self.pids if psutil.pid_exists(pid)]
 
     def close(self) -> None:
         """Kill it if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._clock.close()
         os.close(self._source)
 
 

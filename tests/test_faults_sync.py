@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import runner_jobs as jobs
+from pauses import PauseClock
 from programs import Program, launching, starts_workers_at_the_exit
 from runner_jobs import ECHO, LANES, ended_once
 
@@ -312,7 +312,7 @@ def test_f47_ctrl_c_wherever_the_script_blocks_is_one_keyboard_interrupt(launch:
 
 
 @pytest.mark.alone
-def test_f47_a_second_ctrl_c_ends_at_once(launch: Any) -> None:
+def test_f47_a_second_ctrl_c_ends_at_once(launch: Any, clock: PauseClock) -> None:
     program = launch(
         """
         if __name__ == "__main__":
@@ -327,9 +327,9 @@ def test_f47_a_second_ctrl_c_ends_at_once(launch: Any) -> None:
     program.interrupt()
     program.read_until("are cancelled")
     program.interrupt()
-    began = time.monotonic()
+    began = clock()
     assert program.ends(within=30) in (-signal.SIGINT, 130), program.output
-    assert time.monotonic() - began < 4, program.output
+    assert clock() - began < 4, program.output
     one_interrupt(program.output)
 
 
@@ -523,14 +523,14 @@ ENDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_f49_a_forgotten_close_is_a_warning_a_bounded_drain_and_the_script_s_own_exit_code(
-    launch: Any, end: str
+    launch: Any, end: str, clock: PauseClock
 ) -> None:
     program = launch(FORGOTTEN.format(drain=0.3, end=end, job="stubborn"))
     program.read_until("ready")
-    ready = time.monotonic()
+    ready = clock()
     code = program.ends(within=8)
     assert code == ENDS[end], program.output
-    assert time.monotonic() - ready < 6
+    assert clock() - ready < 6
     assert "ResourceWarning" in program.output, program.output
     assert "SyncRunner" in program.output.split("was never closed")[0], program.output
     own = ("LookupError" in program.output) + ("KeyboardInterrupt" in program.output)

@@ -38,6 +38,7 @@ from doors import (
     outcome_in,
     safe_text,
 )
+from pauses import PauseClock
 
 import asyncjobs as aj
 from asyncjobs.lanes import wear
@@ -104,15 +105,15 @@ async def test_F01_the_last_words_of_a_worker_are_in_the_error(runner: aj.Runner
 
 
 @pytest.mark.alone
-async def test_F02_a_death_from_outside_is_seen_within_a_second(either: aj.Runner) -> None:
+async def test_F02_a_death_from_outside_is_seen_within_a_second(either: aj.Runner, clock: PauseClock) -> None:
     async with common_outcome(either), new_door() as door:
         job = await process(either).submit(jobs.wait_at, door.path)
         pid = await door.arrival()
-        killed_at = monotonic()
+        killed_at = clock()
         os.kill(pid, signal.SIGKILL)
         error = await assert_lost(job, signal=signal.SIGKILL)
         assert error.pid == pid
-        assert monotonic() - killed_at < 1.0
+        assert clock() - killed_at < 1.0
 
 
 async def test_F02_sigkill_of_an_idle_worker_is_invisible(either: aj.Runner) -> None:
@@ -256,10 +257,11 @@ async def test_F05_the_out_of_memory_killer_is_suspected(memory_cgroup: Path) ->
 # --- F6, F7: jobs that do not stop ------------------------------------------------------
 
 
-async def _timed_out(job: aj.Job[Any], limit: float, started_at: float) -> None:
+async def _timed_out(job: aj.Job[Any], limit: float, clock: PauseClock) -> None:
+    started_at = clock()
     with pytest.raises(aj.JobTimeout) as caught:
         await job
-    assert monotonic() - started_at < limit
+    assert clock() - started_at < limit
     assert job.state.name == "TIMED_OUT"
     assert_one_end(job)
     for fact in (job.name, f"attempt {job.attempt}", "timeout of 0.2 s"):
@@ -267,21 +269,21 @@ async def _timed_out(job: aj.Job[Any], limit: float, started_at: float) -> None:
 
 
 @pytest.mark.slow
-async def test_F06_a_job_deaf_to_every_signal_is_killed_at_its_limit(either: aj.Runner) -> None:
+async def test_F06_a_job_deaf_to_every_signal_is_killed_at_its_limit(either: aj.Runner, clock: PauseClock) -> None:
     async with common_outcome(either), new_door() as door:
         job = await process(either, timeout=0.2, grace=0.2).submit(jobs.spin, door.path)
         pid = await door.arrival()
         # limit 0.2 + grace 0.2 + 1 to raise in it + 1 to see it die
-        await _timed_out(job, 2.4, monotonic())
+        await _timed_out(job, 2.4, clock)
         await gone(pid)
 
 
 @pytest.mark.slow
-async def test_F06_a_stopped_process_is_killed_at_its_limit(runner: aj.Runner) -> None:
+async def test_F06_a_stopped_process_is_killed_at_its_limit(runner: aj.Runner, clock: PauseClock) -> None:
     async with common_outcome(runner), new_door() as door:
         job = await process(runner, timeout=0.2, grace=0.2).submit(jobs.stop_itself, door.path)
         pid = await door.arrival()
-        await _timed_out(job, 2.4, monotonic())
+        await _timed_out(job, 2.4, clock)
         await gone(pid)
 
 
@@ -305,36 +307,36 @@ async def test_F06_cancelling_a_deaf_job_ends_it_too(runner: aj.Runner) -> None:
     ],
 )
 async def test_F07_a_job_that_holds_the_interpreter_lock_is_killed(
-    either: aj.Runner, fn: Callable[..., Any], args: tuple[Any, ...]
+    either: aj.Runner, fn: Callable[..., Any], args: tuple[Any, ...], clock: PauseClock
 ) -> None:
     async with common_outcome(either):
         job = await process(either, timeout=0.2, grace=0.2).submit(fn, *args)
         while job.state.name == "QUEUED":
             await asyncio.sleep(0.01)  # the worker starts
-        await _timed_out(job, 2.4, monotonic())
+        await _timed_out(job, 2.4, clock)
 
 
 @pytest.mark.slow
 async def test_F07_a_thread_that_holds_the_interpreter_lock_times_out_and_the_watchdog_says_so(
-    runner: aj.Runner, caplog: pytest.LogCaptureFixture
+    runner: aj.Runner, caplog: pytest.LogCaptureFixture, clock: PauseClock
 ) -> None:
     await runner.options(lane="thread").run(jobs.add, 1, 2)
     async with common_outcome(runner, lane="thread"):
         job = await runner.options(lane="thread", timeout=0.2, grace=0.0).submit(jobs.sleep_with_the_lock, 1.5)
-        await _timed_out(job, 5.0, monotonic())
+        await _timed_out(job, 5.0, clock)
         async with asyncio.timeout(5):
             while "has not answered" not in caplog.text:
                 await asyncio.sleep(0.01)
         assert "interpreter lock" in caplog.text
 
 
-async def test_F07_a_thread_that_hangs_times_out_and_is_replaced(runner: aj.Runner) -> None:
+async def test_F07_a_thread_that_hangs_times_out_and_is_replaced(runner: aj.Runner, clock: PauseClock) -> None:
     stuck = threading.Event()
     async with common_outcome(runner, lane="thread"):
         slow = runner.options(lane="thread", timeout=0.2, grace=0.0)
         hanging = [await slow.submit(stuck.wait) for _ in range(3)]
         for job in hanging:
-            await _timed_out(job, 5.0, monotonic())
+            await _timed_out(job, 5.0, clock)
         assert runner.stats().lanes["thread"].abandoned == 3
         assert await aj.gather([await runner.submit(jobs.add, 1, n) for n in range(8)]) == list(range(1, 9))
         stuck.set()
@@ -708,6 +710,7 @@ async def test_F18_a_cancelled_error_that_nobody_asked_for_is_a_failure(runner: 
 @pytest.mark.alone
 async def test_F19_a_coroutine_that_swallows_its_cancellation_is_abandoned_and_close_is_bounded(
     caplog: pytest.LogCaptureFixture,
+    clock: PauseClock,
 ) -> None:
     go = asyncio.Event()
 
@@ -731,9 +734,9 @@ async def test_F19_a_coroutine_that_swallows_its_cancellation_is_abandoned_and_c
             with pytest.raises(aj.JobCancelled, match="still runs"):
                 await job
             assert runner.stats().lanes["loop"].abandoned == 1
-        began = monotonic()
+        began = clock()
         await runner.aclose(drain=0, grace=0.1)
-        assert monotonic() - began < 3.0
+        assert clock() - began < 3.0
     go.set()
     await asyncio.sleep(0.01)  # lets the abandoned task end
 
@@ -875,14 +878,16 @@ async def test_F24_a_job_ends_when_the_worker_says_so_and_its_child_is_killed_wi
 
 
 @pytest.mark.alone
-async def test_F24_the_death_of_a_worker_is_seen_at_once_in_spite_of_its_child(either: aj.Runner) -> None:
+async def test_F24_the_death_of_a_worker_is_seen_at_once_in_spite_of_its_child(
+    either: aj.Runner, clock: PauseClock
+) -> None:
     async with common_outcome(either), new_door() as door:
         job = await process(either).submit(jobs.leave_a_forked_child_and_die, door.path)
         child = await door.arrival()
-        began = monotonic()
+        began = clock()
         door.open()
         await job.wait()
-        assert monotonic() - began < 1.0
+        assert clock() - began < 1.0
         assert isinstance(job.exception(), aj.WorkerLost)
         assert job.exception().exit_code in (11, None)  # type: ignore[union-attr]
         await gone(child)
@@ -930,13 +935,15 @@ async def test_F25_a_daemon_thread_that_outlives_its_job_costs_the_worker(either
 
 
 @pytest.mark.alone
-async def test_F25_a_thread_that_blocks_the_exit_costs_the_worker_and_no_time(either: aj.Runner) -> None:
+async def test_F25_a_thread_that_blocks_the_exit_costs_the_worker_and_no_time(
+    either: aj.Runner, clock: PauseClock
+) -> None:
     async with common_outcome(either) as neighbour:
-        began = monotonic()
+        began = clock()
         dirty = await process(either).run(jobs.leave_a_thread)
         assert await process(either).run(jobs.pid) not in (dirty, neighbour)
         await gone(dirty)
-        assert monotonic() - began < 3.0
+        assert clock() - began < 3.0
 
 
 async def test_F25_a_thread_job_that_leaves_a_thread_behind_has_returned(runner: aj.Runner) -> None:
@@ -1130,22 +1137,22 @@ async def test_F29_a_job_that_always_kills_its_worker_has_a_bounded_number_of_tr
 
 
 @pytest.mark.alone
-async def test_F30_coroutines_that_wait_for_children_in_their_own_full_lane_are_told_so() -> None:
+async def test_F30_coroutines_that_wait_for_children_in_their_own_full_lane_are_told_so(clock: PauseClock) -> None:
     async def parent(runner: aj.Runner) -> int:
         return await runner.run(jobs.async_add, 1, 2)
 
     async with aj.Runner(coroutines=2) as runner, asyncio.timeout(BOUND):
-        began = monotonic()
+        began = clock()
         parents = [await runner.submit(parent, runner) for _ in range(2)]
         results = [await _outcome(job) for job in parents]
-        assert monotonic() - began < 3.0
+        assert clock() - began < 3.0
         assert any(isinstance(result, aj.WouldDeadlock) for result in results)
         assert all(isinstance(result, (aj.WouldDeadlock, int)) for result in results)
         assert await runner.run(jobs.async_add, 1, 2) == 3
 
 
 @pytest.mark.alone
-async def test_F30_threads_that_wait_for_children_in_their_own_full_lane_are_told_so() -> None:
+async def test_F30_threads_that_wait_for_children_in_their_own_full_lane_are_told_so(clock: PauseClock) -> None:
     def parent() -> int:
         runner = aj.current_job().runner
         future = asyncio.run_coroutine_threadsafe(in_lane(runner), runner.loop)
@@ -1155,10 +1162,10 @@ async def test_F30_threads_that_wait_for_children_in_their_own_full_lane_are_tol
         return await runner.options(lane="thread").run(jobs.add, 1, 2)
 
     async with aj.Runner(threads=2) as runner, asyncio.timeout(BOUND):
-        began = monotonic()
+        began = clock()
         parents = [await runner.submit(parent) for _ in range(2)]
         results = [await _outcome(job) for job in parents]
-        assert monotonic() - began < 3.0
+        assert clock() - began < 3.0
         assert any(isinstance(result, aj.WouldDeadlock) for result in results), results
         assert await runner.run(jobs.add, 1, 2) == 3
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from engines import KEY, bench
+from pauses import PauseClock
 
 import asyncjobs as aj
 from asyncjobs.errors import JobCancelled, JobTimeout, WorkerLost
@@ -132,9 +133,9 @@ async def test_a_job_that_kills_every_worker_is_lost_after_its_crashes_are_used_
         assert b.kinds(once).count("claimed") == 1
 
 
-async def test_a_time_limit_ends_the_attempt_and_retries_may_follow(tmp_path: Path) -> None:
+async def test_a_time_limit_ends_the_attempt_and_retries_may_follow(tmp_path: Path, clock: PauseClock) -> None:
     async with bench(tmp_path) as b:
-        started = time.monotonic()
+        started = clock()
         late = await b.submit("sleep", 30, terms={"timeout": 0.1, "grace": 0.1})
         asked = await b.submit("wait", 30, terms={"timeout": 0.1, "retry": {"max": 1, "backoff": 0.01}})
         with pytest.raises(JobTimeout, match=r"timeout of 0\.1 s"):
@@ -142,7 +143,7 @@ async def test_a_time_limit_ends_the_attempt_and_retries_may_follow(tmp_path: Pa
         with pytest.raises(JobTimeout, match="attempt 2"):
             await b.value(asked)
         assert b.kinds(asked).count("claimed") == 2
-        assert time.monotonic() - started < 10
+        assert clock() - started < 10
 
 
 async def test_a_deadline_ends_the_job_wherever_it_is(tmp_path: Path) -> None:
@@ -300,7 +301,9 @@ async def test_large_arguments_and_results_travel_whole(tmp_path: Path) -> None:
             await b.value(large)
 
 
-async def test_a_drain_gives_back_what_has_not_started_and_interrupts_what_runs_too_long(tmp_path: Path) -> None:
+async def test_a_drain_gives_back_what_has_not_started_and_interrupts_what_runs_too_long(
+    tmp_path: Path, clock: PauseClock
+) -> None:
     async with bench(tmp_path, processes=1) as b:
         short = await b.submit("sleep", 0.2)
         await b.runs(short)
@@ -314,9 +317,9 @@ async def test_a_drain_gives_back_what_has_not_started_and_interrupts_what_runs_
         assert await b.value(queued) == 1
         long, once = await b.submit("wait", 60), await b.submit("wait", 60, at_most_once=True)
         await b.runs(long)
-        started = time.monotonic()
+        started = clock()
         await b.engine.drain(0)
-        assert time.monotonic() - started < 7
+        assert clock() - started < 7
         row = await b.store.row(long)
         assert (row.state, row.attempt, row.crashes) == (JobState.QUEUED, 1, 0)
         assert row.note == "the service was stopped while attempt 1 ran"

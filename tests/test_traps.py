@@ -23,6 +23,7 @@ import jobs
 import psutil
 import pytest
 from doors import BOUND, assert_failed, common_outcome, gone, is_running, new_door
+from pauses import PauseClock
 
 import asyncjobs as aj
 from asyncjobs.lanes.process import DESCRIPTORS_PER_SLOT
@@ -118,11 +119,11 @@ run(main(), sys.argv[1])
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("worker", ["idle", "busy"])
-def test_T02_a_forgotten_close_does_not_hang_the_exit(loop: str, worker: str) -> None:
-    began = monotonic()
+def test_T02_a_forgotten_close_does_not_hang_the_exit(loop: str, worker: str, clock: PauseClock) -> None:
+    began = clock()
     done = program(FORGOTTEN, loop, worker)
     assert done.stdout == "3\n", done.stderr
-    assert monotonic() - began < 10.0  # imports included; without the hook it hangs for ever
+    assert clock() - began < 10.0  # imports included; without the hook it hangs for ever
 
 
 ORPHAN = """
@@ -287,7 +288,7 @@ async def test_T09_a_late_interrupt_hits_neither_our_code_nor_the_next_job() -> 
 
 @pytest.mark.alone
 async def test_T09_an_interrupt_reaches_python_code_sleeps_and_locks_and_finally_runs(
-    runner: aj.Runner, tmp_path: Path
+    runner: aj.Runner, tmp_path: Path, clock: PauseClock
 ) -> None:
     async with common_outcome(runner) as neighbour, new_door() as door:
         for fn, args in (
@@ -296,11 +297,11 @@ async def test_T09_an_interrupt_reaches_python_code_sleeps_and_locks_and_finally
         ):
             job = await process(runner, grace=0.05).submit(fn, *args)
             pid = await door.arrival()
-            began = monotonic()
+            began = clock()
             job.cancel("enough")
             with pytest.raises(aj.JobCancelled, match="enough"):
                 await job
-            assert monotonic() - began < 1.0
+            assert clock() - began < 1.0
             assert await process(runner).run(jobs.pid) == pid != neighbour
         assert (tmp_path / "log").read_text() == "cleaned up"
 
@@ -319,16 +320,18 @@ async def test_T10_a_worker_that_dies_before_its_hello_is_not_waited_for(start_m
 
 @pytest.mark.alone
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
-async def test_T11_a_grandchild_that_holds_everything_open_does_not_hide_a_death(start_method: str) -> None:
+async def test_T11_a_grandchild_that_holds_everything_open_does_not_hide_a_death(
+    start_method: str, clock: PauseClock
+) -> None:
     lane = aj.ProcessLane(2, start_method=start_method)
     async with aj.Runner(lanes={"process": lane}) as runner, common_outcome(runner), new_door() as door:
         job = await process(runner).submit(jobs.leave_a_child_in_its_own_session_and_die, door.path)
         grandchild = await door.arrival()
         try:
-            began = monotonic()
+            began = clock()
             door.open()
             await job.wait()
-            assert monotonic() - began < 1.5, "half a second of it for the exit code"
+            assert clock() - began < 1.5, "half a second of it for the exit code"
             error = job.exception()
             assert isinstance(error, aj.WorkerLost)
             assert error.cause in ("exit code 11", "unknown")
