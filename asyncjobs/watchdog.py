@@ -161,9 +161,9 @@ class _Stretch:
         return monotonic() - self._began
 
     def usable(self) -> float:
-        """The same without those in which the machine was too busy for the thread that it kept waiting longer."""
+        """The same without those in which the machine was too busy for one of them: each waits for the other, too."""
         queued = (_queued_for_a_core(thread) for thread in self._threads)
-        return self.length() - max(now - then for now, then in zip(queued, self._queued, strict=True))
+        return self.length() - sum(now - then for now, then in zip(queued, self._queued, strict=True))
 
 
 def _queued_for_a_core(thread: int) -> float:
