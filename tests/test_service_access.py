@@ -91,6 +91,11 @@ def test_several_that_make_the_directory_at_once_agree_on_the_key(place: Path) -
     assert keys == {StateDir.open(place).key().hex().encode() + b"\n"}
 
 
+def test_a_folder_that_cannot_be_made_is_named_as_such() -> None:
+    with pytest.raises(FileNotFoundError, match=r"cannot be made: '/proc/no-state-here'"):
+        StateDir.open(Path("/proc/no-state-here"), create=True)
+
+
 def test_without_create_nothing_is_made(place: Path) -> None:
     with pytest.raises(ServiceNotRunning, match="no service has been started in"):
         StateDir.open(place)
@@ -520,6 +525,11 @@ REFUSED_NAMES = [
     "ajpkg.__init__:fit", "ajpkg:a.b.c", "ajpkg:<lambda>", "ajpkg:f.<locals>.g", "ajpkg/../os:system", "ajpkg:f\n",
     "ajpkg :f", "ajpkg:f()", "ajpkg:f;import os", "", "ajpkg:" + "f" * 500, "ajpkg.*:f", "AJPKG:f",
 ]  # fmt: skip
+
+
+def test_F96_a_generator_function_is_refused_as_what_it_is(package: str) -> None:
+    with pytest.raises(NotAllowed, match=r"gen is a generator function, not a plain function"):
+        Allow(["ajpkg.*"]).resolve("ajpkg.sub.deep:gen")
 
 
 @pytest.mark.parametrize("name", REFUSED_NAMES)

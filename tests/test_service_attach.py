@@ -18,6 +18,7 @@ from services import ServiceProcess, eventually, service
 
 import asyncjobs as aj
 from asyncjobs.service.access import StateDir
+from asyncjobs.service.protocol import EventView
 
 
 @pytest.fixture
@@ -150,6 +151,14 @@ async def test_logs_and_events_go_on_over_a_restart(running: ServiceProcess, tmp
     assert kinds.count("claimed") == 2
 
 
+async def test_events_behind_the_last_of_a_job_that_has_ended_are_none_at_once(running: ServiceProcess) -> None:
+    async with aj.connect(running.folder) as client:
+        job = await client.submit(service_jobs.add, 1)
+        told = [event async for event in job.events() if isinstance(event, EventView)]
+        assert [event.state for event in told][-1] == "SUCCEEDED"
+        assert [event async for event in job.events(after=told[-1].seq)] == []
+
+
 async def test_a_log_that_the_end_of_the_service_cuts_is_gone_on_with(running: ServiceProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
@@ -264,8 +273,12 @@ async def test_over_tcp_with_a_token_json_is_enough(tmp_path: Path) -> None:
                 await client.submit(lambda: 1)
             with pytest.raises(aj.NotAllowed):
                 await client.submit(os.path.basename, "x/y")
-            with pytest.raises(aj.JobError, match="failed"):
+            with pytest.raises(aj.JobError, match="failed: ValueError: it failed"):
                 await client.run(service_jobs.fail)
+            first = await client.submit(service_jobs.add, 1)
+            assert await client.run(service_jobs.echo, {"of": [first, 5]}) == {"of": [1, 5]}
+            with pytest.raises(aj.NotSendable, match="argument 1 is not what JSON can say exactly"):
+                await client.submit(service_jobs.echo, {"$result": "not a reference, but a value"})
         async with aj.connect(running.folder, url=address.url, token=state.token()) as client:
             assert await client.run(service_jobs.echo, {1, 2}) == {1, 2}
 

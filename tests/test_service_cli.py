@@ -139,6 +139,7 @@ def test_the_options_of_a_job_arrive(serving: ServiceProcess) -> None:
     job = submitted(
         serving, "service_jobs:echo", "--arg", result, "--job-name", "forty", "--tag", "a", "--tag", "b", "--priority",
         "7", "--after", first, "--timeout", "10m", "--retries", "2", "--limit", "gpu=1", "--keep", "1d",
+        "--deadline", "1d", "--grace", "5", "--max-result", "100000",
     )  # fmt: skip
     found = told(serving, "show", job)
     wanted = {"name": "forty", "tags": ["a", "b"], "priority": 7, "after": [first], "limit": "gpu", "state": "QUEUED"}
@@ -176,6 +177,12 @@ def test_run_of_a_job_that_fails_exits_with_1_and_shows_its_traceback(serving: S
     assert done.stdout == ""
     assert "Traceback" in done.stderr
     assert "FAILED ValueError: no luck" in done.stderr
+
+
+def test_run_says_once_of_a_job_that_ran_too_long(serving: ServiceProcess) -> None:
+    done = aj(serving, "run", "service_jobs:sleep", "--arg", "60", "--timeout", "0.1", "--grace", "0.1")
+    assert done.returncode == 1
+    assert done.stderr.count("ran longer than its timeout") == 1
 
 
 def test_run_says_of_each_attempt(serving: ServiceProcess) -> None:
@@ -225,6 +232,13 @@ def test_what_is_not_allowed_is_named_and_exits_with_2(
     done = aj(serving, "submit", "service_jobs:echo", *args)
     assert done.returncode == 2
     assert complaint in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_the_bounds_of_a_job_hold(serving: ServiceProcess) -> None:
+    large = aj(serving, "run", "service_jobs:large", "--arg", "5000", "--max-result", "1000")
+    assert (large.returncode, "ResultTooLarge" in large.stderr) == (1, True)
+    late = aj(serving, "run", "service_jobs:sleep", "--arg", "60", "--deadline", "0.3", "--grace", "0")
+    assert (late.returncode, "deadline" in late.stderr) == (1, True)
 
 
 def test_a_key_is_one_job_and_another_call_with_it_exits_with_2(serving: ServiceProcess) -> None:
@@ -342,6 +356,17 @@ def test_the_plots_of_a_job_are_listed_and_fetched(serving: ServiceProcess, tmp_
     assert told(serving, "figures", ended(serving, "service_jobs:add", "--arg", "1")) == []
 
 
+def test_a_folder_for_plots_that_cannot_be_made_is_named_and_exits_with_2(
+    serving: ServiceProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    job = ended(serving, "service_jobs:add", "--arg", "1")
+    done = aj(serving, "figures", job, "--to", str(tmp_path / "file" / "plots"))
+    assert done.returncode == 2
+    assert "Not a directory" in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
 # --- steering ---------------------------------------------------------------------------
 
 
@@ -354,11 +379,20 @@ def test_retry_runs_a_failed_job_again_as_a_new_one(serving: ServiceProcess) -> 
 
 
 def test_pause_and_resume_are_told(serving: ServiceProcess) -> None:
-    assert told(serving, "pause", "lane:other") == {"paused": ["lane:other"]}
-    assert told(serving, "stats")["paused"] == ["lane:other"]
-    assert "lane:other" in said(serving, "stats")
-    assert told(serving, "resume", "lane:other") == {"paused": []}
-    assert aj(serving, "pause", "everything").returncode == 2
+    assert told(serving, "pause", "lane:process") == {"paused": ["lane:process"]}
+    assert told(serving, "stats")["paused"] == ["lane:process"]
+    assert "lane:process" in said(serving, "stats")
+    assert told(serving, "resume", "lane:process") == {"paused": []}
+
+
+@pytest.mark.parametrize("scope", ["everything", "lane:other", "function:fit"])
+def test_a_pause_that_could_hold_nothing_is_refused_and_names_what_is_allowed(
+    serving: ServiceProcess, scope: str
+) -> None:
+    done = aj(serving, "pause", scope)
+    assert done.returncode == 2
+    assert f"scope='{scope}' is not allowed" in done.stderr
+    assert told(serving, "stats")["paused"] == []
 
 
 def test_a_schedule_is_made_listed_and_removed(serving: ServiceProcess) -> None:

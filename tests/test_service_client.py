@@ -518,6 +518,9 @@ async def test_a_closed_client_says_so(stand: Stand) -> None:
         await waiting
     with pytest.raises(aj.ServiceGone, match="attach"):
         await job
+    for ask in (job.cancel, job.refresh, job.figures, lambda: anext(job.logs())):
+        with pytest.raises(aj.ServiceGone, match="attach"):  # and opens no connection that nobody would close
+            await ask()
     stand.holds.set()
 
 

@@ -224,7 +224,12 @@ def test_F79_a_second_one_on_the_same_state_says_who_runs_and_leaves(tmp_path: P
         (("--http", "nowhere"), 2, "--http takes"),
         (("--http", "0.0.0.0:0"), 2, "allow-remote"),
         (("--allow", "os"), 2, "--allow takes"),
-        (("--tls-cert", "x"), 2, "--tls-key"),
+        (("--http", "0.0.0.0:8599"), 2, "ssh -L 8599:127.0.0.1:8599"),
+        (("--http", "127.0.0.1:0", "--tls-cert", "x"), 2, "--tls-key"),
+        (("--http", "127.0.0.1:0", "--tls-cert", "no.crt", "--tls-key", "no.key"), 2, "no.crt"),
+        (("--http", "127.0.0.1:0", "--tls-cert", __file__, "--tls-key", __file__), 2, "cannot be used"),
+        (("--tls-cert", "x"), 2, "--http"),
+        (("--allow-remote",), 2, "--http"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_said_in_one_line(

@@ -275,6 +275,51 @@ async def test_F88_a_body_that_is_not_allowed_is_400_and_stores_nothing(served: 
     assert (await served.ask("GET", "/v1/jobs")).json()["jobs"] == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "text"),
+    [
+        ("/v1/jobs", {"function": "pkg:f", "priority": "high"}, "priority='high' is not allowed: Expected `int`"),
+        (
+            "/v1/jobs",
+            {"function": "pkg:f", "terms": {"timeout": 0}},
+            "terms.timeout=0 is not allowed: Expected `float`",
+        ),
+        (
+            "/v1/jobs",
+            {"jobs": [{"function": "pkg:f"}, {"function": "pkg:f", "tags": ["a", 5]}]},
+            "jobs[1].tags[1]=5 is",
+        ),
+        ("/v1/jobs", {"function": "pkg:f", "key": "k" * 300}, "key='kkkk"),
+        ("/v1/jobs?limit=many", None, "limit='many' is not allowed: Expected `int`"),
+        ("/v1/jobs", {"function": "pkg:f", "after": {"a": 1}}, "Expected `array`, got `object` - at `$.after`"),
+        ("/v1/jobs", {"function": "pkg:f", "urgent": 1}, "unknown field `urgent`"),
+    ],
+)
+async def test_F88_what_is_refused_is_named_with_its_value_and_what_is_allowed(
+    served: Served, path: str, body: object, text: str
+) -> None:
+    refused = await (served.ask("GET", path) if body is None else served.ask("POST", path, body))
+    assert refused.status == 400
+    assert text in refused.json()["message"]
+    assert len(refused.json()["message"]) < 300
+
+
+async def test_a_job_comes_after_those_whose_results_are_among_its_arguments(served: Served) -> None:
+    [first] = await served.submit()
+    body = {"function": "pkg:f", "args": [[{"$result": first}]], "kwargs": {"x": {"y": {"$result": first}}}}
+    made = await served.ask("POST", "/v1/jobs", body)
+    shown = await served.ask("GET", f"/v1/jobs/{made.json()['jobs'][0]['id']}")
+    assert shown.json()["after"] == [first]
+    for odd in ("last", 5, None, "0" * 27):
+        refused = await served.ask("POST", "/v1/jobs", {"function": "pkg:f", "args": [{"$result": odd}]})
+        assert refused.status == 400
+        assert repr(odd) in refused.json()["message"]
+    unknown = await served.ask("POST", "/v1/jobs", {"function": "pkg:f", "args": [{"$result": new_id()}]})
+    assert unknown.status == 400
+    plain = {"function": "pkg:f", "args": [{"$result": "last", "and": "more"}]}
+    assert (await served.ask("POST", "/v1/jobs", plain)).status == 201
+
+
 async def test_F88_large_and_odd_values_that_json_can_say_arrive_as_they_are(served: Served) -> None:
     args = [10**300, -0.0, 1e308, "\u202e\x00\U0001f600", {"": [[]]}, None, True]
     (job,) = await served.submit(args=args)
@@ -679,6 +724,13 @@ async def test_schedules_are_made_listed_and_removed(served: Served) -> None:
     assert (await served.ask("DELETE", drop, headers="X-Asyncjobs: 1\r\n")).status == 404
     for wrong in ({"cron": "x"}, {"zone": "Nowhere/Such"}, {"name": "../x"}):
         assert (await served.ask("POST", "/v1/schedules", {**asked, **wrong})).status == 400
+
+
+async def test_a_schedule_with_a_deadline_is_refused_for_every_job_of_it_would_come_too_late(served: Served) -> None:
+    job = {"function": "pkg:f", "terms": {"deadline": 2_000_000_000}}
+    refused = await served.ask("POST", "/v1/schedules", {"name": "nightly", "cron": "0 3 * * *", "job": job})
+    assert refused.status == 400
+    assert "deadline" in refused.json()["message"]
 
 
 async def test_statistics_health_and_stop(served: Served) -> None:

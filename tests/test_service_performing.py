@@ -133,6 +133,11 @@ def test_a_job_that_ended_before_it_ran_has_an_error_all_the_same(state: JobStat
     assert "the reason" in str(error)
 
 
+def test_the_note_of_a_lost_job_is_a_line_without_the_stacks_that_its_worker_left() -> None:
+    lost = WorkerLost(f"worker process-0 died (SIGSEGV){failure.LAST_WORDS}Fatal Python error\n  File x, line 1")
+    assert orders.note_of(failure.capture(lost)) == "asyncjobs.errors.WorkerLost: worker process-0 died (SIGSEGV)"
+
+
 def test_retries_are_told_by_the_names_of_types() -> None:
     names = tuple(orders.names_of(ConnectionResetError))
     assert ending.next_delay(RetryTerms(0), 1, names, 0.0) is None

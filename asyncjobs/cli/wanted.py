@@ -65,6 +65,28 @@ class Wanted:
             parser=options.seconds, metavar="SPAN", help="The most that one attempt runs.", rich_help_panel=_LIMITS
         ),
     ] = None
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.seconds,
+            metavar="SPAN",
+            help="The most for all of it, waiting and retries included.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None
+    grace: Annotated[
+        float,
+        typer.Option(
+            parser=options.seconds,
+            metavar="SPAN",
+            help="Between asking it to stop and stopping it.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 2.0
+    max_result: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="BYTES", help="The most that its result may have.", rich_help_panel=_LIMITS),
+    ] = None
     retries: Annotated[
         int, typer.Option(min=0, help="Further attempts after an exception or a timeout.", rich_help_panel=_LIMITS)
     ] = 0
@@ -118,7 +140,16 @@ class Wanted:
             max_crashes=self.max_crashes,
             keep=self.keep,
             tags=tuple(self.tag or ()),
-            terms=Terms(timeout=self.timeout, retry=RetryTerms(max=self.retries, backoff=self.backoff)),
+            terms=self._terms(),
+        )
+
+    def _terms(self) -> Terms:
+        return Terms(
+            timeout=self.timeout,
+            deadline=options.now() + self.deadline if self.deadline is not None else None,
+            grace=self.grace,
+            retry=RetryTerms(max=self.retries, backoff=self.backoff),
+            max_result=self.max_result,
         )
 
     def _arguments(self) -> tuple[list[bytes], list[bytes]]:

@@ -55,7 +55,7 @@ def _chunk(value: tuple[list[Any], dict[int, failure.Failure]]) -> ChunkResult:
 def lost(name: str, call: Call, death: Death, item: int) -> WorkerLost:
     """The error for the call that ran when its worker died."""
     likely = "; possibly out of memory" if death.cause == "SIGKILL" else ""
-    stderr = f"\nIts last words:\n{death.stderr[-4000:]}" if death.stderr else ""
+    stderr = f"{failure.LAST_WORDS}{death.stderr[-4000:]}" if death.stderr else ""
     error = WorkerLost(
         f"worker {name} (pid {death.pid}) died ({death.cause}) while it ran {call.name!r}, "
         f"attempt {call.attempt}{likely}{stderr}"
@@ -89,8 +89,8 @@ def no_process(name: str, error: Exception) -> Exception:
 def no_hello(name: str, error: Exception, death: Death, tries: int) -> WorkerStartError:
     """The error for a worker that started and never got ready."""
     problem = WorkerStartError(
-        f"worker {name} did not start: {error or type(error).__name__}; {tries} tries. "
-        f"Its last words:\n{death.stderr[-4000:] or '(none)'}"
+        f"worker {name} did not start: {error or type(error).__name__}; {tries} tries."
+        f"{failure.LAST_WORDS}{death.stderr[-4000:] or '(none)'}"
     )
     problem.stderr = death.stderr
     return problem

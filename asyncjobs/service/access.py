@@ -220,7 +220,9 @@ class StateDir:
 def _open(path: Path, create: bool) -> int:
     try:
         return private.open_directory(path, create=create, tighten=create and _is_empty(path))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if create:
+            raise FileNotFoundError(error.errno, "this folder cannot be made", str(path)) from None
         raise ServiceNotRunning(f"no service has been started in {path}") from None
 
 

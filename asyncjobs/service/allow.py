@@ -72,7 +72,8 @@ class Allow:
         module, qualname = self.check(function)
         found = _find(function, _import(function, module), qualname)
         if not isinstance(found, FunctionType) or _is_generator(found):
-            raise NotAllowed(f"{function} is a {type(found).__name__}, not a plain function or a coroutine function")
+            kind = "generator function" if _is_generator(found) else type(found).__name__
+            raise NotAllowed(f"{function} is a {kind}, not a plain function or a coroutine function")
         if function not in self.patterns and not self._has_package_of(found.__module__):
             raise NotAllowed(f"{function} is defined in {found.__module__}, which is not allowed here")
         return found

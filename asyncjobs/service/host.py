@@ -287,10 +287,22 @@ def address_of(text: str) -> tuple[str, int]:
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None and settings.tls_key is None:
+    """What TCP is wrapped in.
+
+    Raises:
+        BadRequest: certificate and key are no pair, or options of TCP are there without ``--http``.
+    """
+    cert, key = settings.tls_cert, settings.tls_key
+    if settings.http is None and (settings.allow_remote or cert is not None or key is not None):
+        raise BadRequest("--allow-remote, --tls-cert and --tls-key are about TCP: give --http HOST:PORT with them")
+    if cert is None and key is None:
         return None
-    if settings.tls_cert is None or settings.tls_key is None:
+    if cert is None or key is None:
         raise BadRequest("a certificate needs its key: give --tls-cert and --tls-key")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as error:  # which an SSLError is, too; neither names a file
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise BadRequest(f"--tls-cert {cert} and --tls-key {key} cannot be used: {reason}") from None
     return context

@@ -13,7 +13,7 @@ import math
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cloudpickle
@@ -32,8 +32,18 @@ FEW = 1000
 _here = threading.local()
 
 
-class ResultOf:
-    """Among the arguments of a job: the result of the job `id`, which has to be among its `after`."""
+class StandsForResult:
+    """Among the arguments of a job: stands for the result of the job with its `id`."""
+
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        raise NotImplementedError
+
+
+class ResultOf(StandsForResult):
+    """The result of the job `id`, which has to be among the `after` of whose argument it is."""
 
     __slots__ = ("id",)
 
@@ -118,6 +128,23 @@ def json_call(args: bytes, kwargs: bytes) -> bytes:
     return b'J{"args":' + args + b',"kwargs":' + kwargs + b"}"
 
 
+def named_results(value: object) -> Iterator[object]:
+    """What stands as an id in each ``{"$result": "ID"}`` among the arguments of a JSON call."""
+    if isinstance(value, dict):
+        if is_reference(value):
+            yield value[RESULT_KEY]
+            return
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from named_results(item)
+
+
+def is_reference(value: Mapping[str, object]) -> bool:
+    """Whether this object in the arguments of a JSON call stands for a result."""
+    return len(value) == 1 and RESULT_KEY in value
+
+
 def needs_results(body: bytes) -> bool:
     """Whether results of other jobs may be among the arguments."""
     return body[:1] == WITH_RESULTS or (body[:1] == JSON and RESULT_KEY.encode() in body)
@@ -149,7 +176,7 @@ def _filled(value: Any, results: Callable[[str], Any]) -> Any:
     if isinstance(value, list):
         return [_filled(item, results) for item in value]
     if isinstance(value, dict):
-        if len(value) == 1 and RESULT_KEY in value:
+        if is_reference(value):
             return results(value[RESULT_KEY])
         return {name: _filled(item, results) for name, item in value.items()}
     return value

@@ -211,7 +211,10 @@ def _check_directory(path: Path, fd: int, tighten: bool) -> None:
         )
     if found.st_mode & _OTHERS:
         if not tighten:
-            raise StateRefused(f"others may look into {path} (mode {_octal(found)}): chmod 700 {path}")
+            raise StateRefused(
+                f"others may look into {path} (mode {_octal(found)}): choose a folder for the service alone; "
+                f"if this is one: chmod 700 {path}"
+            )
         os.fchmod(fd, DIRECTORY_MODE)
 
 

@@ -15,6 +15,8 @@ from asyncjobs.errors import RemoteError, RemoteTraceback
 from asyncjobs.wire import codec
 
 TRACEBACK_LIMIT = 64 * 1024
+LAST_WORDS = "\nIts last words:\n"
+"""In the text of an error: what a dead worker had printed comes behind it."""
 """Bytes of traceback text that are kept: the head and the tail."""
 
 

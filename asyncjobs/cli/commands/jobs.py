@@ -183,16 +183,23 @@ def figures(
         where = find_id(asked, job_id)
         found = asked.get(job_path(where, "figures"), list[FigureView])
         if to is not None:
-            to.mkdir(parents=True, exist_ok=True)
-            for one in found:
-                # The service names no file that is more than a name.
-                (to / Path(one.name).name).write_bytes(asked.get_raw(job_path(where, "figures", one.name)))
+            _copy_figures(asked, where, found, to)
     if as_json:
         show_json(msgspec.to_builtins(found))
     elif found:
         show(tables.figures_table(found, now()))
     else:
         say("no figures")
+
+
+def _copy_figures(asked: Desk, where: str, found: list[FigureView], to: Path) -> None:
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        for one in found:
+            # The service names no file that is more than a name.
+            (to / Path(one.name).name).write_bytes(asked.get_raw(job_path(where, "figures", one.name)))
+    except OSError as error:
+        raise typer.BadParameter(f"{to} cannot be written: {error.strerror}", param_hint="--to") from None
 
 
 @app.command()

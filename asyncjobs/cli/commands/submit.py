@@ -67,7 +67,7 @@ def run(
         opened = open_outcome(asked, job.id)
         if as_json:
             show_json({"id": job.id, "state": job.state, "note": job.note} | result_json(opened))
-        else:
+        elif not _says_no_more(opened, job):
             _show_value(opened)
         if job.state != "SUCCEEDED":
             say(f"{job.state} {plain.line(job.note, 2000)}", "bold red")
@@ -94,6 +94,11 @@ def _followed(asked: Desk, job_id: str, quiet: bool, as_json: bool) -> JobView:
     except KeyboardInterrupt:
         say(f"the job goes on: asyncjobs logs -f {job_id}, or asyncjobs cancel {job_id}")
         raise typer.Exit(exits.DETACHED) from None
+
+
+def _says_no_more(opened: Opened, job: JobView) -> bool:
+    """Whether the line about the job's end is all of its traceback: nothing of its own code was involved."""
+    return opened.traceback.strip() == job.note.strip() != ""
 
 
 def _show_value(opened: Opened) -> None:

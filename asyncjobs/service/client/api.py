@@ -58,10 +58,16 @@ class Api:
         self.key: bytes | None = None
         """What the service's outcomes are sealed with; None if we do not know it. `open` finds out."""
         self._transport = Transport(place.find)
+        self._is_closed = False
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections; no others are opened."""
+        self._is_closed = True
         await self._transport.aclose()
+
+    def _check_open(self) -> None:
+        if self._is_closed:  # a connection that a job of it opened now, nobody would close
+            raise ServiceGone("the client is closed; what the service accepted goes on: connect again, and attach")
 
     async def get(self, path: str, kind: type[T], **query: object) -> T:
         """A GET whose answer is of that kind; what is None in the query is left out."""
@@ -106,6 +112,7 @@ class Api:
             ServiceError: of the kind that the service says.
         """
         patience = Patience(self.timeout)
+        self._check_open()
         while True:
             try:
                 reply = await self._transport.request(
@@ -132,6 +139,7 @@ class Api:
             ServiceNotRunning: nobody answers.
             ServiceGone: it went away in the middle.
         """
+        self._check_open()
         try:
             async with self._transport.stream("GET", path, headers) as connection:
                 if connection.status >= 400:

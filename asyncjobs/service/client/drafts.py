@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -59,7 +59,7 @@ def draft(
     after = settled.after
     payload, plain = b"", dict[str, Any]()
     if key is None:
-        plain = _plain(fn, plan, args, kwargs)
+        plain = _plain(fn, plan, args, kwargs)  # whose results are among them, the service sees for itself
     else:
         body, named = _encoded(fn, plan, args, kwargs)
         after = after if not named else tuple(dict.fromkeys((*after, *named)))
@@ -113,18 +113,27 @@ def _plain(fn: Callable[..., Any], plan: Plan, args: tuple[Any, ...], kwargs: di
             f"{getattr(fn, '__qualname__', fn)!r} has no name that the service could import it by, and only who has "
             "the service's key may send functions: put it into a module, or connect(dir=) on the service's machine"
         )
-    for what, value in (*((f"argument {at}", value) for at, value in enumerate(args, 1)), *kwargs.items()):
-        if not is_plain(value):
-            problem = NotSendable(f"{what} is not what JSON can say exactly; connect(dir=) sends any that pickles")
-            problem.argument = what
-            raise problem
-    return {"args": list(args), "kwargs": kwargs}
+    named = (*((f"argument {at}", value) for at, value in enumerate(args, 1)), *kwargs.items())
+    values = [_plain_value(what, value) for what, value in named]
+    return {"args": values[: len(args)], "kwargs": dict(zip(kwargs, values[len(args) :], strict=True))}
 
 
-def is_plain(value: object) -> bool:
-    """Whether JSON gives the value back as it is."""
-    if type(value) is list:
-        return all(map(is_plain, value))
-    if type(value) is dict:
-        return all(type(name) is str and is_plain(item) for name, item in value.items())
-    return type(value) in (str, int, bool, type(None)) or (type(value) is float and math.isfinite(value))
+def _plain_value(what: str, value: object) -> object:
+    """The value as JSON says it; a job as what stands for its result.
+
+    Raises:
+        NotSendable: JSON would not give it back as it is.
+    """
+    kind = type(value)
+    if isinstance(value, outcome.StandsForResult):
+        return {outcome.RESULT_KEY: value.id}
+    if kind is list:
+        return [_plain_value(what, item) for item in cast(list[object], value)]
+    if kind is dict and not outcome.is_reference(members := cast(dict[Any, object], value)):
+        if all(type(name) is str for name in members):
+            return {name: _plain_value(what, item) for name, item in members.items()}
+    elif kind in (str, int, bool, type(None)) or (kind is float and math.isfinite(cast(float, value))):
+        return value
+    problem = NotSendable(f"{what} is not what JSON can say exactly; connect(dir=) sends any that pickles")
+    problem.argument = what
+    raise problem

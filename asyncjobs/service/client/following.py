@@ -58,6 +58,7 @@ async def follow_events(
     """What happens to a job, until it has ended."""
     await accepted()
     patience = Patience(api.timeout)
+    has_ended = False
     while True:
         problem: ServiceError = ServiceGone(f"the service at {api.place.name} has ended")
         try:
@@ -72,6 +73,13 @@ async def follow_events(
                         yield event
                         if event.kind.upper() in _FINAL:
                             return
+            # A stream ends with the job or with the service. What the last one of a job that had ended before did not
+            # tell, the caller knew.
+            if has_ended:
+                return
+            has_ended = (await api.get(path_of(job), JobView)).state in _FINAL
+            if has_ended:
+                continue
         except (ServiceGone, ServiceNotRunning) as error:
             problem = error
         await patience.pause(problem)

@@ -49,7 +49,7 @@ class Desk(Protocol):
     def handle(self, job: str, name: str) -> ServiceJob[Any]: ...
 
 
-class ServiceJob(Generic[R_co]):
+class ServiceJob(coding.StandsForResult, Generic[R_co]):
     """A job that a service accepted.
 
     Await it, any number of times, for the value or the job's own exception. Cancelling one that awaits does
@@ -247,7 +247,7 @@ class ServiceJob(Generic[R_co]):
             if not sealed:
                 self._error = coding.error_without_outcome(self._name, self._state, self._note)
             else:
-                self._value, self._error = _decoded(self._id, key, sealed)
+                self._value, self._error = _decoded(self._id, key, sealed, self._note)
         except NotAllowed:
             raise
         # Whatever a class's own loading does wrong.
@@ -327,8 +327,8 @@ class ServiceJob(Generic[R_co]):
         return (await self._desk.api.ask("GET", path_of(self._id, f"/figures/{quote(name, safe='')}"))).body
 
 
-def _decoded(job: str, key: bytes | None, sealed: bytes) -> tuple[Any, BaseException | None]:
-    """The value or error in a sealed outcome.
+def _decoded(job: str, key: bytes | None, sealed: bytes, note: str) -> tuple[Any, BaseException | None]:
+    """The value or error in a sealed outcome; `note` is what the service says of its end.
 
     Raises:
         NotAllowed: the seal is not the service's, or we cannot tell and it would have to be unpickled.
@@ -339,7 +339,10 @@ def _decoded(job: str, key: bytes | None, sealed: bytes) -> tuple[Any, BaseExcep
     if body[:1] == coding.JSON:  # harmless, whoever wrote it
         return coding.decode_outcome(body)
     if body[:1] == coding.FAILURE:
-        return None, JobError(f"job {job} failed; connect(dir=) where the service runs shows the exception itself")
+        what = f": {note}" if note else ""
+        return None, JobError(
+            f"job {job} failed{what}; connect(dir=) where the service runs raises the exception itself"
+        )
     raise NotAllowed(
         f"the result of job {job} is pickled, and is loaded only by who has the service's key: connect(dir=) on the "
         "service's machine, or have the job return what JSON can say"

@@ -9,6 +9,7 @@ from asyncjobs.job import CancelAnswer
 from asyncjobs.options import check_seconds
 from asyncjobs.portal import Portal
 from asyncjobs.service.client.job import ServiceJob
+from asyncjobs.service.outcome import StandsForResult
 from asyncjobs.service.protocol import EventView, JobView, ProgressView
 from asyncjobs.state import JobState
 from asyncjobs.wire.failure import safe_to_raise
@@ -19,7 +20,7 @@ T = TypeVar("T")
 _END: Any = object()
 
 
-class SyncServiceJob(Generic[R_co]):
+class SyncServiceJob(StandsForResult, Generic[R_co]):
     """A job that a service accepted; its methods may be called from any thread.
 
     Those that ask the service block, and raise `ServiceGone` when it is away for too long. Among the

@@ -18,6 +18,7 @@ from asyncjobs.service.http.connection import Work
 from asyncjobs.service.http.message import Answer, Request, Stream, error_body
 from asyncjobs.service.http.route import Call, Desk, NoQuery, Route, Table
 from asyncjobs.service.http.routes import ROUTES
+from asyncjobs.service.http.wording import said_of
 
 _LOG = logging.getLogger("asyncjobs.service.http")
 _FIELDS = 64
@@ -49,7 +50,7 @@ class Api:
         except ServiceError as error:
             return answer_to(error)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-            return answer_to(BadRequest(str(error)))
+            return answer_to(BadRequest(said_of(error, request.body, _told(request.query))))
         except Exception:
             # The last border: the caller learns that it is our fault, people find out why in the log.
             _LOG.exception("a handler failed", extra={"fields": {"route": f"{route.method} {route.path}"}})
@@ -86,16 +87,24 @@ def _query(route: Route, query: str) -> msgspec.Struct:
         given = parse_qs(query, keep_blank_values=True, max_num_fields=_FIELDS, errors="strict", strict_parsing=True)
     except ValueError as error:
         raise BadRequest(f"the query is malformed: {error}") from None
-    lists = {field.name for field in msgspec.structs.fields(route.query) if field.name in LISTS}
-    twice = [name for name, values in given.items() if len(values) > 1 and name not in lists]
+    twice = [name for name, values in given.items() if len(values) > 1 and name not in LISTS]
     if twice:
         raise BadRequest(f"{twice[0]!r} may come once")
-    plain = {name: values if name in lists else values[0] for name, values in given.items()}
+    plain = _flat(given)
     found = msgspec.convert(plain, route.query, strict=False)
     for name in plain:
         if getattr(found, name) is None:  # the word null
             raise BadRequest(f"{name!r} has no value")
     return found
+
+
+def _told(query: str) -> Mapping[str, object]:
+    """What a query says, however little of it is allowed."""
+    return _flat(parse_qs(query, keep_blank_values=True))
+
+
+def _flat(given: Mapping[str, list[str]]) -> dict[str, object]:
+    return {name: values if name in LISTS else values[0] for name, values in given.items()}
 
 
 LISTS = frozenset({"state"})

@@ -53,6 +53,8 @@ async def put_schedule(desk: Desk, call: Call) -> Answer:
     asked: ScheduleRequest = call.body
     if asked.job.key is not None or asked.job.delay is not None or asked.job.at is not None:
         raise BadRequest("job: a schedule's jobs have no key, delay or at of their own")
+    if asked.job.terms.deadline is not None:  # an instant: every job but the first would come too late for it
+        raise BadRequest("job: a schedule's jobs have no deadline of their own; timeout bounds each attempt")
     if re.fullmatch(PARAMETERS["name"], asked.name) is None:
         raise BadRequest("name: letters, digits, '.', '_' and '-', at most 100")
     job = new_job(asked.job, desk.service.key, time.time())

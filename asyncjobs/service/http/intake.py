@@ -57,8 +57,7 @@ def new_job(request: JobRequest, key: bytes, now: float) -> NewJob:
         key=request.key,
         priority=request.priority,
         due=due,
-        deadline=terms.deadline,
-        after=request.after,
+        after=_parents(request, job, call),
         limit=None if request.limit is None else Limit(*msgspec.structs.astuple(request.limit)),
         at_most_once=request.at_most_once,
         max_crashes=request.max_crashes,
@@ -77,6 +76,21 @@ def _id_of(request: JobRequest) -> str:
         if other == job:
             raise BadRequest("after: a job cannot wait for itself")
     return job
+
+
+def _parents(request: JobRequest, job: str, call: bytes) -> tuple[str, ...]:
+    """What it comes after: what the request says, and those whose results are among the arguments of a JSON call."""
+    if request.payload or not outcome.needs_results(call):
+        return request.after
+    named: list[str] = []
+    for one in outcome.named_results([request.args, request.kwargs]):
+        if not isinstance(one, str) or ID.fullmatch(one) is None or one == job:
+            shown = repr(one)[:80]
+            raise BadRequest(
+                f'args: {{"{outcome.RESULT_KEY}": {shown}}} is not allowed; allowed: the id of another job'
+            )
+        named.append(one)
+    return tuple(dict.fromkeys((*request.after, *named)))
 
 
 def _due_of(request: JobRequest, now: float) -> float | None:

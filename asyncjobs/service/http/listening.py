@@ -148,7 +148,8 @@ def listen_tcp(host: str, port: int, *, allow_remote: bool, has_tls: bool) -> so
     if address is None and not (allow_remote and has_tls):
         raise BadRequest(
             f"--http {host}:{port} can be reached from other machines. That needs --allow-remote, --tls-cert and "
-            "--tls-key; safer is ssh: ssh -L 8080:127.0.0.1:PORT, or -L 8080:SOCKET"
+            f"--tls-key; safer is --http 127.0.0.1:{port or 8600}, and on the other machine "
+            f"ssh -L {port or 8600}:127.0.0.1:{port or 8600} (the same number twice)"
         )
     address = address or host.strip("[]")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -20,6 +20,8 @@ def pause(tx: Transaction, scope: Scope) -> None:
         BadRequest: there is no such scope.
     """
     _check(scope)
+    if scope.startswith("function:") and ":" not in scope.removeprefix("function:"):
+        raise BadRequest(f"scope={scope!r} is not allowed: no function is called so; allowed: function:MODULE:NAME")
     tx.run("pause", (scope,))
 
 

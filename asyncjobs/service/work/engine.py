@@ -185,7 +185,13 @@ class Engine:
         return answer, state
 
     async def pause(self, scope: str) -> None:
-        """Start nothing more of it; see `Store.pause`."""
+        """Start nothing more of it; see `Store.pause`.
+
+        Raises:
+            BadRequest: there is no such scope, or no such lane.
+        """
+        if scope.startswith("lane:") and scope.removeprefix("lane:") not in self._lanes:
+            raise BadRequest(f"scope={scope!r} is not allowed: lanes here are {', '.join(self._lanes)}")
         await self._store.pause(scope)
         self._give_back_waiting()
 

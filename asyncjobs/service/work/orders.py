@@ -81,7 +81,8 @@ def names_of(kind: type[BaseException]) -> list[str]:
 
 
 def note_of(failed: failure.Failure) -> str:
-    """Type and text in one line, without what a terminal would obey."""
-    text = f"{failed.type_name}: {failed.text}" if failed.text else failed.type_name
+    """Type and text in one line, without what a terminal would obey, and without the stacks that a worker left."""
+    said = failed.text.partition(failure.LAST_WORDS)[0]
+    text = f"{failed.type_name}: {said}" if said else failed.type_name
     line = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * NOTE_LENGTH])
     return " ".join(line.split())[:NOTE_LENGTH]
