@@ -1,4 +1,4 @@
-"""Ask the running service, one request after the other, over its unix socket: `Desk`.
+"""Ask the running service, one request after the other, over its unix socket or TCP: `Desk`.
 
 Blocking, with the standard library's client: a command asks once or twice and ends. Programs use `aj.connect`.
 """
@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from asyncjobs.cli.doors import TOKEN, Door, door_of
+from asyncjobs.cli.place import Where
 from asyncjobs.service import errors
-from asyncjobs.service.access import Address, StateDir
-from asyncjobs.service.protocol import ErrorView
+from asyncjobs.service.protocol import ErrorView, Health
 
 Answer = TypeVar("Answer")
 
@@ -45,28 +44,24 @@ class News(NamedTuple):
 class Desk:
     """The HTTP API of one service. Everything raises `ServiceError`s."""
 
-    def __init__(self, path: Path | None, name: str) -> None:
-        self._start = start_line(path, name)
-        try:
-            self.state: StateDir = StateDir.open(path, name)
-        except errors.ServiceNotRunning as error:
-            raise errors.ServiceNotRunning(f"{error}; {self._start}") from None
-        self.address: Address = self._find()
-
-    def _find(self) -> Address:
-        address = self.state.read_address()
-        if address is None:
-            raise errors.ServiceNotRunning(f"no service runs in {self.state.path}; {self._start}")
-        return address
+    def __init__(self, where: Where) -> None:
+        self.door: Door = door_of(where)
 
     def is_there(self) -> bool:
         """Whether the service, or one that was started in its place, answers."""
         try:
-            self.address = self._find()
+            self.door.find()
             self.get_raw("/health")
         except (errors.ServiceGone, errors.ServiceNotRunning):
             return False
         return True
+
+    def pid(self) -> int | None:
+        """Of the service that answers now; None: nobody does."""
+        try:
+            return self.get("/health", Health).pid
+        except (errors.ServiceGone, errors.ServiceNotRunning):
+            return None
 
     def get(self, path: str, kind: type[Answer], **query: object) -> Answer:
         """Decode the answer to ``GET path?query``; None and empty values of `query` are left out."""
@@ -90,61 +85,60 @@ class Desk:
     ) -> Iterator[Stream]:
         """An answer that comes piece by piece, on a connection of its own, with at most `patience` seconds
         between them."""
-        with closing(self._connect()) as connection:
-            with _told():
-                connection.request("GET", _target(path, query), headers=headers or {})
+        with closing(self.door.connect(PATIENCE)) as connection:
+            with self._told():
+                connection.request("GET", _target(path, query), headers={**self.door.headers, **(headers or {})})
                 answer = connection.getresponse()
                 refused = answer.read() if answer.status >= 400 else b""
             if answer.status >= 400:
-                raise refusal(answer.status, refused)
+                raise self._refusal(answer.status, refused)
             assert connection.sock is not None
             connection.sock.settimeout(patience)
-            yield Stream(answer)
+            yield Stream(answer, self.door.place)
 
     def _ask(self, method: str, target: str, body: bytes | None, patience: float = PATIENCE) -> bytes:
-        headers = {"X-Asyncjobs": "1", "Content-Type": "application/json"} if body is not None else {}
+        changing = {"X-Asyncjobs": "1", "Content-Type": "application/json"} if body is not None else {}
         # A connection each: one that was kept while a job was followed for an hour would be closed by now.
-        with closing(self._connect(patience)) as connection, _told():
-            connection.request(method, target, body, headers)
+        with closing(self.door.connect(patience)) as connection, self._told():
+            connection.request(method, target, body, {**self.door.headers, **changing})
             answer = connection.getresponse()
             found = answer.read()
         if answer.status >= 400:
-            raise refusal(answer.status, found)
+            raise self._refusal(answer.status, found)
         return found
 
-    def _connect(self, patience: float = PATIENCE) -> _Connection:
-        connection = _Connection(self.address.socket, patience)
-        try:
-            connection.connect()
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise errors.ServiceNotRunning(
-                f"no service runs in {self.state.path} (the last one, pid {self.address.pid}, did not end cleanly); "
-                f"{self._start}"
-            ) from None
-        except OSError as error:
-            raise errors.ServiceNotRunning(f"nobody answers at {self.address.socket}: {error}") from None
-        return connection
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        with _told(self.door.place):
+            yield
+
+    def _refusal(self, status: int, body: bytes) -> errors.ServiceError:
+        error = refusal(status, body)
+        if isinstance(error, errors.NotAuthorized):
+            return errors.NotAuthorized(f"{self.door.place}: {error}; its token comes by --token-file or {TOKEN}")
+        return error
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(place: str) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
-        raise Unanswered(f"the service stopped answering: {error or type(error).__name__}") from None
+        raise Unanswered(f"{place}: the service stopped answering: {error or type(error).__name__}") from None
 
 
 class Stream:
     """The pieces of an answer as they come."""
 
-    def __init__(self, answer: http.client.HTTPResponse) -> None:
+    def __init__(self, answer: http.client.HTTPResponse, place: str) -> None:
         self._answer = answer
+        self._place = place
         self.headers: http.client.HTTPMessage = answer.headers
 
     def pieces(self) -> Iterator[bytes]:
         """Blocks until there is something; ends when the service ends the answer."""
         while True:
-            with _told():
+            with _told(self._place):
                 piece = self._answer.read1(_PIECE)
             if not piece:
                 return
@@ -169,28 +163,9 @@ class Stream:
             yield from (line.rstrip(b"\r").decode() for line in whole)
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, patience: float) -> None:
-        super().__init__("localhost", timeout=patience)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 def job_path(id: str, *more: str) -> str:  # what the API calls it
     """``/v1/jobs/ID/more``."""
     return "/v1/jobs/" + "/".join(quote(part, safe="") for part in (id, *more))
-
-
-def start_line(path: Path | None, name: str) -> str:
-    """How to start the service that was looked for."""
-    place = f" --dir {path}" if path is not None else "" if name == "default" else f" --name {name}"
-    return f"start it with: asyncjobs serve{place} --allow 'PACKAGE.*'"
 
 
 def refusal(status: int, body: bytes) -> errors.ServiceError:

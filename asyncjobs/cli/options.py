@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from asyncjobs.cli import exits, plain
 from asyncjobs.cli.asking import Desk
+from asyncjobs.cli.place import Where
 from asyncjobs.service.errors import ServiceError, ServiceFull
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead: what the service answered.")]
@@ -26,10 +26,10 @@ _RATE = re.compile(r"([^=]+)=([0-9]+)/([0-9]+(?:\.[0-9]+)?[smhd]?)")
 
 
 @contextmanager
-def desk(path: Path | None, name: str) -> Iterator[Desk]:
+def desk(where: Where) -> Iterator[Desk]:
     """The service to ask; what it refuses is said on standard error and becomes the exit code."""
     with refusals_said():
-        yield Desk(path, name)
+        yield Desk(where)
 
 
 @contextmanager

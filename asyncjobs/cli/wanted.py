@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -169,34 +166,3 @@ class Wanted:
         if rate is not None:
             return LimitTerms(name=rate[0], running=limit[1] if limit else None, starts=rate[1], seconds=rate[2])
         return LimitTerms(name=limit[0], running=limit[1]) if limit is not None else None
-
-
-def taking_job(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of `Wanted` as options; it gets them as its first argument."""
-    hints = get_type_hints(Wanted, include_extras=True)
-    names = {field.name for field in fields(Wanted)}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    ours = [
-        inspect.Parameter(field.name, keyword, annotation=hints[field.name], default=_default_of(field.default))
-        for field in fields(Wanted)
-    ]
-    own = get_type_hints(command, include_extras=True)
-    theirs = [
-        parameter.replace(kind=keyword, annotation=own[parameter.name])
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "wanted"
-    ]
-
-    @functools.wraps(command)
-    def taking(**given: Any) -> None:
-        wanted = Wanted(**{name: given.pop(name) for name in names})
-        command(wanted=wanted, **given)
-
-    parameters = sorted([*theirs, *ours], key=lambda parameter: parameter.default is not inspect.Parameter.empty)
-    taking.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
-    taking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return taking
-
-
-def _default_of(value: Any) -> Any:
-    return inspect.Parameter.empty if value is MISSING else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,9 @@ from asyncjobs.cli.finding import find_id, suggestions
 from asyncjobs.cli.following import LogReader, patiently
 from asyncjobs.cli.opening import Opened, open_outcome, result_json
 from asyncjobs.cli.options import Json, desk, now, seconds
-from asyncjobs.cli.place import Dir, Name
+from asyncjobs.cli.place import Where
 from asyncjobs.cli.showing import say, show, show_json, width
+from asyncjobs.cli.spread import spread
 from asyncjobs.service.errors import ServiceError, ServiceGone
 from asyncjobs.service.protocol import (
     AcceptedAnswer,
@@ -35,7 +37,8 @@ app: typer.Typer = typer.Typer()
 def _ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """What the shell may complete an id to; nothing where no service answers."""
     try:
-        return suggestions(Desk(ctx.params.get("path"), ctx.params.get("name") or "default"), incomplete)
+        given = {one.name: ctx.params[one.name] for one in fields(Where) if ctx.params.get(one.name) is not None}
+        return suggestions(Desk(Where(**given)), incomplete)
     except ServiceError:
         return []
 
@@ -56,7 +59,9 @@ Ids = Annotated[
 
 
 @app.command()
+@spread
 def jobs(
+    service: Where,
     state: Annotated[
         list[str] | None, typer.Option(help="Only these; may be repeated.", autocompletion=_states)
     ] = None,
@@ -69,15 +74,13 @@ def jobs(
     before: Annotated[int | None, typer.Option(metavar="NUMBER", help="The next page: what the last one said.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All pages.")] = False,
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """List jobs, the newest first."""
     asked_for = {
         "state": tuple(one.upper() for one in state or ()), "name": job_name, "function": function, "tag": tag,
         "lane": lane, "schedule": schedule, "limit": 1000 if every else limit,
     }  # fmt: skip
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         while True:
             body = asked.get_raw("/v1/jobs", before=before, **asked_for)
             page = msgspec.json.decode(body, type=ListAnswer)
@@ -100,9 +103,10 @@ def _show_page(page: ListAnswer, every: bool, is_later: bool) -> None:
 
 
 @app.command(name="show")
-def show_command(job_id: Id, as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+@spread
+def show_command(service: Where, job_id: Id, as_json: Json = False) -> None:
     """Show one job: what it is, what happened to it, and what it returned."""
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         where = find_id(asked, job_id)
         body = asked.get_raw(job_path(where))
         job = msgspec.json.decode(body, type=JobView)
@@ -134,17 +138,17 @@ def _events(asked: Desk, job: JobView, is_over: bool) -> list[EventView]:
 
 
 @app.command()
+@spread
 def logs(
+    service: Where,
     job_id: Id,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with the text instead.")] = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """Print what a job printed. To a terminal with all control characters written out; to a pipe as it is."""
     if follow and as_json:
         raise typer.BadParameter("--json gives the log as it is now: not together with --follow")
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         where = find_id(asked, job_id)
         if as_json:
             text = asked.get_raw(job_path(where, "log")).decode("utf-8", "backslashreplace")
@@ -169,17 +173,17 @@ def _read(asked: Desk, reader: LogReader, where: str, follow: bool) -> None:
 
 
 @app.command()
+@spread
 def figures(
+    service: Where,
     job_id: Id,
     to: Annotated[
         Path | None, typer.Option(help="Copy them into this folder, which is made if need be.", file_okay=False)
     ] = None,
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """List the files of the plots that a job has made, or fetch them."""
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         where = find_id(asked, job_id)
         found = asked.get(job_path(where, "figures"), list[FigureView])
         if to is not None:
@@ -203,7 +207,9 @@ def _copy_figures(asked: Desk, where: str, found: list[FigureView], to: Path) ->
 
 
 @app.command()
+@spread
 def cancel(
+    service: Where,
     ids: Ids,
     reason: Annotated[str, typer.Option(help="What the job is told, and lists show.")] = "cancelled",
     grace: Annotated[
@@ -211,11 +217,9 @@ def cancel(
         typer.Option(parser=seconds, metavar="SPAN", help="Between asking it and stopping it. Default: the job's own."),
     ] = None,
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """Ask jobs to stop. One that has not begun is cancelled at once; one that runs is asked, then stopped."""
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         for where in [find_id(asked, given) for given in ids]:
             body = asked.post(job_path(where, "cancel"), CancelRequest(reason=reason, grace=grace))
             if as_json:
@@ -227,9 +231,10 @@ def cancel(
 
 
 @app.command()
-def retry(ids: Ids, as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+@spread
+def retry(service: Where, ids: Ids, as_json: Json = False) -> None:
     """Run jobs that failed again, as new jobs with the same call. Prints their ids."""
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         for where in [find_id(asked, given) for given in ids]:
             accepted = msgspec.json.decode(asked.post(job_path(where, "replay")), type=AcceptedAnswer)
             if as_json:

@@ -14,12 +14,14 @@ import typer
 from asyncjobs.cli import exits, tables
 from asyncjobs.cli.asking import Desk, loaded
 from asyncjobs.cli.options import Json, desk, now, seconds
-from asyncjobs.cli.place import Dir, Name
+from asyncjobs.cli.place import Where
 from asyncjobs.cli.showing import say, show, show_json
-from asyncjobs.cli.wanted import Wanted, taking_job
+from asyncjobs.cli.spread import spread
+from asyncjobs.cli.wanted import Wanted
 from asyncjobs.service.errors import ServiceGone
 from asyncjobs.service.protocol import (
     BackupRequest,
+    Health,
     ScheduleRequest,
     ScheduleView,
     ScopeRequest,
@@ -36,19 +38,21 @@ Scope = Annotated[str, typer.Argument(metavar="[SCOPE]", help="all, lane:NAME, f
 
 
 @app.command()
-def pause(scope: Scope = "all", as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+@spread
+def pause(service: Where, scope: Scope = "all", as_json: Json = False) -> None:
     """Start no more jobs; those that run go on. Holds over a restart, until resume."""
-    _steer("pause", scope, as_json, path, name)
+    _steer("pause", scope, as_json, service)
 
 
 @app.command()
-def resume(scope: Scope = "all", as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+@spread
+def resume(service: Where, scope: Scope = "all", as_json: Json = False) -> None:
     """Undo a pause of the same scope."""
-    _steer("resume", scope, as_json, path, name)
+    _steer("resume", scope, as_json, service)
 
 
-def _steer(verb: str, scope: str, as_json: bool, path: Path | None, name: str) -> None:
-    with desk(path, name) as asked:
+def _steer(verb: str, scope: str, as_json: bool, service: Where) -> None:
+    with desk(service) as asked:
         asked.post(f"/v1/{verb}", ScopeRequest(scope=scope))
         paused = asked.get("/v1/stats", StatsView).paused
         if as_json:
@@ -58,14 +62,14 @@ def _steer(verb: str, scope: str, as_json: bool, path: Path | None, name: str) -
 
 
 @app.command()
+@spread
 def schedules(
+    service: Where,
     drop: Annotated[str | None, typer.Option(metavar="NAME", help="Remove this one; its jobs stay.")] = None,
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """List what comes again, or remove one; `asyncjobs schedule` makes one."""
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         if drop is not None:
             asked.delete("/v1/schedules/" + quote(drop, safe=""))
             say(f"removed {drop}")
@@ -81,21 +85,20 @@ def schedules(
 
 
 @app.command()
-@taking_job
+@spread
 def schedule(
+    service: Where,
     wanted: Wanted,
     title: Annotated[str, typer.Argument(metavar="NAME", help="What the schedule is called.")],
     cron: Annotated[str, typer.Argument(metavar="CRON", help="When, such as '30 2 * * *'.")],
     zone: Annotated[str, typer.Option(help="The time zone of it, such as Europe/Berlin.")] = "UTC",
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """Let a job come again by a cron expression, or replace the schedule of that name.
 
     [dim]asyncjobs schedule nightly '30 2 * * *' study:sweep --zone Europe/Berlin[/dim]
     """
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         request = ScheduleRequest(name=title, cron=cron, zone=zone, job=wanted.request(asked))
         view = msgspec.json.decode(asked.post("/v1/schedules", request), type=ScheduleView)
         if as_json:
@@ -105,44 +108,45 @@ def schedule(
 
 
 @app.command()
-def stats(as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+@spread
+def stats(service: Where, as_json: Json = False) -> None:
     """Show how the service is: jobs by state, workers, database, disk."""
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         body = asked.get_raw("/v1/stats")
         if as_json:
             show_json(loaded(body))
         else:
-            show(tables.stats_grid(msgspec.json.decode(body, type=StatsView), str(asked.state.path), now()))
+            show(tables.stats_grid(msgspec.json.decode(body, type=StatsView), asked.door.place, now()))
 
 
 @app.command()
+@spread
 def stop(
+    service: Where,
     drain: Annotated[
         float | None,
         typer.Option(parser=seconds, metavar="SPAN", help="How long running jobs may go on. Default: the service's."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has ended.")] = True,
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """Let the service end: running jobs may finish within the drain; what has not begun stays for its next start."""
-    with desk(path, name) as asked:
-        pid = asked.address.pid
+    with desk(service) as asked:
+        pid = asked.get("/health", Health).pid
         asked.post("/v1/stop", StopRequest(drain=drain))
         if wait:
-            _wait_for_end(asked, pid)
+            _wait_for_end(asked, pid, is_here=service.url is None)
         if as_json:
             show_json({"pid": pid, "has_ended": wait})
         else:
             say(f"the service, pid {pid}, {'has ended' if wait else 'is stopping'}")
 
 
-def _wait_for_end(asked: Desk, pid: int) -> None:
-    """Until its process is gone. Ctrl-C ends the wait only."""
+def _wait_for_end(asked: Desk, pid: int, *, is_here: bool) -> None:
+    """Until its process is gone; one elsewhere: until it does not answer. Ctrl-C ends the wait only."""
     try:
-        while _runs(pid):
-            time.sleep(0.05)
+        while _runs(pid) if is_here else asked.pid() == pid:
+            time.sleep(0.05 if is_here else 0.25)
     except KeyboardInterrupt:
         say(f"the service, pid {pid}, is stopping")
         raise typer.Exit(exits.DETACHED) from None
@@ -161,14 +165,14 @@ def _runs(pid: int) -> bool:
 
 
 @app.command()
+@spread
 def backup(
+    service: Where,
     to: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that is not there yet.")],
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """Copy database, large results and key while the service runs. The copy is a directory to serve; keep it secret."""
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         to = to.expanduser().absolute()
         try:
             asked.post("/v1/backup", BackupRequest(path=str(to)), LONGEST)

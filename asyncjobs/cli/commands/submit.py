@@ -13,9 +13,10 @@ from asyncjobs.cli.asking import Desk, Unanswered
 from asyncjobs.cli.following import Follower, is_back
 from asyncjobs.cli.opening import Opened, open_outcome, result_json
 from asyncjobs.cli.options import Json, desk, now
-from asyncjobs.cli.place import Dir, Name
+from asyncjobs.cli.place import Where
 from asyncjobs.cli.showing import say, show_json
-from asyncjobs.cli.wanted import Wanted, taking_job
+from asyncjobs.cli.spread import spread
+from asyncjobs.cli.wanted import Wanted
 from asyncjobs.service.protocol import AcceptedAnswer, JobsAnswer, JobView
 
 app: typer.Typer = typer.Typer()
@@ -27,18 +28,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The result only, no 
 
 
 @app.command()
-@taking_job
+@spread
 def submit(
+    service: Where,
     wanted: Wanted,
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """Give the service a job, and leave. Prints its id, once it is on disk.
 
     [dim]asyncjobs submit study:fit --arg 0.01 --kwarg 'kind="ridge"' --retries 2[/dim]
     """
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         accepted = _submit(asked, wanted)
         if as_json:
             show_json(msgspec.to_builtins(accepted))
@@ -49,19 +49,18 @@ def submit(
 
 
 @app.command()
-@taking_job
+@spread
 def run(
+    service: Where,
     wanted: Wanted,
     quiet: Quiet = False,
     as_json: Json = False,
-    path: Dir = None,
-    name: Name = "default",
 ) -> None:
     """Give the service a job, follow its log, and print its result.
 
     The exit code is the job's: 0 it succeeded, 1 it failed, 4 it was cancelled. Ctrl-C leaves, and the job goes on.
     """
-    with desk(path, name) as asked:
+    with desk(service) as asked:
         accepted = _submit(asked, wanted)
         job = _followed(asked, accepted.id, quiet, as_json)
         opened = open_outcome(asked, job.id)
