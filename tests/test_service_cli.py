@@ -409,12 +409,16 @@ def test_a_schedule_is_made_listed_and_removed(serving: ServiceProcess) -> None:
 
 def test_a_backup_can_be_served_and_is_made_once(serving: ServiceProcess, tmp_path: Path) -> None:
     job = ended(serving, "service_jobs:add", "--arg", "5")
+    loud = ended(serving, "service_jobs:say", "--arg", '"heard"')
     copy = tmp_path / "copy"
     said(serving, "backup", str(copy))
+    assert told(serving, "backup", str(tmp_path / "quiet"), "--no-logs")["nbytes"] > 0
+    assert not list((tmp_path / "quiet").rglob("*.log"))
     assert copy.stat().st_mode & 0o777 == 0o700
     assert aj(serving, "backup", str(copy)).returncode == 2
     with service(copy) as other:
         assert other.value(job) == 5
+        assert said(other, "logs", loud) == "heard\n"
 
 
 # --- without a service, and around one --------------------------------------------------

@@ -13,7 +13,9 @@ from callers import KEY, TOKEN, Served, Wire, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asyncjobs import failpoint
 from asyncjobs.service import envelope
+from asyncjobs.service.http import copying
 from asyncjobs.service.http.gate import Door, Gate, Guesses
 from asyncjobs.service.http.limits import Limits
 from asyncjobs.service.http.message import Peer, Refusal, Request
@@ -747,6 +749,35 @@ async def test_statistics_health_and_stop(served: Served) -> None:
 async def test_a_backup_is_a_new_folder(served: Served) -> None:
     await served.submit()
     path = os.fspath(served.folder / "copy")
-    assert (await served.ask("POST", "/v1/backup", {"path": path})).status == 204
+    reply = await served.ask("POST", "/v1/backup", {"path": path})
+    lines = [json.loads(line) for line in reply.body.splitlines()]
+    assert (reply.status, lines[-1]["done"]) == (200, True)
+    assert lines[-1]["nbytes"] >= (served.folder / "copy" / "jobs.db").stat().st_size
     for wrong in (path, "copy", "/nowhere/such/copy", "/tmp/\0"):
         assert (await served.ask("POST", "/v1/backup", {"path": wrong})).status == 400
+
+
+async def test_a_backup_may_take_longer_than_an_answer_and_says_meanwhile_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(copying, "INTERVAL", 0.1)
+    failpoint.arm("backup.finish=delay:1.0")
+    try:
+        async with serving(limits=Limits(answer=0.2, wait=0.2)) as served:
+            reply = await served.ask("POST", "/v1/backup", {"path": os.fspath(served.folder / "copy")})
+            lines = [json.loads(line) for line in reply.body.splitlines()]
+            assert reply.status == 200
+            assert [line.get("done", False) for line in lines[-2:]] == [False, True]
+    finally:
+        failpoint.arm("")
+
+
+async def test_a_backup_that_fails_under_way_says_so_in_its_last_line(served: Served) -> None:
+    failpoint.arm("backup.finish=errno:ENOSPC")
+    try:
+        reply = await served.ask("POST", "/v1/backup", {"path": os.fspath(served.folder / "copy")})
+    finally:
+        failpoint.arm("")
+    last = json.loads(reply.body.splitlines()[-1])
+    assert (reply.status, last["error"], last.get("done", False)) == (200, "StorageFull", False)
+    assert not list(served.folder.glob("copy*"))

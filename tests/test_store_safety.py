@@ -434,6 +434,30 @@ async def test_a_backup_of_a_store_in_use_is_a_state_directory_with_every_job_of
         await submitted(store)
 
 
+@pytest.mark.parametrize("has_logs", [True, False])
+async def test_a_backup_takes_logs_and_figures_along_as_they_are(tmp_path: Path, has_logs: bool) -> None:
+    state = StateDir.open(tmp_path / "live", create=True)
+    log, figure = (
+        state.path / "logs" / "jobs" / "ab" / f"{'0' * 26}.log",
+        state.path / "figures" / ("0" * 26) / "a.html",
+    )
+    for path in (log, figure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("what it left")
+    figure.chmod(0o644)  # a job's own mode
+    (figure.parent / "link.html").symlink_to("/etc/hostname")
+    os.mkfifo(figure.parent / "pipe.html")
+    told: list[int] = []
+    async with opened(state.database) as store:
+        await store.backup(tmp_path / "copy", has_logs=has_logs, tell=told.append)
+    copy = StateDir.open(tmp_path / "copy", create=True)
+    found = {path.relative_to(copy.path): path.read_text() for path in copy.path.rglob("*.[hl]*") if path.is_file()}
+    left = {path.relative_to(state.path): "what it left" for path in (log, figure)}
+    assert {path: text for path, text in found.items() if path.name != "lock"} == (left if has_logs else {})
+    assert sum(told) == copy.database.stat().st_size + has_logs * 2 * len("what it left")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in copy.path.rglob("*")} == {0o600, 0o700}
+
+
 async def test_a_backup_is_a_new_folder_and_one_that_fails_leaves_nothing(path: Path, tmp_path: Path) -> None:
     async with opened(path) as store:
         await fill(store, 5)

@@ -26,6 +26,7 @@ PATIENCE = 30.0
 LIVELY = 60.0
 """Seconds for the next piece of a stream: the service says four times as often that it lives."""
 _PIECE = 65536
+_CHANGING = {"X-Asyncjobs": "1", "Content-Type": "application/json"}
 
 
 class Unanswered(errors.ServiceGone):
@@ -81,13 +82,20 @@ class Desk:
 
     @contextmanager
     def stream(
-        self, path: str, headers: dict[str, str] | None = None, patience: float | None = LIVELY, **query: object
+        self,
+        path: str,
+        headers: dict[str, str] | None = None,
+        patience: float | None = LIVELY,
+        body: msgspec.Struct | None = None,
+        **query: object,
     ) -> Iterator[Stream]:
         """An answer that comes piece by piece, on a connection of its own, with at most `patience` seconds
-        between them."""
+        between them; to a message, if there is a `body`."""
+        sent = {**self.door.headers, **(headers or {}), **(_CHANGING if body is not None else {})}
         with closing(self.door.connect(PATIENCE)) as connection:
             with self._told():
-                connection.request("GET", _target(path, query), headers={**self.door.headers, **(headers or {})})
+                method, content = ("GET", None) if body is None else ("POST", msgspec.json.encode(body))
+                connection.request(method, _target(path, query), content, sent)
                 answer = connection.getresponse()
                 refused = answer.read() if answer.status >= 400 else b""
             if answer.status >= 400:
@@ -97,7 +105,7 @@ class Desk:
             yield Stream(answer, self.door.place)
 
     def _ask(self, method: str, target: str, body: bytes | None, patience: float = PATIENCE) -> bytes:
-        changing = {"X-Asyncjobs": "1", "Content-Type": "application/json"} if body is not None else {}
+        changing = _CHANGING if body is not None else {}
         # A connection each: one that was kept while a job was followed for an hour would be closed by now.
         with closing(self.door.connect(patience)) as connection, self._told():
             connection.request(method, target, body, {**self.door.headers, **changing})
@@ -147,7 +155,7 @@ class Stream:
     def news(self) -> Iterator[News]:
         """The pieces read as events; comments that only keep the connection alive are left out."""
         fields: dict[str, str] = {}
-        for line in self._lines():
+        for line in self.lines():
             if line:
                 name, _, value = line.partition(":")
                 fields[name] = f"{fields[name]}\n{value[1:]}" if name in fields else value.removeprefix(" ")
@@ -156,7 +164,8 @@ class Stream:
                 yield News(fields.get("event", "message"), fields.get("id", ""), fields["data"])
             fields = {}
 
-    def _lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
+        """The pieces read as lines."""
         held = b""
         for piece in self.pieces():
             *whole, held = (held + piece).split(b"\n")
@@ -174,15 +183,18 @@ def refusal(status: int, body: bytes) -> errors.ServiceError:
         view = msgspec.json.decode(body, type=ErrorView)
     except msgspec.DecodeError:
         return errors.ServiceError(f"the service answered {status}: {body[:200]!r}")
-    kind = getattr(errors, view.error, errors.ServiceError)
-    if not (isinstance(kind, type) and issubclass(kind, errors.ServiceError)):
-        kind = errors.ServiceError
-    error: errors.ServiceError = kind(view.message)
+    error: errors.ServiceError = named(view.error)(view.message)
     if isinstance(error, errors.ServiceFull) and view.retry_after is not None:
         error.retry_after = view.retry_after
     if isinstance(error, errors.KeyConflict) and view.id is not None:
         error.id = view.id
     return error
+
+
+def named(error: str) -> type[errors.ServiceError]:
+    """The class of that name."""
+    kind = getattr(errors, error, errors.ServiceError)
+    return kind if isinstance(kind, type) and issubclass(kind, errors.ServiceError) else errors.ServiceError
 
 
 def loaded(body: bytes) -> Any:

@@ -247,6 +247,19 @@ class StopRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class BackupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    logs: bool = True
+    """The logs and figures of jobs, too."""
+
+
+class BackupView(msgspec.Struct, frozen=True):
+    """One line of the answer to a backup: how far it is. The last one is `done`, or has an `error`."""
+
+    nbytes: int
+    """Copied so far."""
+    done: bool = False
+    error: str = ""
+    """The class of `service.errors`."""
+    message: str = ""
 
 
 class StatsView(msgspec.Struct, frozen=True, kw_only=True):

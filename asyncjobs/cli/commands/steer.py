@@ -10,9 +10,11 @@ from urllib.parse import quote
 
 import msgspec
 import typer
+from rich.console import Console
+from rich.status import Status
 
 from asyncjobs.cli import exits, tables
-from asyncjobs.cli.asking import Desk, loaded
+from asyncjobs.cli.asking import Desk, Stream, loaded, named
 from asyncjobs.cli.options import Json, desk, now, seconds
 from asyncjobs.cli.place import Where
 from asyncjobs.cli.showing import say, show, show_json
@@ -21,6 +23,7 @@ from asyncjobs.cli.wanted import Wanted
 from asyncjobs.service.errors import ServiceGone
 from asyncjobs.service.protocol import (
     BackupRequest,
+    BackupView,
     Health,
     ScheduleRequest,
     ScheduleView,
@@ -30,9 +33,6 @@ from asyncjobs.service.protocol import (
 )
 
 app: typer.Typer = typer.Typer()
-
-LONGEST = 90.0
-"""Seconds for the answer to a backup; the service gives up on it earlier, and goes on copying."""
 
 Scope = Annotated[str, typer.Argument(metavar="[SCOPE]", help="all, lane:NAME, function:MODULE:NAME or schedule:NAME.")]
 
@@ -169,25 +169,30 @@ def _runs(pid: int) -> bool:
 def backup(
     service: Where,
     to: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that is not there yet.")],
+    logs: Annotated[bool, typer.Option("--logs/--no-logs", help="The logs and plots of jobs, too.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Copy database, large results and key while the service runs. The copy is a directory to serve; keep it secret."""
+    """Copy the service's state while it runs. The copy is a directory to serve; keep it secret."""
+    if service.url is not None:
+        raise typer.BadParameter("a backup is made on the service's machine, by its directory: not over --url")
     with desk(service) as asked:
         to = to.expanduser().absolute()
-        try:
-            asked.post("/v1/backup", BackupRequest(path=str(to)), LONGEST)
-        except ServiceGone:
-            if not _is_copied(to):
-                raise
+        with asked.stream("/v1/backup", body=BackupRequest(path=str(to), logs=logs)) as stream:
+            view = _copied(stream)
         if as_json:
-            show_json({"path": str(to)})
+            show_json({"path": str(to), "nbytes": view.nbytes})
         else:
-            say(f"{to} ({tables.size(sum(file.stat().st_size for file in to.rglob('*')))})")
+            say(f"{to} ({tables.size(view.nbytes)})")
 
 
-def _is_copied(to: Path) -> bool:
-    """A large copy takes longer than an answer may: it grows under another name, and has its own once it is whole."""
-    partial = to.with_name(f"{to.name}.partial")
-    while partial.exists():
-        time.sleep(0.1)
-    return to.exists()
+def _copied(stream: Stream) -> BackupView:
+    """Its last line, once it is done; says meanwhile how far it is."""
+    with Status("copying", console=Console(stderr=True, highlight=False)) as status:
+        for line in stream.lines():
+            view = msgspec.json.decode(line, type=BackupView)
+            if view.error:
+                raise named(view.error)(view.message)
+            if view.done:
+                return view
+            status.update(f"copying: {tables.size(view.nbytes)}")
+    raise ServiceGone("the service ended before the backup was done")

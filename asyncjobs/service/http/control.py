@@ -1,4 +1,4 @@
-"""Handlers: the service itself. Pauses, schedules, statistics, health, stopping, backups, the documents."""
+"""Handlers: the service itself. Pauses, schedules, statistics, health, stopping, the documents."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import re
 import resource
 import sys
 import time
-from pathlib import Path
 
 from asyncjobs import __version__
-from asyncjobs.service.errors import BadRequest, NoSuchJob, ServiceError
+from asyncjobs.service.errors import BadRequest, NoSuchJob
 from asyncjobs.service.http import metrics, views
 from asyncjobs.service.http.intake import new_job
 from asyncjobs.service.http.message import Answer
 from asyncjobs.service.http.route import PARAMETERS, Call, Desk
 from asyncjobs.service.protocol import (
     VERSION,
-    BackupRequest,
     Health,
     ScheduleRequest,
     ScopeRequest,
@@ -104,21 +102,6 @@ async def stop(desk: Desk, call: Call) -> Answer:
     asked: StopRequest = call.body
     desk.service.stop(asked.drain)
     return Answer(202, views.encode(Health("stopping", __version__, VERSION, os.getpid())))
-
-
-async def backup(desk: Desk, call: Call) -> Answer:
-    """Write a copy of the database to a new folder on the service's machine."""
-    asked: BackupRequest = call.body
-    path = Path(asked.path)
-    if not path.is_absolute() or "\0" in asked.path:
-        raise BadRequest("path: an absolute one")
-    try:
-        await desk.store.backup(path)
-    except ServiceError:
-        raise
-    except OSError as error:
-        raise BadRequest(f"path: {error.strerror or error}") from None
-    return Answer(204)
 
 
 async def show_metrics(desk: Desk, call: Call) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncjobs.service.http import control, files, jobs, outcomes, streams
+from asyncjobs.service.http import control, copying, files, jobs, outcomes, streams
 from asyncjobs.service.http.route import Media, Route
 from asyncjobs.service.protocol import (
     AcceptedAnswer,
@@ -77,7 +77,14 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/schedules/{name}", control.drop_schedule, {204: None}, errors=(404, 507)),
     Route("GET", "/v1/stats", control.stats, {200: StatsView}),
     Route("POST", "/v1/stop", control.stop, {202: Health}, body=StopRequest),
-    Route("POST", "/v1/backup", control.backup, {204: None}, errors=(507,), body=BackupRequest, waits=True),
+    Route(
+        "POST",
+        "/v1/backup",
+        copying.backup,
+        {200: Media(copying.LINES, "`BackupView`s, one a line; the last one is `done`, or has an `error`.")},
+        errors=(507,),
+        body=BackupRequest,
+    ),
     Route("GET", "/metrics", control.show_metrics, {200: Media(_METRICS, "Figures for Prometheus.")}),
     Route("GET", "/health", control.health, {200: Health}),
     Route("GET", "/openapi.json", control.document, {200: Media("application/json", "This document.")}),

@@ -303,19 +303,25 @@ class Store:
             await self._database.run(_PRUNE, lambda tx: pruning.thrown_away(tx, files))
         return pruned
 
-    async def backup(self, path: Path) -> None:
-        """Copy the database, the large outcomes and the key to `path`, a new folder; others are served meanwhile.
+    async def backup(self, path: Path, *, has_logs: bool = True, tell: backup.Tell = lambda nbytes: None) -> None:
+        """Copy the database and all that belongs to it to `path`, a new folder; others are served meanwhile.
+
+        Args:
+            has_logs: logs and figures of jobs, too.
+            tell: told of so many bytes more, on whatever thread copies; of 0 when it begins.
 
         Raises:
             BadRequest: `path` exists, is no absolute path, or cannot be made.
             StorageFull, StorageBroken: of the disk under `path`.
         """
         partial = await asyncio.to_thread(backup.start, path)
+        source = backup.Source(self.settings.path.parent, self.settings.results, has_logs)
+        tell(0)
         try:
             await self._database.run_outside(
-                lambda connection, between: backup.copy_database(connection, partial, between)
+                lambda connection, between: backup.copy_database(connection, partial, between, tell)
             )
-            await asyncio.to_thread(backup.finish, partial, path, self.settings.path.parent, self.settings.results)
+            await asyncio.to_thread(backup.finish, partial, path, source, tell)
         except BaseException:
             await asyncio.to_thread(backup.abandon, partial)
             raise
