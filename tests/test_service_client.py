@@ -139,6 +139,16 @@ async def test_an_argument_that_does_not_pickle_is_named_at_the_submit(client: a
     assert not stand.rows
 
 
+async def test_a_call_that_is_too_large_is_refused_before_it_is_sent_with_its_size(
+    client: aj.ServiceClient, stand: Stand
+) -> None:
+    with pytest.raises(aj.NotSendable, match=r"the call of 'echo' has 50,000,\d+ bytes, and the service takes"):
+        await client.submit(service_jobs.echo, bytes(50_000_000))
+    assert not stand.rows
+    with pytest.raises(ValueError, match="limit=-1"):
+        await client.jobs(limit=-1)
+
+
 async def test_a_result_that_cannot_be_loaded_here_says_why(client: aj.ServiceClient) -> None:
     job = await client.submit(make_unloadable)
     with pytest.raises(aj.ResultNotSendable, match="not here"):
@@ -331,6 +341,15 @@ async def test_a_key_gives_the_job_that_has_it(client: aj.ServiceClient) -> None
         ({"at": 1.0, "delay": 1.0}, "one of them"),
         ({"zone": "Atlantis"}, "zone='Atlantis'"),
         ({"keep": -1}, "keep=-1"),
+        ({"name": "n" * 501}, "at most 500 characters"),
+        ({"key": "k" * 201}, "at most 200 characters"),
+        ({"tags": ["t" * 201]}, "at most 200 characters"),
+        ({"tags": ["t"] * 101}, "at most 100 words"),
+        ({"limit": aj.Limit("l" * 201, running=1)}, "limit=Limit"),
+        ({"delay": 1e10}, r"seconds from 0 to 1e\+09"),
+        ({"at": datetime(1, 1, 1)}, "at=datetime"),
+        ({"at": datetime(9999, 1, 1)}, "at=datetime"),
+        ({"at": -1}, "at=-1"),
     ],
 )
 def test_an_option_that_is_not_allowed_is_refused_where_it_is_given(

@@ -63,6 +63,7 @@ def test_F70_after_a_SIGKILL_its_workers_are_gone_and_a_restart_runs_the_job_aga
         s.restart()
         eventually(lambda: len(starts(notes)) == 3)
         assert clock() - began < 10
+        assert f"recovered: the service died while attempt 1 ran ({job})" in s.output
         gate.touch()
         assert s.value(job)
         view = s.job(job)

@@ -16,15 +16,23 @@ VERSION: int = 1
 """Of this protocol; in the path: ``/v1/...``."""
 
 
+LARGEST_BODY: int = 64 * 2**20
+"""Bytes of a request."""
+LARGEST_CALL: int = 47 * 2**20
+"""Bytes of a sealed call; base 64 makes four of three, and there is the rest of the request."""
+LONGEST_LABEL, LONGEST_LINE = 200, 500
+"""Characters."""
+LATEST: float = 1e11
+"""Seconds since 1970, some three thousand years."""
 LONGEST_SPAN: float = 3.2e9
 """Seconds: a hundred years."""
 
 Span = Annotated[float, Meta(ge=0, le=LONGEST_SPAN)]
 """Seconds."""
-Instant = Annotated[float, Meta(ge=0, le=1e11)]
+Instant = Annotated[float, Meta(ge=0, le=LATEST)]
 """Seconds since 1970."""
-Label = Annotated[str, Meta(min_length=1, max_length=200)]
-Line = Annotated[str, Meta(max_length=500)]
+Label = Annotated[str, Meta(min_length=1, max_length=LONGEST_LABEL)]
+Line = Annotated[str, Meta(max_length=LONGEST_LINE)]
 Id = Annotated[str, Meta(pattern="^[0-9a-hjkmnp-tv-z]{26}$", min_length=26, max_length=26)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Some = Annotated[int, Meta(ge=1, le=2**31 - 1)]

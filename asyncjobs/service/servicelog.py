@@ -77,8 +77,11 @@ def close_log(handlers: list[logging.Handler]) -> None:
 
 
 class _Plain(logging.Formatter):
-    """For a terminal: one line, without what it would obey."""
+    """For a terminal: one line, with the job that it is about, and without what it would obey."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
+        job = getattr(record, "fields", {}).get("id")
+        if job is not None and not record.exc_info:
+            text = f"{text} ({job})"
         return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)

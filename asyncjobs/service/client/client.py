@@ -11,6 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from asyncjobs.errors import WrongLoop
+from asyncjobs.options import check_count
 from asyncjobs.service.client.api import Api, path_of
 from asyncjobs.service.client.intake import Intake
 from asyncjobs.service.client.job import ServiceJob
@@ -158,6 +159,7 @@ class ServiceClient(ServiceSubmitter):
             limit: the most that are listed; None: all, which may be a lot.
             filters: see `JobFilters`.
         """
+        check_count("limit", limit, 0, or_none=True)
         jobs: list[ServiceJob[Any]] = []
         asked = {**filters, "state": _names(filters.get("state"))}
         async with aclosing(self._pages(asked, limit)) as pages:

@@ -12,9 +12,9 @@ import msgspec
 
 from asyncjobs.errors import NotSendable
 from asyncjobs.service import envelope, outcome
-from asyncjobs.service.client.options import ServiceOptions, Settled, settle
+from asyncjobs.service.client.options import ServiceOptions, Settled, name_of, settle
 from asyncjobs.service.ids import new_id
-from asyncjobs.service.protocol import JobRequest
+from asyncjobs.service.protocol import LARGEST_CALL, JobRequest
 from asyncjobs.wire import codec
 
 
@@ -62,6 +62,11 @@ def draft(
         plain = _plain(fn, plan, args, kwargs)  # whose results are among them, the service sees for itself
     else:
         body, named = _encoded(fn, plan, args, kwargs)
+        if len(body) > LARGEST_CALL:
+            raise NotSendable(
+                f"the call of {name_of(fn)!r} has {len(body):,} bytes, and the service takes {LARGEST_CALL:,}: "
+                "let the job read a file, or pass the job that makes the value in its place"
+            )
         after = after if not named else tuple(dict.fromkeys((*after, *named)))
         payload = envelope.seal(key, job, body)
     return JobRequest(

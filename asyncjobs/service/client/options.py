@@ -6,7 +6,6 @@ Decides precedence, and makes of them what travels. Sends nothing.
 from __future__ import annotations
 
 import difflib
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -15,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncjobs.options import LONGEST, UNSET, Unset, is_count, is_number, options_of
 from asyncjobs.retry import ExceptionTypes, Retry
-from asyncjobs.service.protocol import LimitTerms, RetryTerms, Terms
+from asyncjobs.service.protocol import LATEST, LONGEST_LABEL, LONGEST_LINE, LimitTerms, RetryTerms, Terms
 from asyncjobs.service.records import ID, Limit
 
 
@@ -237,7 +236,7 @@ def _is_zone(value: object) -> bool:
 
 
 def _is_limit(value: object) -> bool:
-    if not (isinstance(value, Limit) and isinstance(value.name, str) and value.name):
+    if not (isinstance(value, Limit) and _is_text(value.name, LONGEST_LABEL)):
         return False
     counts = all(count is None or is_count(count, 1) for count in (value.running, value.starts))
     return counts and is_number(value.seconds) and value.seconds > 0
@@ -247,26 +246,46 @@ def _is_at_least(value: object, least: float) -> bool:
     return is_number(value) and least <= cast(float, value) <= LONGEST
 
 
+def _is_text(value: object, most: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= most
+
+
+def _is_instant(value: object) -> bool:
+    if isinstance(value, datetime):
+        try:
+            value = value.timestamp()
+        except (OverflowError, ValueError, OSError):  # the first and the last years have none
+            return False
+    return is_number(value) and 0 <= cast(float, value) <= LATEST
+
+
 _FLAG = _Check(lambda value: isinstance(value, bool), "True or False")
 _SPAN = _Check(
     lambda value: value is None or (_is_at_least(value, 0) and value > 0),
     f"None, or seconds above 0 and at most {LONGEST:.0e}",
 )
-_TEXT = _Check(lambda value: value is None or (isinstance(value, str) and bool(value)), "None, or text")
+_FROM_0 = f"seconds from 0 to {LONGEST:.0e}"
+_SPAN_FROM_0 = _Check(lambda value: value is None or _is_at_least(value, 0), f"None, or {_FROM_0}")
 
 _CHECKS: Final[dict[str, _Check]] = {
-    "name": _TEXT,
-    "lane": _Check(lambda value: isinstance(value, str) and bool(value), "a lane's name"),
+    "name": _Check(
+        lambda value: value is None or _is_text(value, LONGEST_LINE),
+        f"None, or text of at most {LONGEST_LINE} characters",
+    ),
+    "lane": _Check(lambda value: _is_text(value, LONGEST_LABEL), "a lane's name"),
     "priority": _Check(lambda value: is_count(value, -(2**31)) and value < 2**31, "a whole number of 32 bits"),
     "timeout": _SPAN,
     "deadline": _SPAN,
     "retries": _Check(lambda value: isinstance(value, Retry) or is_count(value), "a whole number from 0, or a Retry"),
-    "grace": _Check(lambda value: _is_at_least(value, 0), "seconds from 0"),
-    "key": _TEXT,
-    "delay": _Check(lambda value: value is None or _is_at_least(value, 0), "None, or seconds from 0"),
+    "grace": _Check(lambda value: _is_at_least(value, 0), _FROM_0),
+    "key": _Check(
+        lambda value: value is None or _is_text(value, LONGEST_LABEL),
+        f"None, or text of at most {LONGEST_LABEL} characters",
+    ),
+    "delay": _SPAN_FROM_0,
     "at": _Check(
-        lambda value: value is None or isinstance(value, datetime) or (is_number(value) and math.isfinite(value)),
-        "None, a datetime, or seconds since 1970",
+        lambda value: value is None or _is_instant(value),
+        f"None, or a datetime or seconds since 1970, up to {LATEST:.0e}",
     ),
     "after": _Check(
         lambda ids: all(isinstance(one, str) and ID.fullmatch(one) for one in ids), "jobs of the service, or their ids"
@@ -277,9 +296,12 @@ _CHECKS: Final[dict[str, _Check]] = {
     ),
     "at_most_once": _FLAG,
     "max_crashes": _Check(is_count, "a whole number from 0"),
-    "keep": _Check(lambda value: value is None or _is_at_least(value, 0), "None, or seconds from 0"),
+    "keep": _SPAN_FROM_0,
     "tags": _Check(
-        lambda words: isinstance(words, tuple) and all(isinstance(word, str) and word for word in words), "words"
+        lambda words: (
+            isinstance(words, tuple) and len(words) <= 100 and all(_is_text(one, LONGEST_LABEL) for one in words)
+        ),
+        f"at most 100 words of at most {LONGEST_LABEL} characters",
     ),
     "max_result": _Check(lambda value: value is None or is_count(value, 1), "None, or a number of bytes from 1"),
     "zone": _Check(_is_zone, "a time zone's name, such as 'Europe/Berlin'"),

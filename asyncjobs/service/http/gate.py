@@ -98,7 +98,7 @@ class Gate:
 
 def too_large(limits: Limits) -> Refusal:
     """413"""
-    return Refusal(413, "BadRequest", f"a request's body may have {limits.body} bytes")
+    return Refusal(413, "BadRequest", f"this request's body is too large; it may have {limits.body:,} bytes")
 
 
 def too_much_at_once(limits: Limits) -> Refusal:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asyncjobs.service.protocol import LARGEST_BODY
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -30,7 +32,7 @@ class Limits:
     line: int = 8 * KIB
     head: int = 32 * KIB
     headers: int = 100
-    body: int = 64 * MIB
+    body: int = LARGEST_BODY
     held: int = 256 * MIB
     """What all bodies together may take, for they are in memory."""
     behind: int = 16 * MIB

@@ -59,7 +59,7 @@ def _begin(call: Call) -> int | None:
 async def _events_of_job(desk: Desk, job: str, after: int, has_ended: bool) -> AsyncGenerator[bytes, None]:
     progress = desk.engine.progress_of(job)
     with desk.feeds.events(job) as feed, desk.engine.news.subscribe(job, feed.bell) as news:
-        yield b": events of a job\n\n" + (b"" if progress is None else _progress(progress))
+        yield b": events of a job\n\n"
         feed.missed = True  # what came before
         while True:
             fresh = feed.take()
@@ -68,6 +68,9 @@ async def _events_of_job(desk: Desk, job: str, after: int, has_ended: bool) -> A
                 async for page in _logged(desk, job, after):
                     after, has_ended = page[-1].seq, has_ended or _is_over(page)
                     yield _told(page)
+                if progress is not None and not has_ended:  # where it is now comes behind how it got there
+                    yield _progress(progress)
+                    progress = None
                 continue
             fresh = [event for event in fresh if event.seq > after]
             if said := news.take():

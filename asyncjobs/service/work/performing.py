@@ -20,6 +20,7 @@ from asyncjobs.failpoint import point
 from asyncjobs.remote import hosted
 from asyncjobs.service import outcome
 from asyncjobs.service.allow import Allow
+from asyncjobs.service.errors import NotAllowed, UnknownFunction
 from asyncjobs.service.work import orders
 from asyncjobs.service.work.orders import Order
 from asyncjobs.token import CancelToken
@@ -75,17 +76,29 @@ def perform(order: tuple[Any, ...]) -> bytes:
     except (JobStopped, MemoryError):
         raise
     except BaseException as error:
-        return orders.raised(error, failure.capture(error, skip_frames=2))
+        return orders.raised(error, failure.capture(_without_our_frames(error)))
     finally:
         _close_plots()
         _performance = None
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """Without those of `perform` and `_body`; none is left where the function was not found, or not called."""
+    trace = error.__traceback__
+    for _ in range(2):
+        trace = trace.tb_next if trace is not None else None
+    return error.with_traceback(trace)
 
 
 def _body(job: Order) -> bytes:
     if job.at_most_once:  # before its arguments are loaded: that may be the user's code already
         hosted.ask(_desk, "the service", BEGIN, (job.id, job.fence))
     fn, args, kwargs = outcome.decode_call(job.call, _results(job))
-    value = (fn or _function(job.function))(*args, **kwargs)
+    try:
+        fn = fn or _function(job.function)
+    except (NotAllowed, UnknownFunction) as error:
+        raise error.with_traceback(None) from None  # it says all; how we came to it helps nobody
+    value = fn(*args, **kwargs)
     if type(value) is CoroutineType:
         run = import_module("asyncjobs.service.work.coroutines").run
         value = run(value, _token())
