@@ -196,15 +196,15 @@ def error_of(reply: Reply) -> ServiceError:
     kind = ERRORS.get(view.error) or _BY_STATUS.get(reply.status, ServiceError)
     error = kind(view.message or f"the service answered with status {reply.status}")
     if isinstance(error, ServiceFull):
-        error.retry_after = view.retry_after or _seconds(reply.headers.get("retry-after")) or 1.0
+        error.retry_after = view.retry_after or _seconds(reply.headers.get(b"retry-after")) or 1.0
     if isinstance(error, errors.KeyConflict):
         error.id = view.id or ""
     return error
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: bytes | None) -> float | None:
     try:
-        return float(text or "")
+        return float(text or b"")
     except ValueError:
         return None
 

@@ -44,7 +44,7 @@ class Reply(NamedTuple):
     """An answer, whole."""
 
     status: int
-    headers: dict[str, str]
+    headers: dict[bytes, bytes]
     """Names in lower case."""
     body: bytes
 
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._is_complete = True
         self._error: Exception | None = None
         self.status: int = 0
-        self.headers: dict[str, str] = {}
+        self.headers: dict[bytes, bytes] = {}
 
     @property
     def is_reusable(self) -> bool:
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_complete:
             return
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         if self._is_complete:
