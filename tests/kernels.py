@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import psutil
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+from pauses import LOOK, PauseClock
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUND = 15.0
@@ -126,10 +126,11 @@ def all_gone(pids: list[int]) -> Iterator[Callable[[float], bool]]:
             ends.callback(os.close, descriptor)
 
         def gone(seconds: float) -> bool:
-            until, left = monotonic() + seconds, descriptors
-            while left and (rest := until - monotonic()) > 0:
-                ended, _, _ = select.select(left, [], [], rest)
+            clock, left = PauseClock(), descriptors
+            while left and clock() < seconds:
+                ended, _, _ = select.select(left, [], [], LOOK)
                 left = [descriptor for descriptor in left if descriptor not in ended]
+            clock.close()
             return not left
 
         yield gone

@@ -133,7 +133,6 @@ async def test_f33_a_job_that_is_cancelled_in_a_workers_window_never_starts(tmp_
 # --- F34: while it runs -----------------------------------------------------------------
 
 
-@pytest.mark.alone
 @each_lane
 async def test_f34_a_running_job_that_listens_ends_at_once_when_it_is_cancelled(
     runner: Runner, lane: str, clock: PauseClock
@@ -162,7 +161,6 @@ async def test_f34_a_job_that_returns_a_value_within_the_grace_has_succeeded(run
         ended_once(job)
 
 
-@pytest.mark.alone
 async def test_f34_a_process_job_that_does_not_listen_is_interrupted_after_its_grace(
     runner: Runner, clock: PauseClock
 ) -> None:
@@ -187,7 +185,6 @@ async def test_f34_a_process_job_that_does_not_listen_is_interrupted_after_its_g
         ended_once(job)
 
 
-@pytest.mark.alone
 async def test_f34_a_process_job_that_swallows_the_interrupt_is_killed_a_second_later(
     runner: Runner, clock: PauseClock
 ) -> None:
@@ -207,7 +204,6 @@ async def test_f34_a_process_job_that_swallows_the_interrupt_is_killed_a_second_
     await still_works(runner, "process")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("lane", ["loop", "thread"])
 async def test_f34_a_job_that_cannot_be_stopped_is_abandoned_and_counted_until_it_ends(
     runner: Runner, lane: str, clock: PauseClock
@@ -623,7 +619,6 @@ async def test_f43_a_closing_runner_does_not_wait_for_a_backoff(lane: str, tmp_p
     ended_once(job)
 
 
-@pytest.mark.alone
 async def test_f43_a_jump_of_the_wall_clock_does_not_touch_the_backoff(
     runner: Runner, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, clock: PauseClock
 ) -> None:

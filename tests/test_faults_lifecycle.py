@@ -155,7 +155,6 @@ async def test_f45_a_clean_exit_drains_what_runs_and_what_waits(lane: str) -> No
     ended_once(first, *behind)
 
 
-@pytest.mark.alone
 @each_lane
 async def test_f45_after_the_drain_deadline_the_rest_is_cancelled_and_named(
     lane: str, caplog: pytest.LogCaptureFixture, clock: PauseClock
@@ -186,7 +185,6 @@ async def test_f45_without_a_drain_everything_is_cancelled_at_once(lane: str) ->
     ended_once(job)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("lane", ["loop", "thread"])
 async def test_f45_a_job_that_cannot_be_stopped_does_not_hold_up_the_close(lane: str, clock: PauseClock) -> None:
     go = CancelToken()
@@ -201,7 +199,6 @@ async def test_f45_a_job_that_cannot_be_stopped_does_not_hold_up_the_close(lane:
     go.cancel()
 
 
-@pytest.mark.alone
 async def test_f45_a_process_job_that_cannot_be_stopped_is_killed_in_the_close(clock: PauseClock) -> None:
     runner = await Runner(processes=1).__aenter__()
     job = await runner.options(lane="process").submit(jobs.stubborn, CancelToken())

@@ -311,7 +311,6 @@ def test_f47_ctrl_c_wherever_the_script_blocks_is_one_keyboard_interrupt(launch:
     assert program.output.count("CANCELLED") == 4, program.output
 
 
-@pytest.mark.alone
 def test_f47_a_second_ctrl_c_ends_at_once(launch: Any, clock: PauseClock) -> None:
     program = launch(
         """
@@ -519,7 +518,6 @@ ENDS = {
 }
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_f49_a_forgotten_close_is_a_warning_a_bounded_drain_and_the_script_s_own_exit_code(

@@ -104,7 +104,6 @@ async def test_F01_the_last_words_of_a_worker_are_in_the_error(runner: aj.Runner
         assert "these are my last words" in str(error)
 
 
-@pytest.mark.alone
 async def test_F02_a_death_from_outside_is_seen_within_a_second(either: aj.Runner, clock: PauseClock) -> None:
     async with common_outcome(either), new_door() as door:
         job = await process(either).submit(jobs.wait_at, door.path)
@@ -707,7 +706,6 @@ async def test_F18_a_cancelled_error_that_nobody_asked_for_is_a_failure(runner: 
 # --- F19: a coroutine that does not stop ------------------------------------------------
 
 
-@pytest.mark.alone
 async def test_F19_a_coroutine_that_swallows_its_cancellation_is_abandoned_and_close_is_bounded(
     caplog: pytest.LogCaptureFixture,
     clock: PauseClock,
@@ -877,7 +875,6 @@ async def test_F24_a_job_ends_when_the_worker_says_so_and_its_child_is_killed_wi
         await gone(child)
 
 
-@pytest.mark.alone
 async def test_F24_the_death_of_a_worker_is_seen_at_once_in_spite_of_its_child(
     either: aj.Runner, clock: PauseClock
 ) -> None:
@@ -934,7 +931,6 @@ async def test_F25_a_daemon_thread_that_outlives_its_job_costs_the_worker(either
         await gone(dirty)
 
 
-@pytest.mark.alone
 async def test_F25_a_thread_that_blocks_the_exit_costs_the_worker_and_no_time(
     either: aj.Runner, clock: PauseClock
 ) -> None:
@@ -1136,7 +1132,6 @@ async def test_F29_a_job_that_always_kills_its_worker_has_a_bounded_number_of_tr
 # --- F30: jobs that wait for jobs -------------------------------------------------------
 
 
-@pytest.mark.alone
 async def test_F30_coroutines_that_wait_for_children_in_their_own_full_lane_are_told_so(clock: PauseClock) -> None:
     async def parent(runner: aj.Runner) -> int:
         return await runner.run(jobs.async_add, 1, 2)
@@ -1151,7 +1146,6 @@ async def test_F30_coroutines_that_wait_for_children_in_their_own_full_lane_are_
         assert await runner.run(jobs.async_add, 1, 2) == 3
 
 
-@pytest.mark.alone
 async def test_F30_threads_that_wait_for_children_in_their_own_full_lane_are_told_so(clock: PauseClock) -> None:
     def parent() -> int:
         runner = aj.current_job().runner

@@ -7,6 +7,7 @@ first test: decide where it stands before it grows.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -178,6 +179,7 @@ def too_long(tree: ast.Module) -> Iterator[str]:
             yield f"line {node.lineno}: {node.name} has {without_docstring(node)} lines, {CLASS_LINES} are allowed"
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     """The syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

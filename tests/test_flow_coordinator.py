@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from pauses import attempts
 
 from asyncjobs import CancelToken, Runner, SyncRunner, WouldDeadlock
 from asyncjobs.flow import Coordinator, OutOfRangeError, SyncCoordinator
@@ -474,7 +475,15 @@ async def test_C19_the_stop_is_checked_before_each_run(kind: type[Any_]) -> None
 @both
 @pytest.mark.alone
 async def test_C19_the_instants_do_not_drift(kind: type[Any_]) -> None:
-    coord, starts = kind(), []
+    for attempt in attempts():
+        with attempt:
+            starts = await _eleven_starts(kind())
+            # The call's own 0.03 s, added each time, would make it 1.3 s.
+            assert 0.99 < starts[-1] - starts[0] < 1.25
+
+
+async def _eleven_starts(coord: Any_) -> list[float]:
+    starts: list[float] = []
 
     def target() -> None:
         starts.append(time.monotonic())
@@ -484,8 +493,7 @@ async def test_C19_the_instants_do_not_drift(kind: type[Any_]) -> None:
 
     coord.loop(0.1, target)
     await joined(coord)
-    # The call's own 0.03 s, added each time, would make it 1.3 s.
-    assert 0.99 < starts[-1] - starts[0] < 1.25
+    return starts
 
 
 @both

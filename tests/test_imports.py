@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("asyncio", "anyio", "uvloop", "sqlite3", "numpy", "plotly", "multiprocessing.pool", "typer", "rich", "tqdm")
 
 
+@functools.cache
 def loaded_by(statement: str) -> set[str]:
     """The modules that a fresh interpreter has loaded after one statement."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"

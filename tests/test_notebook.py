@@ -358,9 +358,15 @@ def test_the_end_of_a_kernel_ends_its_workers(end: Callable[[Kernel], None], tmp
         family = kernel.family()
         workers = [pid for pid in family if os.getpgid(pid) == pid]
         assert len(workers) == 2
-        with all_gone(workers) as workers_gone, all_gone(family) as family_gone, ThreadPoolExecutor(1) as beside:
-            waiting = beside.submit(workers_gone, GONE_WITHIN)
-            end(kernel)  # the manager may wait longer for the kernel than its workers have
+        with (
+            all_gone([kernel.pid]) as kernel_gone,
+            all_gone(workers) as workers_gone,
+            all_gone(family) as family_gone,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            # Looked at beside it: the manager may wait longer for the kernel than its workers have.
+            waiting = beside.submit(lambda: kernel_gone(30.0) and workers_gone(GONE_WITHIN))
+            end(kernel)
             assert waiting.result()
             assert family_gone(GONE_WITHIN)
 

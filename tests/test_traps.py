@@ -115,7 +115,6 @@ run(main(), sys.argv[1])
 """
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("worker", ["idle", "busy"])
@@ -286,7 +285,6 @@ async def test_T09_a_late_interrupt_hits_neither_our_code_nor_the_next_job() -> 
         assert await submit.run(jobs.pid) == first, f"nobody had to be killed: {ends}"
 
 
-@pytest.mark.alone
 async def test_T09_an_interrupt_reaches_python_code_sleeps_and_locks_and_finally_runs(
     runner: aj.Runner, tmp_path: Path, clock: PauseClock
 ) -> None:
@@ -318,7 +316,6 @@ async def test_T10_a_worker_that_dies_before_its_hello_is_not_waited_for(start_m
         await assert_failed(job, aj.WorkerStartError, "exit code 5")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 async def test_T11_a_grandchild_that_holds_everything_open_does_not_hide_a_death(
     start_method: str, clock: PauseClock
