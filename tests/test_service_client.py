@@ -9,6 +9,7 @@ import asyncio
 import math
 import pickle
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -444,6 +445,31 @@ async def test_a_service_that_stays_away_is_an_error_after_the_timeout(stand: St
         stand.holds.set()
         stand.start()
         assert await job == 1, "the job stands, and can be waited for again"
+
+
+async def test_a_quiet_log_is_followed_over_any_number_of_short_absences(stand: Stand) -> None:
+    """Each has the whole of `timeout`: what was away before, and came back, does not count."""
+    stand.holds.clear()
+    breaks: list[float] = []
+
+    def breaks_now_and_much_later(path: str) -> bool:
+        is_due = path.endswith("/log") and (not breaks or (len(breaks) == 1 and time.monotonic() > breaks[0] + 0.3))
+        if is_due:
+            breaks.append(time.monotonic())
+        return is_due
+
+    stand.breaks = breaks_now_and_much_later
+    async with aj.connect(stand.state.path, timeout=0.2) as client:
+        job = await client.submit(service_jobs.add, 1)
+        following = asyncio.ensure_future(_all_of(job.logs()))
+        while len(breaks) < 2 and not following.done():
+            await asyncio.sleep(0.001)
+        stand.holds.set()
+        assert await following == []
+
+
+async def _all_of(lines: AsyncIterator[str]) -> list[str]:
+    return [line async for line in lines]
 
 
 async def test_F72_an_end_while_nobody_listened_is_heard_of_after_the_restart(

@@ -162,12 +162,16 @@ class Api:
 
 
 class Patience:
-    """How long a service may be away: `timeout` seconds from the first refusal on."""
+    """How long a service may be away: `timeout` seconds from the first refusal on, as long as nothing is answered."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._until: float | None = None
         self._pause = FIRST_PAUSE
+
+    def answered(self) -> None:
+        """It is there: should it go away again, the time begins anew."""
+        self._until = None
 
     async def pause(self, problem: ServiceError) -> None:
         """Wait before the next attempt; a full queue may last as long as it likes.

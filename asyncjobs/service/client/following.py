@@ -39,7 +39,8 @@ async def _pieces(api: Api, path: str, follow: bool, offset: int) -> AsyncGenera
     while True:
         try:
             async with api.stream(f"{path}/log?offset={offset}{'&follow=1' * follow}") as connection:
-                offset = int(connection.headers.get(b"x-offset", offset))
+                patience.answered()
+                offset = int(connection.headers.get("x-offset", offset))
                 async for piece in connection.chunks():
                     offset += len(piece)
                     patience = Patience(api.timeout)
@@ -63,6 +64,7 @@ async def follow_events(
         problem: ServiceError = ServiceGone(f"the service at {api.place.name} has ended")
         try:
             async with api.stream(path_of(job, "/events"), (f"Last-Event-ID: {after}",)) as connection:
+                patience.answered()
                 async for kind, data in each_event(connection.chunks(SILENCE)):
                     patience = Patience(api.timeout)
                     if kind == "progress":
