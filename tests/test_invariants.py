@@ -366,6 +366,17 @@ async def test_what_jobs_did_is_held_against_what_was_promised(path: Path) -> No
     assert rules(Evidence(calls=told, effects=[Effect(id, 1, 10, True, 50)])) == set()
 
 
+async def test_what_starts_at_most_once_may_start_again_after_it_failed_by_itself(path: Path) -> None:
+    async with opened(path) as store:
+        [answer] = await store.submit([job(at_most_once=True, terms=b'{"retry": {"max": 1}}')])
+        for state in (JobState.WAITING, JobState.SUCCEEDED):
+            [claim] = await claimed(store)
+            await store.finish([ended(claim, state, b"", due=0.0)])
+    starts = [Effect(answer.id, attempt, 10, True, attempt) for attempt in (1, 2, 3)]
+    assert rules(Evidence(path, effects=starts[:2], is_drained=True)) == set()
+    assert rules(Evidence(path, effects=starts)) == {"I6"}
+
+
 def test_leaks_descriptors_and_the_log_are_looked_at() -> None:
     text = "fine\nTraceback (most recent call last):\nTask exception was never retrieved\n"
     assert rules(Evidence(leaks=("thread 'x'",))) == {"I12"}

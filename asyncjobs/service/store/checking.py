@@ -155,8 +155,8 @@ def _once(effects: Sequence[Effect], found: Found) -> Iterator[Violation]:
     starts = Counter(effect.job for effect in effects if effect.is_start)
     for id, number in starts.items():
         job = found.jobs.get(id)
-        if job is not None and job.at_most_once and number > 1:
-            yield Violation("I6", id, f"was to start at most once, and started {number} times")
+        if job is not None and job.at_most_once and number > 1 + job.retries:
+            yield Violation("I6", id, f"was to start at most {1 + job.retries} times, and started {number} times")
     for (id, attempt), number in Counter((e.job, e.attempt) for e in effects if e.is_start).items():
         if number > 1:
             yield Violation("I6", id, f"attempt {attempt} started {number} times")

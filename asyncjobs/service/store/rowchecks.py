@@ -208,8 +208,8 @@ def _attempts(job: Job) -> Iterator[Violation]:
     highest = max((line.attempt for line in job.lines if line.kind == "claimed"), default=0)
     if highest > allowed:
         yield Violation("I6", job.id, f"was started {highest} times, and {allowed} are allowed")
-    if job.at_most_once and highest > 1:
-        yield Violation("I6", job.id, f"was to start at most once, and had {highest} attempts")
+    if job.at_most_once and highest > 1 + job.retries:  # what has failed by itself has not crashed
+        yield Violation("I6", job.id, f"was to start at most {1 + job.retries} times, and had {highest} attempts")
     if job.crashes > job.max_crashes + 1:
         yield Violation("I6", job.id, f"{job.crashes} crashes, and {job.max_crashes} are allowed")
 
