@@ -3,10 +3,8 @@ mentioned, links lead somewhere, and the tables that repeat the code agree with 
 
 from __future__ import annotations
 
-import configparser
 import inspect
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -196,15 +194,3 @@ def test_every_option_of_a_service_job_is_in_its_table() -> None:
     table = text_of(ROOT / "docs" / "service.md").partition("| option | meaning |")[2].partition("\n\n")[0]
     told = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")}
     assert told == set(ServiceOptions._fields)
-
-
-def test_the_unit_for_systemd_starts_a_command_that_there_is() -> None:
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]  # its names have capitals
-    unit.read(ROOT / "docs" / "asyncjobs.service")
-    command = shlex.split(unit["Service"]["ExecStart"])
-    assert command[0].endswith("/bin/asyncjobs")
-    assert command[1] in LazyGroup.PLACES
-    assert {int(code) for code in unit["Service"]["RestartPreventExitStatus"].split()} == {
-        host.REFUSED, host.NOT_MADE, host.RUNNING,
-    }  # fmt: skip

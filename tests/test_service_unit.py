@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from configparser import ConfigParser
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from services import ROOT
 
+from asyncjobs.cli.lazy import LazyGroup
 from asyncjobs.service import host
 from asyncjobs.service.work import engine
 
@@ -23,6 +25,12 @@ def unit() -> ConfigParser:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(UNIT)
     return parser
+
+
+def test_it_starts_a_command_that_there_is(unit: ConfigParser) -> None:
+    program, command, *_ = shlex.split(unit["Service"]["ExecStart"])
+    assert program.endswith("/bin/asyncjobs")
+    assert command in LazyGroup.PLACES
 
 
 def test_what_does_not_get_better_is_not_tried_again_and_what_may_is(unit: ConfigParser) -> None:
