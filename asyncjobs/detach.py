@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import select
 import signal
 import sys
 from types import ModuleType
@@ -42,11 +43,15 @@ def _let_the_runner_decide(*_: object) -> None:
 def die_with_the_runner(lifeline: Descriptor) -> None:
     """The kernel kills us when the runner's end of this pipe closes, even if a job holds the
     interpreter lock. PDEATHSIG would follow the forkserver, which dies when it cannot fork,
-    or with spawn the thread that started us."""
+    or with spawn the thread that started us. Kills at once where the runner is gone already."""
     if fcntl is not None and hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(lifeline.number, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline.number, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline.number, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
+        ends = select.poll()
+        ends.register(lifeline.number, select.POLLHUP)
+        if ends.poll(0):  # what has happened before we asked for the signal sends none
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def take_over_output(stdout: Descriptor | None, stderr: Descriptor | None) -> None:

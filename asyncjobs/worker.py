@@ -49,9 +49,14 @@ _settings: Settings | None = None
 
 
 def boot(settings: Settings) -> None:
-    """The executor's initializer: keeps the descriptors that only a starting process gets."""
+    """The executor's initializer: keeps the descriptors that only a starting process gets.
+
+    From now on the worker dies with the runner. Were that left to `serve`, one whose runner was killed before it had
+    sent that call would wait for it for ever: it holds the writing end of the executor's pipe itself.
+    """
     global _settings
     _settings = settings
+    die_with_the_runner(settings.lifeline)
 
 
 def serve() -> NoReturn:
@@ -59,7 +64,6 @@ def serve() -> NoReturn:
     assert _settings is not None
     try:
         leave_the_terminal()
-        die_with_the_runner(_settings.lifeline)
         take_over_output(_settings.stdout, _settings.stderr)
         say_where_when_asked(_settings.cell)
         worker = Worker(_settings)

@@ -629,6 +629,39 @@ def test_f52_kill_9_of_the_script_takes_the_workers_along(launch: Any, start_met
     assert [name for name in os.listdir("/dev/shm") if name.startswith("aj")] == []
 
 
+BOOTED = """
+from concurrent.futures import ProcessPoolExecutor
+from asyncjobs import spawning
+from asyncjobs.wire.terms import Settings
+
+far, near = map(spawning.Descriptor, os.pipe())
+settings = Settings(*[None] * len(Settings._fields))._replace(lifeline=far)
+executor = ProcessPoolExecutor(
+    1, spawning.start_context("forkserver"), spawning.FarFunction("asyncjobs.worker", "boot"), (settings,)
+)
+
+def first_call():
+    with spawning.without_main({}):
+        return executor.submit(os.getpid)
+
+"""
+"""A worker as the executor has started it: the call that never returns is not on its way yet."""
+
+
+def test_f52_a_worker_that_was_not_told_yet_what_to_do_dies_with_the_script(launch: Any) -> None:
+    program = launch(BOOTED + 'print("workers", first_call().result(), "\\nready", flush=True)\ntime.sleep(60)')
+    program.read_until("ready")
+    assert program.pids
+    program.process.kill()
+    assert program.ends(within=5) == -signal.SIGKILL
+
+
+def test_f52_a_worker_that_starts_when_the_script_is_gone_does_not_stay(launch: Any) -> None:
+    program = launch(BOOTED + "near.close()\nprint(type(first_call().exception()).__name__, flush=True)")
+    program.read_until("BrokenProcessPool")
+    assert program.ends() == 0
+
+
 # --- F57: submits and the close ---------------------------------------------------------
 
 
