@@ -26,7 +26,7 @@ from asyncjobs.service.allow import Allow
 from asyncjobs.service.errors import BadRequest, ServiceRunning, StateRefused, StorageBroken, StorageFull
 from asyncjobs.service.http.desk import Surroundings
 from asyncjobs.service.http.server import HttpServer
-from asyncjobs.service.process import keep_secrets, notify, take_notify_socket
+from asyncjobs.service.process import keep_secrets, keep_temporary, notify, take_notify_socket
 from asyncjobs.service.servicelog import close_log, open_log
 from asyncjobs.service.store.ballast import Ballast
 from asyncjobs.service.store.lock import StateLock
@@ -220,6 +220,7 @@ async def serve(settings: Settings) -> int:
     service = Service(settings)
     try:
         async with _signals(service), service:
+            keep_temporary(service.state.path / "run")
             print(_ready_line(service), flush=True)
             notify(address, "READY=1")
             await service.run()
