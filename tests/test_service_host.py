@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from random import Random
@@ -150,10 +151,13 @@ def test_F68_to_F73_a_SIGKILL_at_a_named_point_loses_nothing_and_doubles_nothing
         assert [event["kind"] for event in s.events(job["id"])].count("succeeded") == 1
 
 
-def test_F70_a_service_that_is_killed_leaves_no_temporary_files_for_ever(tmp_path: Path) -> None:
+def test_F70_a_service_that_is_killed_leaves_no_temporary_files_for_ever() -> None:
     """Those of multiprocessing lie in its own folder, where its next start removes them."""
-    (tmp_path / "tmp").mkdir()
-    with service(tmp_path / "s", environment={"TMPDIR": str(tmp_path / "tmp")}) as s:
+    with (
+        tempfile.TemporaryDirectory(prefix="aj") as state,  # a socket's path has to be short
+        tempfile.TemporaryDirectory(prefix="aj") as elsewhere,
+        service(Path(state), environment={"TMPDIR": elsewhere}) as s,
+    ):
         for _ in range(2):
             assert s.value(s.submit("add", 1)["id"]) == 1
             assert len(list((s.folder / "run").glob("pymp-*"))) == 1
@@ -162,7 +166,7 @@ def test_F70_a_service_that_is_killed_leaves_no_temporary_files_for_ever(tmp_pat
         assert s.value(s.submit("add", 1)["id"]) == 1
         assert s.stop() == 0
         assert not list((s.folder / "run").iterdir())
-        assert not list((tmp_path / "tmp").iterdir())
+        assert not os.listdir(elsewhere)
 
 
 def test_F76_a_disk_that_fails_ends_the_service_with_74_and_what_was_accepted_stands(tmp_path: Path) -> None:

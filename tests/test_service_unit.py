@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from services import ROOT
 
-from asyncjobs.cli.lazy import LazyGroup
+from asyncjobs.cli import app
 from asyncjobs.service import host
 from asyncjobs.service.work import engine
 
@@ -30,7 +30,7 @@ def unit() -> ConfigParser:
 def test_it_starts_a_command_that_there_is(unit: ConfigParser) -> None:
     program, command, *_ = shlex.split(unit["Service"]["ExecStart"])
     assert program.endswith("/bin/asyncjobs")
-    assert command in LazyGroup.PLACES
+    assert command in app.LazyGroup.PLACES
 
 
 def test_what_does_not_get_better_is_not_tried_again_and_what_may_is(unit: ConfigParser) -> None:
