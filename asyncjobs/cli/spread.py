@@ -10,7 +10,10 @@ from typing import Any, get_type_hints
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command options for the fields of each parameter that is a dataclass; it gets them as that one."""
+    """Give a command options for the fields of each parameter that is a dataclass; it gets them as that one.
+
+    Its own arguments come first, then those of the dataclasses in the order of the parameters.
+    """
     own = get_type_hints(command, include_extras=True)
     given = inspect.signature(command).parameters
     kinds = {name: own[name] for name in given if is_dataclass(own[name])}
@@ -22,8 +25,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         command(**values)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    plain = [one.replace(kind=keyword, annotation=own[name]) for name, one in given.items() if name not in kinds]
-    options = [*(one for kind in kinds.values() for one in _options(kind)), *plain]
+    options = [one.replace(kind=keyword, annotation=own[name]) for name, one in given.items() if name not in kinds]
+    options += (one for kind in kinds.values() for one in _options(kind))
     options.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
     spreading.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # what inspect looks for
     spreading.__annotations__ = {parameter.name: parameter.annotation for parameter in options}
