@@ -237,6 +237,17 @@ async def test_logs_come_line_by_line_from_an_offset(client: aj.ServiceClient, s
     assert [line async for line in job.logs(offset=5)] == ["zwölf\r", "und ein Rest"]
 
 
+async def test_a_flood_without_a_new_line_is_one_line_and_costs_no_more_than_its_length(
+    client: aj.ServiceClient, stand: Stand
+) -> None:
+    job = await client.submit(service_jobs.add, 1)
+    await job
+    stand.rows[job.id].log = b"x" * 2**26
+    began = time.thread_time()
+    assert [len(line) async for line in job.logs()] == [2**26]
+    assert time.thread_time() - began < 5  # of processor time; copied with each piece it is some thirty
+
+
 async def test_events_end_with_the_last(client: aj.ServiceClient) -> None:
     job = await client.submit(service_jobs.add, 1)
     await job

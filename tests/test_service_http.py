@@ -571,6 +571,14 @@ async def test_F83_a_full_queue_is_429_with_a_time_to_come_back() -> None:
         assert (await served.ask("POST", "/v1/jobs", {"function": "pkg:f"})).status == 201
 
 
+async def test_F83_more_jobs_at_once_than_may_ever_wait_are_400_for_trying_again_would_not_help() -> None:
+    async with serving(queue_limit=3) as served:
+        reply = await served.ask("POST", "/v1/jobs", {"jobs": [{"function": "pkg:f"}] * 4})
+        assert reply.status == 400
+        assert "4 jobs at once are not allowed; allowed: 3" in reply.json()["message"]
+        assert (await served.ask("POST", "/v1/jobs", {"jobs": [{"function": "pkg:f"}] * 3})).status == 201
+
+
 async def test_all_jobs_of_a_request_are_taken_or_none(served: Served) -> None:
     jobs = [{"function": "pkg:f"}, {"function": "pkg:f", "after": ["0" * 26]}]
     assert (await served.ask("POST", "/v1/jobs", {"jobs": jobs})).status == 400

@@ -98,6 +98,7 @@ class Api:
         wait: float = 0.0,
         may_repeat: bool = True,
         is_patient: bool = True,
+        awaits_room: bool = True,
     ) -> Reply:
         """Ask until there is an answer.
 
@@ -105,6 +106,7 @@ class Api:
             wait: seconds that the service itself may take on purpose.
             may_repeat: the same request twice does no more than once.
             is_patient: wait for a service that does not run.
+            awaits_room: wait while the service's queue is full.
 
         Raises:
             ServiceNotRunning: nobody could be reached within `timeout` seconds.
@@ -126,7 +128,7 @@ class Api:
                 if reply.status < 400:
                     return reply
                 problem = error_of(reply)
-                is_open = isinstance(problem, (ServiceGone, ServiceFull))
+                is_open = isinstance(problem, (ServiceGone, ServiceFull) if awaits_room else ServiceGone)
             if not is_open:
                 raise problem
             await patience.pause(problem)

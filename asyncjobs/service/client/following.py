@@ -23,14 +23,16 @@ async def follow_lines(
     """The lines of a job's log, without their ends."""
     await accepted()
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    rest = ""
+    begun: list[str] = []  # of a line, for one without end would be copied with each piece
     async with aclosing(_pieces(api, path_of(job), follow, offset)) as pieces:
         async for piece in pieces:
-            *lines, rest = (rest + decoder.decode(piece)).split("\n")
-            for line in lines:
-                yield line
-    rest += decoder.decode(b"", final=True)
-    if rest:
+            first, *others = decoder.decode(piece).split("\n")
+            begun.append(first)
+            for other in others:
+                yield "".join(begun)
+                begun = [other]
+    begun.append(decoder.decode(b"", final=True))
+    if rest := "".join(begun):
         yield rest
 
 

@@ -92,7 +92,8 @@ class Outbox:
     async def _send(self, letters: list[Letter]) -> None:
         try:
             body = _encoder.encode(JobsRequest([letter.request for letter in letters]))
-            reply = await self._api.ask("POST", "/v1/jobs", body)
+            # There may never be room for all at once: then they go in halves, and a single one waits.
+            reply = await self._api.ask("POST", "/v1/jobs", body, awaits_room=len(letters) == 1)
             answers = _decoder.decode(reply.body).jobs
         except ServiceError as error:
             await self._send_apart(letters, error)
@@ -109,7 +110,7 @@ class Outbox:
                 resolve(letter.answer, answer)
 
     async def _send_apart(self, letters: list[Letter], error: ServiceError) -> None:
-        """None of them was taken: find those to blame, for the others are worth another request."""
+        """None of them was taken: find those to blame or without room, for the others are worth another request."""
         if len(letters) == 1 and isinstance(error, NotAllowed) and letters[0].otherwise is not None:
             answer = letters[0].answer
             try:

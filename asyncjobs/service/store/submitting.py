@@ -187,6 +187,10 @@ def _check_same(job: NewJob, id: str, known: _Known) -> None:
 
 
 def _check_room(tx: Transaction, fresh: int) -> None:
+    if fresh > tx.settings.queue_limit:  # trying again would not help
+        raise BadRequest(
+            f"{fresh} jobs at once are not allowed; allowed: {tx.settings.queue_limit}, as many as may wait here"
+        )
     waiting = tx.tally(JobState.QUEUED, JobState.WAITING)
     if waiting + fresh > tx.settings.queue_limit:
         raise ServiceFull(
