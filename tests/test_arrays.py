@@ -108,6 +108,7 @@ async def test_results_are_right_for_as_long_as_somebody_holds_them(runner: aj.R
         assert np.array_equal(second, first)
 
 
+@pytest.mark.slow
 async def test_results_outlive_their_worker_and_their_runner() -> None:
     async with aj.Runner(processes=1, options={"lane": "process"}) as runner:
         first = await runner.run(jobs.filled, BIG, 1)
@@ -180,6 +181,7 @@ def loop_and_runner() -> Any:
     loop.close()
 
 
+@pytest.mark.slow
 @pytest.mark.may_leak("the runner stays open for the whole module")
 @given(tree=trees)
 @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -206,6 +208,7 @@ def mapping_count() -> int:
     return len(Path("/proc/self/maps").read_text().splitlines())
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_over_many_jobs(runner: aj.Runner) -> None:
     async with new_door() as door:  # both workers are up, and have carried some
         both = [await runner.submit(jobs.same_at, ramp(BIG // 3), door.path) for _ in range(2)]
@@ -300,6 +303,7 @@ async def test_queue_bytes_bounds_what_queued_jobs_refer_to() -> None:
             assert await job == 0.0
 
 
+@pytest.mark.slow
 async def test_arguments_of_calls_that_were_taken_back_leave_nothing(runner: aj.Runner) -> None:
     for _ in range(5):
         await runner.run(jobs.nap, 0.0, ramp(BIG // 30))  # so that more than one goes into a window
@@ -332,6 +336,7 @@ async def _pid_of(runner: aj.Runner) -> int:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_dies_while_its_arguments_are_copied_harms_nobody(runner: aj.Runner) -> None:
     await runner.map(jobs.pid, range(4)).collect()
     for _ in range(5):

@@ -122,6 +122,7 @@ def test_a_room_is_another_process_that_calls_and_tells_what_went_wrong() -> Non
         room.close()
 
 
+@pytest.mark.slow
 def test_the_pace_is_that_of_one_core_and_makes_work_of_a_wanted_length() -> None:
     with Lab(lambda _: None) as lab:
         pace = lab.call("t", flowwork.pace)
@@ -140,6 +141,7 @@ def test_a_room_in_which_a_call_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) 
     room.close()
 
 
+@pytest.mark.slow
 def test_contestants_of_flow_take_turns_and_one_that_breaks_is_left_out() -> None:
     lines: list[str] = []
     broken = Feeder("broken", "", len)  # type: ignore[arg-type]
@@ -157,6 +159,7 @@ def test_contestants_of_flow_take_turns_and_one_that_breaks_is_left_out() -> Non
     assert results.best("per item", among={"broken"}) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", flowqueues.HOWS)
 def test_every_goal_of_the_queues_is_measured(how: str) -> None:
     with Lab(lambda _: None) as lab:

@@ -17,6 +17,7 @@ def asyncjobs(*args: str, before: str = "", cwd: Path | None = None) -> subproce
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "asyncjobs", "--version"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -24,12 +25,14 @@ def test_it_runs_as_a_module() -> None:
     assert ended.stdout.startswith("asyncjobs ")
 
 
+@pytest.mark.slow
 def test_without_a_command_it_lists_the_commands() -> None:
     ended = asyncjobs()
     for command in ("demo", "bench", "doctor"):
         assert command in ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_the_benchmarks_and_their_options_are_there() -> None:
     assert {"arrays", "flow", "jobs", "parzen", "sync"} <= set(asyncjobs("bench").stdout.split())
     for name in ("arrays", "flow", "jobs", "parzen", "sync"):
@@ -37,12 +40,14 @@ def test_the_benchmarks_and_their_options_are_there() -> None:
         assert all(option in shown for option in ("--json", "--html", "--quick"))
 
 
+@pytest.mark.slow
 def test_an_unknown_command_is_refused_by_name() -> None:
     ended = asyncjobs("demoo")
     assert ended.returncode == 2
     assert "demoo" in ended.stderr
 
 
+@pytest.mark.slow
 def test_the_doctor_prints_facts_and_leaves_with_zero() -> None:
     ended = asyncjobs("doctor")
     assert ended.returncode == 0
@@ -61,11 +66,13 @@ def test_the_doctor_works_without_numpy_and_plotly() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_the_doctor_sees_that_it_was_called_from_a_notebook() -> None:
     ended = asyncjobs("doctor", "--json", before="import os; os.environ['JPY_PARENT_PID'] = '1'")
     assert json.loads(ended.stdout)["facts"]["jupyter"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "args", "extra"),
     [
@@ -97,6 +104,7 @@ def test_the_demo_says_where_it_cannot_write_before_it_runs(tmp_path: Path) -> N
     assert "Gradient descent" not in ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "-1", "many", "257"])
 def test_the_demo_refuses_impossible_numbers_of_workers(workers: str) -> None:
     ended = asyncjobs("demo", "--workers", workers)

@@ -36,6 +36,7 @@ def arrived(payload: codec.Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
 # --- arguments --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.lists(plain, max_size=4), st.dictionaries(st.text(min_size=1), plain, max_size=3))
 def test_arguments_arrive_equal(args: list[object], kwargs: dict[str, object]) -> None:
     assert arrived(encode_arguments(len, tuple(args), kwargs)) == (tuple(args), kwargs)

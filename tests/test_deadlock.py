@@ -109,6 +109,7 @@ lanes_of = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(waits_of, lanes_of)
 def test_a_simulation_that_lets_everything_happen_ends_exactly_the_other_waits(
     waits: list[Wait], lanes: dict[str, LaneView]
@@ -125,6 +126,7 @@ def test_a_simulation_that_lets_everything_happen_ends_exactly_the_other_waits(
     assert hopeless(waits, lanes) == [wait for wait in waits if wait.waiter not in ended]
 
 
+@pytest.mark.slow
 @given(waits_of, lanes_of)
 def test_one_more_place_never_makes_a_deadlock(waits: list[Wait], lanes: dict[str, LaneView]) -> None:
     before = hopeless(waits, lanes)
@@ -132,6 +134,7 @@ def test_one_more_place_never_makes_a_deadlock(waits: list[Wait], lanes: dict[st
     assert set(hopeless(waits, roomier)) <= set(before)
 
 
+@pytest.mark.slow
 @given(waits_of, lanes_of, st.randoms())
 def test_the_order_of_the_waits_does_not_matter(waits: list[Wait], lanes: dict[str, LaneView], random: object) -> None:
     shuffled = list(waits)

@@ -185,6 +185,7 @@ def test_two_three_four_and_the_most_workers_are_tried(most: int, counts: list[i
     assert windows.worker_counts(most) == counts
 
 
+@pytest.mark.slow
 def test_the_process_lane_gives_the_same_estimates_as_this_process() -> None:
     told: list[Timing] = []
     outcome = windows.measure(2, density.benchmark_widths(3), told.append)

@@ -32,6 +32,7 @@ def test_drawing_samples_leaves_the_global_generator_alone() -> None:
     assert np.random.random() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", density.PUBLISHED)
 def test_the_published_table_is_reproduced_to_the_digit(samples: np.ndarray, width: float) -> None:
     estimate = density.published_estimate(samples, width)

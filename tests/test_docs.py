@@ -75,6 +75,7 @@ def moves_table() -> str:
     return "".join("|" + "|".join(f" {cell} " if cell != "---" else cell for cell in row) + "|\n" for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [pytest.param(block, id=block.name) for block in blocks()])
 def test_block_runs_and_prints_what_the_page_says(block: Block, tmp_path: Path) -> None:
     script = tmp_path / "block.py"

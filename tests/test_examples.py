@@ -84,6 +84,7 @@ def test_every_example_is_tested() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PROMISES) | ELSEWHERE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PROMISES))
 def test_example_prints_what_it_promises(name: str, tmp_path: Path) -> None:
     if name in NEEDS:

@@ -144,6 +144,7 @@ def test_the_arguments_are_those_of_the_standard_one_in_their_order(kind: str) -
     assert arguments(KINDS[kind]) == arguments(STANDARD[kind])
 
 
+@pytest.mark.slow
 def test_all_arguments_by_position() -> None:
     with aj.ThreadPoolExecutor(1, "by-position", prepare, ("thread",)) as executor:
         assert executor.submit(where).result()[1].startswith("by-position_")
@@ -363,6 +364,7 @@ def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
     assert [len(list(group)) for _, group in itertools.groupby(pids)] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_crash_fails_its_own_future_and_the_executor_goes_on(processes: aj.ProcessPoolExecutor) -> None:
     neighbour, go = held(processes, "untouched")
     for _ in range(3):
@@ -590,6 +592,7 @@ def test_result_keeps_its_timeout(executor: JobExecutor) -> None:
     assert future.result(SOON) == 1
 
 
+@pytest.mark.slow
 def test_a_repr_tells_the_state(executor: JobExecutor) -> None:
     future, go = held(executor)
     assert "RUNNING" in repr(future)
@@ -790,6 +793,7 @@ def test_shutdown_without_waiting_inside_one_of_its_own_calls_ends_it() -> None:
     executor.shutdown()
 
 
+@pytest.mark.slow
 def test_submits_that_race_with_a_shutdown_are_done_or_refused() -> None:
     for _ in range(20):
         executor = aj.ThreadPoolExecutor(2)
@@ -848,6 +852,7 @@ def _gone(*watched: Any) -> list[threading.Event]:
     return events
 
 
+@pytest.mark.slow
 def test_functions_arguments_and_results_are_not_kept(executor: JobExecutor) -> None:
     fn, argument = Thing(), Thing()
     future = executor.submit(fn, argument)
@@ -856,6 +861,7 @@ def test_functions_arguments_and_results_are_not_kept(executor: JobExecutor) -> 
     assert all(event.wait(SOON) for event in events)
 
 
+@pytest.mark.slow
 def test_the_results_of_a_map_are_not_kept(executor: JobExecutor) -> None:
     for chunksize in (1, 2):
         results = executor.map(make_thing, range(4), chunksize=chunksize)
@@ -868,6 +874,7 @@ def test_the_results_of_a_map_are_not_kept(executor: JobExecutor) -> None:
 # --- real programs ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["thread", pytest.param("process", marks=starts_workers_at_the_exit)])
 def test_the_end_of_the_program_finishes_all_work(launch: Any, kind: str, tmp_path: Any) -> None:
     program = launch(f"""
@@ -901,6 +908,7 @@ def test_functions_of_the_script_need_no_guard(launch: Any, kind: str) -> None:
     assert program.output == "started\n[0, 3, 6, 9]\n"
 
 
+@pytest.mark.slow
 @each_kind
 def test_submit_at_the_very_end_is_refused(launch: Any, kind: str) -> None:
     program = launch(f"""

@@ -66,6 +66,7 @@ def may_mount() -> bool:
     return run(*IN_64_KIB, "true").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", ["memory files", "unlinked files"])
 def test_f58_a_dev_shm_of_64_kib_holds_nobody_up(files: str, tmp_path: Path) -> None:
     if not may_mount():
@@ -77,6 +78,7 @@ def test_f58_a_dev_shm_of_64_kib_holds_nobody_up(files: str, tmp_path: Path) -> 
     assert "all well 0" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["300k", "3m"])
 def test_f59_files_that_find_no_room_are_no_bus_error(size: str, tmp_path: Path) -> None:
     """Without memory files arenas are unlinked files; a full file system must not be SIGBUS."""
@@ -104,6 +106,7 @@ def memory_files(pids: list[int]) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victims", ["the worker", "the parent", "both"])
 def test_f60_whoever_is_killed_in_the_middle_of_a_transfer_leaves_nothing_behind(victims: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
@@ -139,6 +142,7 @@ def test_f60_whoever_is_killed_in_the_middle_of_a_transfer_leaves_nothing_behind
         assert not held & memory_files(psutil.pids()), "nobody holds them, so there is no memory behind them"
 
 
+@pytest.mark.slow
 async def test_f61_the_end_of_one_worker_leaves_what_others_use() -> None:
     async with aj.Runner(processes=2, options={"lane": "process"}) as runner:
         sent = np.arange(300_000.0)
@@ -223,6 +227,7 @@ async def test_a_child_that_a_job_forked_does_not_write_over_its_result() -> Non
         assert result.min() == 1.0
 
 
+@pytest.mark.slow
 async def test_results_that_outlived_their_worker_come_back_to_the_budget() -> None:
     async with one_worker(arena_bytes=64 * MIB) as runner:
         for _ in range(6):
@@ -256,6 +261,7 @@ def shared_memory_of(pid: int) -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssShmem"))
 
 
+@pytest.mark.slow
 async def test_shared_objects_of_workers_that_were_replaced_come_back() -> None:
     lane = aj.ProcessLane(2, recycle_after=1)
     async with aj.Runner(lanes={"process": lane}, options={"lane": "process"}, arena_bytes=64 * MIB) as runner:
@@ -295,6 +301,7 @@ async def test_jobs_wait_for_room_that_comes_at_once_and_nothing_goes_through_a_
         assert runner.stats().memory.inlined == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["a shared object is closed", "a busy worker's free segments", "never comes"])
 async def test_a_call_without_room_does_not_wait_for_a_job_that_has_nothing_to_do_with_it(room: str) -> None:
     async with aj.Runner(processes=2, options={"lane": "process"}, arena_bytes=20 * MIB) as runner, new_door() as door:
@@ -318,6 +325,7 @@ async def test_a_call_without_room_does_not_wait_for_a_job_that_has_nothing_to_d
         del held
 
 
+@pytest.mark.slow
 async def test_room_that_comes_in_one_lane_helps_the_other() -> None:
     lanes = {"a": aj.ProcessLane(1), "b": aj.ProcessLane(1)}
     async with aj.Runner(lanes=lanes, arena_bytes=20 * MIB) as runner, new_door() as door:
@@ -333,6 +341,7 @@ async def test_room_that_comes_in_one_lane_helps_the_other() -> None:
             assert await second == 2 * MIB
 
 
+@pytest.mark.slow
 async def test_a_shared_object_finds_the_room_that_is_only_kept_for_the_next_job() -> None:
     async with one_worker(arena_bytes=40 * MIB) as runner:
         await runner.run(jobs.same, np.ones(2 * MIB))
@@ -341,6 +350,7 @@ async def test_a_shared_object_finds_the_room_that_is_only_kept_for_the_next_job
             assert await runner.run(jobs.total, handle) == 4 * MIB
 
 
+@pytest.mark.slow
 async def test_a_map_over_large_items_makes_groups_that_fit() -> None:
     async with one_worker(arena_bytes=4 * MIB) as runner:
         items = [np.ones(12_800) for _ in range(200)]
@@ -373,6 +383,7 @@ async def test_a_result_that_cannot_be_rebuilt_does_not_keep_its_memory() -> Non
         await settled(runner, "in_use", 0)
 
 
+@pytest.mark.slow
 async def test_handles_that_close_with_their_runner_make_no_trouble() -> None:
     for _ in range(5):
         async with aj.Runner(processes=2, options={"lane": "process"}) as runner, runner.share(np.ones(MIB)) as handle:

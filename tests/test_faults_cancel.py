@@ -78,6 +78,7 @@ async def test_f32_thousands_of_cancelled_jobs_make_room_in_the_queue_at_once() 
         ended_once(*made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 async def test_f33_a_job_that_is_cancelled_while_its_worker_starts_leaves_the_worker_to_others(
     start_method: str, tmp_path: Any
@@ -99,6 +100,7 @@ async def test_f33_a_job_that_is_cancelled_while_its_worker_starts_leaves_the_wo
         await still_works(runner)
 
 
+@pytest.mark.slow
 async def test_f33_a_job_that_is_cancelled_in_a_workers_window_never_starts(tmp_path: Any) -> None:
     path = str(tmp_path / "ran")
 
@@ -150,6 +152,7 @@ async def test_f34_a_running_job_that_listens_ends_at_once_when_it_is_cancelled(
         ended_once(job)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f34_a_job_that_returns_a_value_within_the_grace_has_succeeded(runner: Runner, lane: str) -> None:
     async with unharmed(runner, lane):
@@ -161,6 +164,7 @@ async def test_f34_a_job_that_returns_a_value_within_the_grace_has_succeeded(run
         ended_once(job)
 
 
+@pytest.mark.slow
 async def test_f34_a_process_job_that_does_not_listen_is_interrupted_after_its_grace(
     runner: Runner, clock: PauseClock
 ) -> None:
@@ -185,6 +189,7 @@ async def test_f34_a_process_job_that_does_not_listen_is_interrupted_after_its_g
         ended_once(job)
 
 
+@pytest.mark.slow
 async def test_f34_a_process_job_that_swallows_the_interrupt_is_killed_a_second_later(
     runner: Runner, clock: PauseClock
 ) -> None:
@@ -266,6 +271,7 @@ async def test_f34_a_coroutine_gets_the_cancellation_at_its_next_await(runner: R
 # --- F35 to F37: races ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f35_cancel_and_the_end_of_a_job_agree_whatever_comes_first(runner: Runner, lane: str) -> None:
     dice = random.Random(35)
@@ -296,6 +302,7 @@ async def test_f35_cancel_and_the_end_of_a_job_agree_whatever_comes_first(runner
                 assert isinstance(job.exception(), aj.JobCancelled)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f36_a_second_cancel_and_one_after_the_end_change_nothing(runner: Runner, lane: str) -> None:
     async with unharmed(runner, lane):
@@ -316,6 +323,7 @@ async def test_f36_a_second_cancel_and_one_after_the_end_change_nothing(runner: 
         ended_once(running_one, done, failed)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f36_a_thousand_cancels_from_many_threads_end_each_job_once(runner: Runner, lane: str) -> None:
     async with unharmed(runner, lane):
@@ -412,6 +420,7 @@ def test_f38_a_time_limit_and_the_end_in_one_turn_have_one_winner(nanoseconds: i
         outer.run(main())
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f39_the_shortest_limit_is_a_limit_and_the_longest_is_none(runner: Runner, lane: str) -> None:
     async with unharmed(runner, lane):
@@ -463,6 +472,7 @@ def _steps(n: int) -> int:
 # --- F41: whoever waits goes away -------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f41_the_job_goes_on_when_an_awaiting_task_is_cancelled(
     runner: Runner, lane: str, caplog: pytest.LogCaptureFixture
@@ -571,6 +581,7 @@ async def test_a_callback_has_the_context_variables_of_whoever_added_it(runner: 
     assert await told.get() == ("mine", None)
 
 
+@pytest.mark.slow
 async def test_f42_callbacks_of_a_cancelled_and_of_a_lost_job_are_called(runner: Runner) -> None:
     told: list[JobState] = []
     for job, end in (
@@ -590,6 +601,7 @@ async def test_f42_callbacks_of_a_cancelled_and_of_a_lost_job_are_called(runner:
 # --- F43: between two attempts ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f43_a_job_that_waits_for_its_next_attempt_is_cancelled_at_once(
     runner: Runner, lane: str, tmp_path: Any
@@ -653,6 +665,7 @@ async def _await(job: Any) -> Any:
 # --- asked once more --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 async def test_a_second_cancel_with_a_shorter_grace_hurries_the_stop(runner: Runner, lane: str) -> None:
     go = CancelToken()
@@ -665,6 +678,7 @@ async def test_a_second_cancel_with_a_shorter_grace_hurries_the_stop(runner: Run
     ended_once(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 async def test_a_second_cancel_with_a_longer_grace_never_slows_the_stop_down(runner: Runner, lane: str) -> None:
     go = CancelToken()
@@ -712,6 +726,7 @@ async def test_a_second_cancel_from_another_thread_hurries_too(runner: Runner) -
         await job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 async def test_closing_with_a_shorter_grace_hurries_what_is_stopping(lane: str) -> None:
     async with Runner(processes=1) as runner:

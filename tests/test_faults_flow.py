@@ -88,6 +88,7 @@ class Unreadable(Unsendable):
         return _raise, (type(self.error),)
 
 
+@pytest.mark.slow
 @each_lane
 @pytest.mark.parametrize("kind", ["plain", "async"])
 async def test_f53_items_before_the_sources_error_come_the_error_once_and_the_next_epoch_works(
@@ -114,6 +115,7 @@ async def test_f53_items_before_the_sources_error_come_the_error_once_and_the_ne
         assert await collected(stream) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @each_lane
 def test_f53_an_endless_source_is_not_read_further_than_the_buffers(fn: Any, lane: str | None) -> None:
     pulled = 0
@@ -131,6 +133,7 @@ def test_f53_an_endless_source_is_not_read_further_than_the_buffers(fn: Any, lan
             break
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f53_a_source_that_blocks_holds_up_neither_what_came_before_nor_the_end(
     fn: Any, lane: str | None, caplog: pytest.LogCaptureFixture
@@ -150,6 +153,7 @@ async def test_f53_a_source_that_blocks_holds_up_neither_what_came_before_nor_th
     assert "a call still runs in ['source source']" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("what", [Unsendable, Unreadable])
 def test_f53_items_that_do_not_travel_fail_alone_in_their_turn(what: Any, kind: type[BaseException]) -> None:
@@ -357,6 +361,7 @@ def test_complaint_2_many_epochs_of_any_length_end() -> None:
                 assert [*itertools.chain(*stream)] == list(range(length))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGSEGV])
 async def test_complaint_2_a_killed_worker_is_named_with_its_item_and_the_next_epoch_works(
     tmp_path: Path, kill: signal.Signals
@@ -384,6 +389,7 @@ def pid_or_hold(gate: FileGate, at: int, number: int) -> int:
     return hold(gate, os.getpid()) if number == at else os.getpid()
 
 
+@pytest.mark.slow
 async def test_complaint_2_an_idle_worker_that_dies_between_two_epochs_costs_nothing() -> None:
     async with Pipeline(range(6)).map(process_id, lane="process", concurrency=2) as stream:
         for pid in set(await collected(stream)):
@@ -401,6 +407,7 @@ def loops_at_five(number: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
+@pytest.mark.slow
 def test_complaint_3_a_stall_says_which_item_hangs_and_where_and_a_timeout_replaces_the_worker(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -418,6 +425,7 @@ def test_complaint_3_a_stall_says_which_item_hangs_and_where_and_a_timeout_repla
 # --- complaint 4: one slow item holds up ready ones -------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_complaint_4_one_slow_item_holds_up_the_others_only_if_order_matters(
@@ -443,6 +451,7 @@ def hold_one(gate: FileGate, number: int) -> int:
 # --- complaint 5: workers are made anew for each epoch ----------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_complaint_5_the_second_epoch_has_the_same_workers_and_starts_in_milliseconds() -> None:
     with Pipeline(range(20)).map(process_id, lane="process", concurrency=2) as stream:
@@ -464,6 +473,7 @@ def draws(number: int, rng: np.random.Generator) -> int:
     return int(rng.integers(1 << 62))
 
 
+@pytest.mark.slow
 def test_complaint_6_random_numbers_differ_by_item_and_epoch_and_not_by_the_number_of_workers() -> None:
     made = []
     for lane, concurrency in (("process", 1), ("process", 3), ("thread", 4)):
@@ -486,6 +496,7 @@ def decodes(path: str) -> np.ndarray:
 PATHS = [f"{'bad' if number in (3, 17) else 'ok'}-{number}.png" for number in range(20)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 def test_complaint_7_a_corrupt_sample_is_named_skipped_counted_and_batches_are_whole(lane: str) -> None:
     decoded = Pipeline(PATHS).map(decodes, lane=lane, concurrency=2, on_error=ErrorBudget(max=4))
@@ -616,6 +627,7 @@ def small_array(number: int) -> np.ndarray:
     return np.full(16, number)
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize(("lane", "count", "most"), [("thread", 20_000, 60e-6), ("process", 3000, 1.5e-3)])
 def test_complaint_10_tiny_items_and_small_arrays_cost_little_each(lane: str, count: int, most: float) -> None:
@@ -637,6 +649,7 @@ def test_complaint_10_tiny_items_and_small_arrays_cost_little_each(lane: str, co
 # --- and the next ones ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_next_an_iterable_is_read_once_and_not_by_each_worker() -> None:
     begun: list[int] = []
 
@@ -648,6 +661,7 @@ def test_next_an_iterable_is_read_once_and_not_by_each_worker() -> None:
     assert begun == [os.getpid()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 def test_next_nothing_is_made_ahead_of_a_consumer_that_rests(lane: str) -> None:
     """No gap in what holds back: what rests in all buffers of a long pipeline is bounded, whatever time goes by."""
@@ -747,6 +761,7 @@ async def raises_at_two_on_loop(kind: type[BaseException], number: int) -> int:
     return raises_at_two(kind, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raising", "lane"), [(raises_at_two_on_loop, None), (raises_at_two, "thread"), (raises_at_two, "process")]
 )
@@ -953,6 +968,7 @@ async def test_a_cancel_at_any_await_of_a_process_stage_leaves_nothing(turn: int
     await _cancelled_after(lambda: Pipeline(range(20)).map(same, lane="process").map(same_on_loop), turn, 2)
 
 
+@pytest.mark.slow
 async def test_a_cancelled_opening_can_be_tried_again() -> None:
     pipeline = Pipeline(range(3)).map(same, lane="process")
 
@@ -1017,6 +1033,7 @@ async def fails_on_loop(item: Any) -> None:
     fails(item)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 def test_what_is_neither_true_nor_false_is_the_error_of_the_item_that_was_filtered(lane: str) -> None:
     seen: list[int] = []
@@ -1114,6 +1131,7 @@ class Scale:
     __call__ = times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 def test_functions_of_every_kind_travel(lane: str) -> None:
     three = 3
@@ -1129,6 +1147,7 @@ def test_functions_of_every_kind_travel(lane: str) -> None:
         assert list(Pipeline([1, 2]).map(fn, lane=lane)) == [3, 6]
 
 
+@pytest.mark.slow
 @each_lane
 def test_no_items_none_as_item_and_an_enormous_one(fn: Any, lane: str | None) -> None:
     assert list(Pipeline([]).map(fn, lane=lane).batch(3).shuffle(2).prefetch(2)) == []
@@ -1156,6 +1175,7 @@ def doubled_inside(lane: str, number: int) -> list[int]:
     return list(Pipeline(range(number)).map(same, lane=lane))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forks, from Python 3.12 on
 def test_recursion_forks_and_pipelines_inside_of_a_stage(lane: str) -> None:
@@ -1174,6 +1194,7 @@ async def test_a_pipeline_inside_of_a_coroutine_stage() -> None:
     assert await collected(Pipeline([2, 3]).map(inside, concurrency=2)) == [[0, 1], [0, 1, 2]]
 
 
+@pytest.mark.slow
 def test_many_pipelines_at_once_from_many_threads() -> None:
     outcomes: list[list[int]] = []
     shared = Pipeline(range(50)).map(same)  # a description: each loop over it runs by itself
@@ -1189,6 +1210,7 @@ def test_many_pipelines_at_once_from_many_threads() -> None:
     assert outcomes == [list(range(50))] * 7
 
 
+@pytest.mark.slow
 def test_deep_zips_and_one_pipeline_zipped_with_itself() -> None:
     deep: Pipeline[Any] = Pipeline(range(5)).map(same, lane="process")
     for _ in range(3):

@@ -105,6 +105,7 @@ async def test_f44_every_verb_from_another_thread_or_loop_is_refused(runner: Run
     await still_works(runner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["asyncio.new_event_loop()", "__import__('uvloop').new_event_loop()"])
 def test_f44_when_the_loop_is_closed_under_it_jobs_end_and_workers_go(launch: Any, kind: str) -> None:
     program = launch(f"""
@@ -174,6 +175,7 @@ async def test_f45_after_the_drain_deadline_the_rest_is_cancelled_and_named(
     ended_once(done, running_one, queued)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f45_without_a_drain_everything_is_cancelled_at_once(lane: str) -> None:
     runner = await Runner(processes=1).__aenter__()
@@ -199,6 +201,7 @@ async def test_f45_a_job_that_cannot_be_stopped_does_not_hold_up_the_close(lane:
     go.cancel()
 
 
+@pytest.mark.slow
 async def test_f45_a_process_job_that_cannot_be_stopped_is_killed_in_the_close(clock: PauseClock) -> None:
     runner = await Runner(processes=1).__aenter__()
     job = await runner.options(lane="process").submit(jobs.stubborn, CancelToken())
@@ -229,6 +232,7 @@ async def test_f46_an_exception_in_the_body_wins_and_the_jobs_are_cancelled(lane
     ended_once(*made)
 
 
+@pytest.mark.slow
 async def test_f46_a_cancelled_body_is_cancelled_and_cleans_up() -> None:
     made = []
     gate = Gate()
@@ -249,6 +253,7 @@ async def test_f46_a_cancelled_body_is_cancelled_and_cleans_up() -> None:
     ended_once(*made)
 
 
+@pytest.mark.slow
 async def test_f46_a_cancel_during_the_drain_cuts_it_short() -> None:
     made = []
     gate = Gate()
@@ -300,6 +305,7 @@ def _one_interrupt(output: str) -> None:
     assert "Event loop is closed" not in output, output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_f47_one_ctrl_c_cancels_gracefully_with_one_keyboard_interrupt(launch: Any, loop: str) -> None:
     program = launch(BUSY.format(job="listener"), terminal=True, loop=loop)
@@ -373,6 +379,7 @@ def test_f47_ctrl_c_during_the_close_cuts_the_drain_short(launch: Any) -> None:
 # --- F48: other signals -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_f48_sigterm_drains_and_exits_with_143(launch: Any) -> None:
     program = launch("""
         def finishes():
@@ -400,6 +407,7 @@ def test_f48_sigterm_drains_and_exits_with_143(launch: Any) -> None:
     assert "Traceback" not in program.output
 
 
+@pytest.mark.slow
 def test_f48_sigterm_drains_no_longer_than_the_drain_timeout(launch: Any) -> None:
     program = launch("""
         async def main():
@@ -441,6 +449,7 @@ FORGOTTEN = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_f49_a_forgotten_close_is_a_resource_warning_and_the_program_ends(launch: Any, loop: str) -> None:
     program = launch(FORGOTTEN.format(end="return"), loop=loop)
@@ -475,6 +484,7 @@ def test_f49_an_exit_or_an_exception_in_main_ends_the_program(
     assert ("LookupError: mine" in program.output) == (code == 1)
 
 
+@pytest.mark.slow
 def test_f49_a_thread_that_hangs_after_its_time_limit_does_not_hold_up_the_exit(launch: Any) -> None:
     program = launch("""
         async def main():
@@ -494,6 +504,7 @@ def test_f49_a_thread_that_hangs_after_its_time_limit_does_not_hold_up_the_exit(
 # --- F50: garbage -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_f50_jobs_of_a_runner_that_is_garbage_fail_with_runner_closed(launch: Any) -> None:
     program = launch("""
         async def main():
@@ -521,6 +532,7 @@ def test_f50_jobs_of_a_runner_that_is_garbage_fail_with_runner_closed(launch: An
 # --- F51: fork --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_f51_a_forked_child_cannot_harm_its_parents_runner(launch: Any, loop: str) -> None:
     program = launch(
@@ -574,6 +586,7 @@ def test_f51_a_forked_child_cannot_harm_its_parents_runner(launch: Any, loop: st
     assert "states SUCCEEDED SUCCEEDED" in program.output
 
 
+@pytest.mark.slow
 def test_f51_multiprocessing_with_fork_beside_an_open_runner_works(launch: Any) -> None:
     program = launch("""
         import multiprocessing, warnings

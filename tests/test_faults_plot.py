@@ -207,6 +207,7 @@ def test_what_is_left_can_be_listed_and_thrown_away(tmp_path: Path, capsys: pyte
     assert command("list", tmp_path).stdout == f"nothing is left to send below {tmp_path}\n"
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_living_plot_is_left_alone(tmp_path: Path) -> None:
     with aj.plot(tmp_path / "loss.json", spool=tmp_path / "spool", every=60) as p:
         p.log(0, y=1.0)
@@ -219,6 +220,7 @@ def test_the_rest_of_a_living_plot_is_left_alone(tmp_path: Path) -> None:
 # --- a network that is not there --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dead_network_costs_a_line_at_the_end_and_the_rest_is_kept(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -263,6 +263,7 @@ def test_f45_leaving_the_block_drains_and_an_exception_cancels(lane: str) -> Non
     ended_once(job, *made)
 
 
+@pytest.mark.slow
 def test_close_inside_a_job_is_refused_and_harms_nobody(runner: SyncRunner) -> None:
     neighbour = runner.options(lane="process").submit(jobs.echo, "untouched")
     with pytest.raises(aj.WouldDeadlock, match="from outside its jobs"):
@@ -311,6 +312,7 @@ def test_f47_ctrl_c_wherever_the_script_blocks_is_one_keyboard_interrupt(launch:
     assert program.output.count("CANCELLED") == 4, program.output
 
 
+@pytest.mark.slow
 def test_f47_a_second_ctrl_c_ends_at_once(launch: Any, clock: PauseClock) -> None:
     program = launch(
         """
@@ -332,6 +334,7 @@ def test_f47_a_second_ctrl_c_ends_at_once(launch: Any, clock: PauseClock) -> Non
     one_interrupt(program.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupts", [1, 2])
 def test_f47_ctrl_c_during_the_close_cuts_the_drain_short(launch: Any, interrupts: int) -> None:
     program = launch(
@@ -535,6 +538,7 @@ def test_f49_a_forgotten_close_is_a_warning_a_bounded_drain_and_the_script_s_own
     assert program.output.count("Traceback") == own, program.output
 
 
+@pytest.mark.slow
 @starts_workers_at_the_exit
 def test_f49_jobs_that_end_within_the_drain_do_end(launch: Any) -> None:
     program = launch("""
@@ -590,6 +594,7 @@ def test_f49_a_coroutine_that_holds_the_loop_up_does_not_hold_up_the_exit(launch
     assert program.ends(within=9) == 0
 
 
+@pytest.mark.slow
 def test_f49_ctrl_c_during_the_exit_s_drain_ends_it_without_a_traceback(launch: Any) -> None:
     program = launch(
         """
@@ -678,6 +683,7 @@ def unharmed_but_for_multiprocessing(output: str) -> None:
     assert output.count("Traceback") == output.count("AssertionError: can only join a child process"), output
 
 
+@pytest.mark.slow
 def test_f51_a_forked_child_s_handles_are_inert_and_say_so(launch: Any) -> None:
     program = launch("""
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -743,6 +749,7 @@ def test_f51_a_forked_child_s_handles_are_inert_and_say_so(launch: Any) -> None:
     assert "Warning" not in program.output, program.output
 
 
+@pytest.mark.slow
 def test_f51_a_fork_within_the_block_leaves_it_in_the_child_without_harm(launch: Any) -> None:
     program = launch("""
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -766,6 +773,7 @@ def test_f51_a_fork_within_the_block_leaves_it_in_the_child_without_harm(launch:
     unharmed_but_for_multiprocessing(program.output)
 
 
+@pytest.mark.slow
 def test_f51_a_forked_child_starts_workers_of_its_own(launch: Any) -> None:
     program = launch("""
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -787,6 +795,7 @@ def test_f51_a_forked_child_starts_workers_of_its_own(launch: Any) -> None:
     assert "Traceback" not in program.output, program.output
 
 
+@pytest.mark.slow
 def test_f51_multiprocessing_with_fork_beside_an_open_runner_works(launch: Any) -> None:
     program = launch("""
         warnings.simplefilter("ignore", DeprecationWarning)

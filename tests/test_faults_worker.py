@@ -82,6 +82,7 @@ DEATHS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "args", "number", "code", "cause"), DEATHS)
 async def test_F01_to_F03_a_death_costs_one_job_and_is_named(
     either: aj.Runner, fn: Callable[..., Any], args: tuple[Any, ...], number: int | None, code: int | None, cause: str
@@ -115,6 +116,7 @@ async def test_F02_a_death_from_outside_is_seen_within_a_second(either: aj.Runne
         assert clock() - killed_at < 1.0
 
 
+@pytest.mark.slow
 async def test_F02_sigkill_of_an_idle_worker_is_invisible(either: aj.Runner) -> None:
     pids = await warm(either)
     async with common_outcome(either) as neighbour:
@@ -125,6 +127,7 @@ async def test_F02_sigkill_of_an_idle_worker_is_invisible(either: aj.Runner) -> 
         assert job.attempt == 1
 
 
+@pytest.mark.slow
 async def test_F02_sigkill_of_an_idle_worker_is_repaired_without_a_job(runner: aj.Runner) -> None:
     pids = await warm(runner)
     lane = runner._lanes["process"]
@@ -138,6 +141,7 @@ async def test_F02_sigkill_of_an_idle_worker_is_repaired_without_a_job(runner: a
         assert runner.stats().lanes["process"].lost == 0
 
 
+@pytest.mark.slow
 async def test_F02_a_job_that_was_sent_and_never_started_is_sent_again(either: aj.Runner) -> None:
     pids = await warm(either)
     async with common_outcome(either) as neighbour:
@@ -152,6 +156,7 @@ async def test_F02_a_job_that_was_sent_and_never_started_is_sent_again(either: a
         assert_one_end(job)
 
 
+@pytest.mark.slow
 async def test_F02_a_lost_job_runs_again_if_asked_to(runner: aj.Runner) -> None:
     async with common_outcome(runner), new_door() as door:
         job = await process(runner, lost="retry").submit(jobs.wait_at, door.path, "second try")
@@ -163,6 +168,7 @@ async def test_F02_a_lost_job_runs_again_if_asked_to(runner: aj.Runner) -> None:
         assert_one_end(job)
 
 
+@pytest.mark.slow
 async def test_F02_what_waits_behind_the_victim_in_its_window_runs_all_the_same(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         submit = process(runner)
@@ -176,6 +182,7 @@ async def test_F02_what_waits_behind_the_victim_in_its_window_runs_all_the_same(
         assert {job.attempt for job in work} == {1}
 
 
+@pytest.mark.slow
 async def test_F02_a_death_in_the_middle_of_a_map_costs_one_item(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         die_on_70 = functools.partial(jobs.die_on, bad=70)
@@ -200,6 +207,7 @@ async def test_F02_a_worker_killed_by_its_forkserver_s_end_is_not_lost() -> None
 # --- F4, F5: memory ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_F04_no_memory_is_a_memory_error_and_the_worker_is_recycled(either: aj.Runner) -> None:
     pids = await warm(either)
     async with common_outcome(either) as neighbour:
@@ -209,6 +217,7 @@ async def test_F04_no_memory_is_a_memory_error_and_the_worker_is_recycled(either
         assert await process(either).run(jobs.pid) not in (victim, neighbour)
 
 
+@pytest.mark.slow
 async def test_F04_a_limit_that_a_job_leaves_behind_does_not_reach_the_next(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         await process(runner).run(jobs.limit_address_space, 100 * 2**20)
@@ -242,6 +251,7 @@ def memory_cgroup() -> Any:
     folder.rmdir()
 
 
+@pytest.mark.slow
 async def test_F05_the_out_of_memory_killer_is_suspected(memory_cgroup: Path) -> None:
     async with aj.Runner(processes=2) as runner, common_outcome(runner), new_door() as door:
         job = await process(runner).submit(jobs.wait_at, door.path)
@@ -408,6 +418,7 @@ async def test_F08_a_function_that_captured_something_unsendable_is_named(runner
             await process(runner).submit(captures)
 
 
+@pytest.mark.slow
 async def test_F08_a_lambda_as_an_argument_is_no_fault(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         assert await process(runner).run(map_over, [1, 2, 3], lambda n: n * n) == [1, 4, 9]
@@ -417,6 +428,7 @@ def map_over(items: list[int], fn: Callable[[int], int]) -> list[int]:
     return [fn(item) for item in items]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "code", "number"),
     [
@@ -431,6 +443,7 @@ async def test_F09_an_argument_that_kills_while_it_is_unpickled_costs_its_own_jo
         await assert_lost(await process(either).submit(jobs.take, argument), signal=number, exit_code=code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "kind"),
     [
@@ -449,6 +462,7 @@ async def test_F09_an_argument_that_raises_while_it_is_unpickled_fails_its_own_j
         assert await process(runner).run(jobs.pid) in before, "the worker is as good as new"
 
 
+@pytest.mark.slow
 async def test_F09_an_exception_that_refuses_notes_is_no_end_of_the_worker(runner: aj.Runner) -> None:
     class RefusesNotes:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -461,6 +475,7 @@ async def test_F09_an_exception_that_refuses_notes_is_no_end_of_the_worker(runne
 # --- F10, F11, F15: results -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fn", "args", "kind"),
     [
@@ -490,6 +505,7 @@ async def test_F10_a_result_that_does_not_pickle_is_named(
         assert await process(runner).run(jobs.pid) in pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "code", "number"),
     [
@@ -504,11 +520,13 @@ async def test_F10_a_result_that_kills_while_it_is_pickled_is_a_loss(
         await assert_lost(await process(either).submit(jobs.make, kind), signal=number, exit_code=code)
 
 
+@pytest.mark.slow
 async def test_F10_a_lambda_as_a_result_is_no_fault(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         assert (await process(runner).run(jobs.lambda_result))() == 7
 
 
+@pytest.mark.slow
 async def test_F10_an_item_of_a_map_whose_result_does_not_pickle_fails_alone(runner: aj.Runner) -> None:
     def result(item: int) -> object:
         return threading.Lock() if item == 5 else item
@@ -519,6 +537,7 @@ async def test_F10_an_item_of_a_map_whose_result_does_not_pickle_fails_alone(run
         assert [item for item in items if isinstance(item, int)] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [jobs.RaisesWhenUnpickled, jobs.UnprintableWhenUnpickled, jobs.SystemExitWhenUnpickled]
 )
@@ -531,6 +550,7 @@ async def test_F11_a_result_that_cannot_be_rebuilt_here_fails_its_own_job(either
         assert await process(either).run(jobs.pid) in pids
 
 
+@pytest.mark.slow
 async def test_F11_an_item_of_a_map_that_cannot_be_rebuilt_here_fails_and_the_runner_lives(runner: aj.Runner) -> None:
     def result(item: int) -> object:
         return jobs.RaisesWhenUnpickled() if item == 5 else item
@@ -541,6 +561,7 @@ async def test_F11_an_item_of_a_map_that_cannot_be_rebuilt_here_fails_and_the_ru
         assert [item for item in items if isinstance(item, int)] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
 
 
+@pytest.mark.slow
 async def test_F11_progress_that_cannot_be_rebuilt_here_harms_nobody(runner: aj.Runner) -> None:
     async with common_outcome(runner), new_door() as door:
         job = await process(runner).submit(jobs.progress_of, jobs.RaisesWhenUnpickled(), door.path)
@@ -571,6 +592,7 @@ async def test_F15_a_result_of_two_gib_is_refused_or_arrives(runner: aj.Runner) 
         await assert_failed(job, aj.ResultTooLarge)
 
 
+@pytest.mark.slow
 async def test_F15_a_death_in_the_middle_of_an_answer_is_a_loss(either: aj.Runner) -> None:
     async with common_outcome(either):
         job = await process(either).submit(jobs.die_in_the_middle_of_the_answer, 64 * 2**20)
@@ -585,6 +607,7 @@ async def _submit_raising(runner: aj.Runner, lane: str, kind: type[BaseException
     return await runner.options(lane=lane).submit(fn, kind, *args)
 
 
+@pytest.mark.slow
 async def test_F12_an_exception_that_cannot_be_rebuilt_keeps_its_name_text_and_traceback(either: aj.Runner) -> None:
     async with common_outcome(either):
         job = await _submit_raising(either, "process", jobs.TwoArguments, "this", "that")
@@ -605,6 +628,7 @@ VICIOUS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize(("kind", "args", "text"), VICIOUS)
 async def test_F13_an_exception_made_to_harm_keeps_its_type_name(
@@ -625,6 +649,7 @@ async def test_F13_an_exception_made_to_harm_keeps_its_type_name(
             await job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 async def test_F13_causes_in_a_circle_do_not_hang(runner: aj.Runner, lane: str) -> None:
     async with outcome_in(lane, runner):
@@ -634,6 +659,7 @@ async def test_F13_causes_in_a_circle_do_not_hang(runner: aj.Runner, lane: str) 
             assert "second" in str(error.__cause__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("where", ["", "_in_pickle", "_in_json"])
 async def test_F14_recursion_without_end_is_a_recursion_error(runner: aj.Runner, lane: str, where: str) -> None:
@@ -643,6 +669,7 @@ async def test_F14_recursion_without_end_is_a_recursion_error(runner: aj.Runner,
         assert "recurse" in str(error.__cause__) or lane != "process"
 
 
+@pytest.mark.slow
 async def test_F14_the_text_of_a_traceback_is_capped(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         job = await process(runner).submit(jobs.raise_it, jobs.TwoArguments, "a" * 10**7, "the end")
@@ -658,6 +685,7 @@ async def test_F14_the_text_of_a_traceback_is_capped(runner: aj.Runner) -> None:
 HARMFUL = [KeyboardInterrupt, SystemExit, GeneratorExit, jobs.Plain, StopIteration, StopAsyncIteration]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("kind", HARMFUL)
 async def test_F16_F17_an_exception_that_harms_awaits_fails_its_job_and_nothing_else(
@@ -679,6 +707,7 @@ async def test_F16_F17_an_exception_that_harms_awaits_fails_its_job_and_nothing_
         assert caught.value.type_name.endswith(kind.__name__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 async def test_F16_a_map_survives_an_exception_that_harms_awaits(runner: aj.Runner, lane: str) -> None:
     def exits_on_three(item: int) -> int:
@@ -694,6 +723,7 @@ async def test_F16_a_map_survives_an_exception_that_harms_awaits(runner: aj.Runn
         assert [item for item in items if isinstance(item, int)] == [0, 1, 2, 4, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", LANES)
 async def test_F18_a_cancelled_error_that_nobody_asked_for_is_a_failure(runner: aj.Runner, lane: str) -> None:
     async with outcome_in(lane, runner):
@@ -755,6 +785,7 @@ async def test_F20_a_flood_of_output_blocks_nobody_and_takes_no_memory(runner: a
         assert ("\ufffd\x00\ufffd-" in job.output) == (output == "capture")
 
 
+@pytest.mark.slow
 async def test_F20_a_flood_passed_on_to_a_slow_terminal_is_cut_and_counted(
     runner: aj.Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -765,6 +796,7 @@ async def test_F20_a_flood_passed_on_to_a_slow_terminal_is_cut_and_counted(
     assert "\ufffd\x00\ufffd-" in written.out
 
 
+@pytest.mark.slow
 async def test_F20_output_in_many_small_pieces_does_not_hold_up_the_loop(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         job = await process(runner, output="capture").submit(jobs.print_pieces, 30_000)
@@ -775,6 +807,7 @@ async def test_F20_output_in_many_small_pieces_does_not_hold_up_the_loop(runner:
 # --- F21, F22: descriptors --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2])
 async def test_F21_a_job_may_close_a_standard_stream(runner: aj.Runner, number: int) -> None:
     async with common_outcome(runner):
@@ -785,6 +818,7 @@ async def test_F21_a_job_may_close_a_standard_stream(runner: aj.Runner, number: 
         assert job.output == "out again\nerr again\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fn", [jobs.close_stdout_object, jobs.lose_stdout])
 async def test_F21_a_job_may_lose_its_stdout(runner: aj.Runner, fn: Callable[[], str]) -> None:
     async with common_outcome(runner):
@@ -794,6 +828,7 @@ async def test_F21_a_job_may_lose_its_stdout(runner: aj.Runner, fn: Callable[[],
         assert job.output == "out again\nerr again\n"
 
 
+@pytest.mark.slow
 async def test_F21_a_job_that_closes_the_channels_is_a_loss(either: aj.Runner) -> None:
     async with common_outcome(either):
         job = await process(either).submit(jobs.close_all)
@@ -924,6 +959,7 @@ def _killed_or_named(pid: int, log: str) -> None:
     assert not was_running or str(pid) in log
 
 
+@pytest.mark.slow
 async def test_F25_a_daemon_thread_that_outlives_its_job_costs_the_worker(either: aj.Runner) -> None:
     async with common_outcome(either) as neighbour:
         dirty = await process(either).run(jobs.leave_a_daemon_thread)
@@ -966,6 +1002,7 @@ DIRT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dirty", DIRT)
 async def test_F26_the_next_job_sees_a_clean_process(runner: aj.Runner, dirty: Callable[[], Any]) -> None:
     async with common_outcome(runner):
@@ -986,6 +1023,7 @@ async def test_F26_a_job_that_leaves_an_exit_hook_costs_the_worker(runner: aj.Ru
         assert await process(runner).run(jobs.pid) not in (dirty, neighbour)
 
 
+@pytest.mark.slow
 async def test_F26_memory_that_a_job_leaks_goes_with_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wear, "RSS_INTERVAL", 3600.0)  # else a slow machine may catch the job while it runs
     lane = aj.ProcessLane(2, max_rss=60 * 2**20)
@@ -1087,6 +1125,7 @@ def note_and_die(path: str) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 async def test_F28_an_interpreter_that_does_not_exist_is_a_start_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -1102,6 +1141,7 @@ async def test_F28_an_interpreter_that_does_not_exist_is_a_start_error(
             assert await process(runner).run(jobs.add, 1, 2) == 3, "and it comes up once it can"
 
 
+@pytest.mark.slow
 async def test_F28_a_lane_whose_worker_comes_up_at_the_third_try_works(tmp_path: Path) -> None:
     counter = tmp_path / "tries"
     counter.write_text("")
@@ -1119,6 +1159,7 @@ def succeed_at_the_third_try(path: str) -> None:
             sys.exit("not yet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "attempts"), [({}, 4), ({"retries": 1}, 2), ({"retries": 5}, 6)])
 async def test_F29_a_job_that_always_kills_its_worker_has_a_bounded_number_of_tries(
     runner: aj.Runner, options: dict[str, Any], attempts: int
@@ -1164,6 +1205,7 @@ async def test_F30_threads_that_wait_for_children_in_their_own_full_lane_are_tol
         assert await runner.run(jobs.add, 1, 2) == 3
 
 
+@pytest.mark.slow
 async def test_F30_a_process_job_is_told_that_it_cannot_submit(either: aj.Runner) -> None:
     async with common_outcome(either):
         job = await process(either).submit(jobs.submit_from_inside)

@@ -132,11 +132,13 @@ def test_a_function_that_judges_errors_and_one_that_draws_after_a_filter_stay_ap
     assert stages_of(chosen.map(drawn, lane="process")) == ["filter(is_even)", "map(drawn)"]
 
 
+@pytest.mark.slow
 def test_one_trip_is_one_process_and_one_job() -> None:
     pipeline = Pipeline(range(4)).map(noted, lane="process", concurrency=2).map(noted, lane="process", concurrency=2)
     assert all(first == second for (_, first), second in pipeline)
 
 
+@pytest.mark.slow
 async def test_lanes_of_a_runner_are_fused_too(runner: Runner) -> None:
     pipeline = Pipeline(range(50), runner=runner).map(plus_one, lane="process").filter(is_even, lane="process")
     assert await collected(pipeline) == list(range(2, 51, 2))
@@ -163,6 +165,7 @@ def fails_at_odd(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(VERBS)), min_size=1, max_size=5), st.integers(0, 40), st.integers(0, 40))
 @settings(max_examples=8)
 def test_fused_or_not_the_items_and_the_resumption_are_the_same(names: list[str], length: int, count: int) -> None:
@@ -181,6 +184,7 @@ def test_fused_or_not_the_items_and_the_resumption_are_the_same(names: list[str]
     assert rest == expected[count:]
 
 
+@pytest.mark.slow
 async def test_random_numbers_are_those_of_separate_stages() -> None:
     together = Pipeline(range(40), seed=3).map(drawn, lane="process").map(drawn_again, lane="process")
     apart = Pipeline(range(40), seed=3).map(drawn).map(drawn_again)
@@ -190,6 +194,7 @@ async def test_random_numbers_are_those_of_separate_stages() -> None:
 # --- groups -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_short_calls_travel_in_groups_and_long_ones_alone(runner: Runner) -> None:
     await collected(Pipeline(range(2000), runner=runner).map(plus_one, lane="process"))
     jobs = runner.stats().lanes["process"].submitted
@@ -201,6 +206,7 @@ async def test_short_calls_travel_in_groups_and_long_ones_alone(runner: Runner) 
     assert await runner.run(plus_one, 1) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_a_group_that_kills_its_worker_costs_the_one_item(concurrency: int) -> None:
     numbers = list(range(3, 300))
@@ -212,12 +218,14 @@ async def test_a_group_that_kills_its_worker_costs_the_one_item(concurrency: int
         assert [(fault.index, fault.item, type(fault.error)) for fault in stream.errors] == [(4, "7", WorkerLost)] * 2
 
 
+@pytest.mark.slow
 async def test_a_value_of_a_group_that_cannot_travel_costs_the_one_item() -> None:
     async with Pipeline([*range(200)] * 2).map(lock_at_seven, lane="process", on_error="skip") as stream:
         assert [item async for item in stream] == [number for number in range(200) if number != 7] * 2
         assert [type(fault.error) for fault in stream.errors] == [ResultNotSendable] * 2
 
 
+@pytest.mark.slow
 async def test_an_item_that_cannot_be_sent_is_named_and_costs_itself() -> None:
     items: list[Any] = [*range(100), threading.Lock(), *range(100)]
     async with Pipeline(items).map(noted, lane="process", on_error="skip") as stream:
@@ -227,6 +235,7 @@ async def test_an_item_that_cannot_be_sent_is_named_and_costs_itself() -> None:
     assert "lock" in str(fault.error)
 
 
+@pytest.mark.slow
 async def test_a_group_goes_on_after_exceptions_of_any_kind() -> None:
     taken: list[int] = []
     with pytest.raises(Exception, match="seven") as caught:
@@ -246,6 +255,7 @@ async def test_large_items_do_not_make_large_groups(runner: Runner) -> None:
 # --- errors of a trip -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_an_error_names_its_own_step_item_and_index() -> None:
     pipeline = Pipeline([2, 3, 4, -2]).filter(is_even, lane="process").map(plus_one, lane="process")
     chain = pipeline.map(plus_one, lane="process").map(inverse, lane="process")
@@ -256,6 +266,7 @@ async def test_an_error_names_its_own_step_item_and_index() -> None:
     assert "return 1 / number" in str(caught.value.__cause__)
 
 
+@pytest.mark.slow
 async def test_an_error_after_a_resumption_names_the_index_of_the_whole_epoch() -> None:
     pipeline = Pipeline([1, 2, 3, 4, 5, -1]).map(plus_one, lane="process").map(inverse, lane="process")
     async with pipeline as stream:
@@ -265,6 +276,7 @@ async def test_an_error_after_a_resumption_names_the_index_of_the_whole_epoch() 
     assert caught.value.__notes__ == ["in stage map(inverse), item 5 of epoch 0: 0"]
 
 
+@pytest.mark.slow
 async def test_who_dies_on_a_trip_is_told_of_the_whole_trip() -> None:
     pipeline = Pipeline([7]).map(plus_one, lane="process").map(plus_one, lane="process", on_error="raise")
     with pytest.raises(WorkerLost) as caught:
@@ -282,6 +294,7 @@ async def test_each_step_counts_what_it_leaves_out() -> None:
         assert [(fault.stage, fault.index) for fault in stream.errors] == [("map(inverse)", 3), ("map(inverse)", 2)]
 
 
+@pytest.mark.slow
 async def test_a_budget_is_kept_by_each_step() -> None:
     budget = ErrorBudget(max=1)
     numbers = [1, 3, 5, 6, 8]
@@ -290,6 +303,7 @@ async def test_a_budget_is_kept_by_each_step() -> None:
         await collected(pipeline.map(fails_at_odd, lane="process", on_error=budget))
 
 
+@pytest.mark.slow
 async def test_a_filter_whose_answer_has_no_truth_is_an_error_of_its_stage() -> None:
     for lane in ("thread", "process"):
         with pytest.raises(RuntimeError, match="no truth") as caught:
@@ -308,6 +322,7 @@ async def test_a_plain_filter_that_returns_a_coroutine_is_refused() -> None:
 # --- the end ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_outlive_an_epoch_that_was_left_while_they_called() -> None:
     def endless() -> Iterator[int]:
         yield from range(10**9)

@@ -86,6 +86,7 @@ async def test_no_more_than_its_capacity_is_inside_and_jobs_wait(runner: Runner,
     assert len(set(taken)) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LANES)
 async def test_jobs_and_coroutines_are_served_in_the_order_of_arrival(runner: Runner, kind: str) -> None:
     queue = FIFOQueue[int](5)
@@ -135,6 +136,7 @@ async def test_a_job_closes_and_looks(one: Runner, kind: str) -> None:
     assert (is_closed, size, stats.is_closed, stats.enqueued, stats.capacity) == (True, 2, True, 2, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LANES)
 async def test_the_end_of_the_data_reaches_jobs_as_itself(one: Runner, kind: str) -> None:
     queue = await filled(FIFOQueue[int](10), 1, 2)
@@ -199,6 +201,7 @@ async def test_threads_of_a_foreign_executor_get_the_blocking_face() -> None:
             assert await runner.options(lane="own").run(work.take, queue.argument) == 7
 
 
+@pytest.mark.slow
 async def test_several_threads_of_one_process_job_may_ask_at_once(one: Runner) -> None:
     queue = FIFOQueue[int](5)
     job = await lane(one, "process").submit(work.take_in_threads, queue, 4)
@@ -271,6 +274,7 @@ async def test_without_room_in_shared_memory_elements_travel_all_the_same() -> N
 # --- ends -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_while_it_waits_takes_nothing_along(runner: Runner) -> None:
     queue, pids = FIFOQueue[int](5), FIFOQueue[int](1)
     doomed = await lane(runner, "process").submit(work.tell_pid_and_take, pids, queue)
@@ -313,6 +317,7 @@ async def test_what_a_worker_was_served_and_never_got_goes_back_to_the_front(run
     assert await drained(queue) == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LANES)
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_a_stop_ends_a_wait_at_once_and_nothing_is_lost(runner: Runner, kind: str, how: str) -> None:
@@ -408,6 +413,7 @@ async def test_a_thread_that_a_job_left_behind_takes_nothing(one: Runner) -> Non
 # --- the coordinator --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LANES)
 async def test_jobs_stop_together_and_say_why(runner: Runner, kind: str) -> None:
     coord, reports = aj.Coordinator(), FIFOQueue[str](2)
@@ -432,6 +438,7 @@ async def test_the_end_of_the_data_is_a_clean_stop_from_jobs_too(one: Runner, ki
 # --- misuse -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_what_does_not_pickle_is_refused_at_the_call(one: Runner) -> None:
     queue = FIFOQueue[Any](2)
     told = await lane(one, "process").run(work.put_lock, queue)
@@ -442,6 +449,7 @@ async def test_what_does_not_pickle_is_refused_at_the_call(one: Runner) -> None:
     assert queue.size() == 1
 
 
+@pytest.mark.slow
 async def test_outside_of_a_job_a_face_says_so() -> None:
     queue = FIFOQueue[int](2)
     with pytest.raises(TypeError, match="a FIFOQueue travels only as an argument or result of a job"):
@@ -452,6 +460,7 @@ async def test_outside_of_a_job_a_face_says_so() -> None:
             await runner.options(lane="process").run(work.pid)
 
 
+@pytest.mark.slow
 async def test_a_queue_that_is_gone_is_missed_by_name(one: Runner) -> None:
     queue = FIFOQueue[int](2)
     await lane(one, "process").run(work.keep, queue)

@@ -161,6 +161,7 @@ def steps(draw: st.DrawFn) -> Step:
     return draw(st.sampled_from(made))
 
 
+@pytest.mark.slow
 @given(st.lists(steps(), max_size=5), st.integers(0, 30))
 @settings(max_examples=80)
 def test_any_pipeline_gives_what_lists_give(chain: list[Step], length: int) -> None:
@@ -182,6 +183,7 @@ def test_plain_for_gives_what_async_for_gives(chain: list[Step], length: int) ->
     assert list(pipeline) == asyncio.run(collected(pipeline))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), LANES)
 async def test_unordered_map_loses_and_doubles_nothing(fn: Any, lane: str | None) -> None:
     items = await collected(Pipeline(range(300)).map(fn, lane=lane, concurrency=3, ordered=False))
@@ -204,11 +206,13 @@ async def test_unordered_map_hands_out_what_is_done_first() -> None:
     assert (await collected(pipeline))[-1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), LANES)
 async def test_every_lane_keeps_the_order(fn: Any, lane: str | None) -> None:
     assert await collected(Pipeline(range(200)).map(fn, lane=lane, concurrency=2)) == list(range(0, 400, 2))
 
 
+@pytest.mark.slow
 async def test_filter_and_flat_map_run_in_processes() -> None:
     pipeline = Pipeline(range(6)).filter(is_even, lane="process").flat_map(twice, lane="process", concurrency=2)
     assert await collected(pipeline) == [0, 0, 2, -2, 4, -4]
@@ -223,6 +227,7 @@ async def test_flat_map_takes_generators_of_the_loop_and_items_as_they_come() ->
     assert await collected(Pipeline([5]).flat_map(itertools.count).take(3)) == [5, 6, 7]
 
 
+@pytest.mark.slow
 async def test_a_runner_that_is_given_lends_its_lanes_and_stays_open(runner: Runner) -> None:
     assert await collected(Pipeline(range(5), runner=runner).map(double, lane="process")) == [0, 2, 4, 6, 8]
     assert 0 < runner.stats().lanes["process"].submitted <= 5
@@ -324,6 +329,7 @@ async def test_a_generator_is_closed_in_the_thread_that_read_it() -> None:
 # --- order, epochs, random numbers ------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 60), st.integers(1, 20), st.integers(0, 5))
 @settings(max_examples=30)
 def test_shuffle_keeps_all_items_and_is_the_same_for_the_same_seed(length: int, size: int, seed: int) -> None:
@@ -345,6 +351,7 @@ async def test_shuffle_mixes_and_each_epoch_is_different() -> None:
     assert await collected(Pipeline(range(100)).shuffle(100, seed=3).repeat(3)) == [*itertools.chain(*epochs)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lane", "concurrency"), [("thread", 1), ("thread", 4), ("process", 2)])
 async def test_random_numbers_depend_on_seed_epoch_and_index_alone(lane: str, concurrency: int) -> None:
     pipeline = Pipeline(range(10), seed=5).map(drawn, lane=lane, concurrency=concurrency)
@@ -356,6 +363,7 @@ async def test_random_numbers_depend_on_seed_epoch_and_index_alone(lane: str, co
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), [(process_id, "process"), (thread_id, "thread")])
 def test_workers_live_across_epochs(fn: Callable[[int], int], lane: str) -> None:
     with Pipeline(range(4)).map(fn, lane=lane) as stream:
@@ -391,6 +399,7 @@ async def test_an_epoch_that_was_left_is_ended_by_the_next() -> None:
         assert [item async for item in stream] == list(range(0, 200, 2))
 
 
+@pytest.mark.slow
 def test_an_epoch_that_was_left_is_ended_by_the_next_in_a_thread_too() -> None:
     with Pipeline(range(100)).map(double, lane="process") as stream:
         first = iter(stream)
@@ -419,6 +428,7 @@ async def interrupted(pipeline: Pipeline[Any], count: int, epochs: int) -> tuple
     return first, rest
 
 
+@pytest.mark.slow
 @given(st.lists(steps(), max_size=4), st.integers(0, 12), st.integers(0, 30))
 @settings(max_examples=100)
 def test_what_was_delivered_does_not_come_again_and_all_the_rest_does(
@@ -625,6 +635,7 @@ async def test_a_budget_of_errors_raises_all_of_them_once_it_is_spent() -> None:
     assert len(await collected(Pipeline(range(90)).map(fails, on_error=ErrorBudget(rate=0.5)))) == 60
 
 
+@pytest.mark.slow
 async def test_an_item_that_kills_its_worker_costs_that_item() -> None:
     pipeline = Pipeline(range(5, 10)).map(ends_at_seven, lane="process")
     with pytest.raises(WorkerLost, match="exit code 3") as caught:
@@ -725,6 +736,7 @@ def test_a_buffer_grows_only_for_what_takes_no_time() -> None:
 # --- the end ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), LANES)
 def test_break_ends_everything(fn: Any, lane: str | None) -> None:
     for item in Pipeline(itertools.count).map(fn, lane=lane, concurrency=2).prefetch(3):
@@ -733,6 +745,7 @@ def test_break_ends_everything(fn: Any, lane: str | None) -> None:
     # That nothing is left is for the fixture.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), LANES)
 async def test_break_ends_everything_on_the_loop(fn: Any, lane: str | None) -> None:
     async with Pipeline(itertools.count).map(fn, lane=lane, concurrency=2).prefetch(3) as stream:
@@ -985,6 +998,7 @@ async def hangs_at_seven_on_loop(number: int) -> int:
 
 
 # In processes the first call of each worker loads the function's module, and that counts.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fn", "lane", "timeout"), [(hangs_at_seven_on_loop, None, 1.0), (jobs.hangs_at_seven, "process", 6.0)]
 )

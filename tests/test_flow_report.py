@@ -220,6 +220,7 @@ def test_a_notebook_shows_the_picture_and_a_console_the_text(monkeypatch: pytest
     assert len(bundle["application/vnd.plotly.v1+json"]["data"]) == 3
 
 
+@pytest.mark.slow
 def test_without_plotly_there_is_the_text() -> None:
     program = (
         "import sys; sys.modules['plotly'] = None\n"
@@ -283,6 +284,7 @@ def named(report: PipelineReport, name: str) -> StageStats:
     return next(stage for stage in report.stages if stage.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lane", "items"), [("loop", 60), ("thread", 60), ("process", 200)])
 def test_the_report_of_a_real_run_names_the_slow_stage(lane: str, items: int) -> None:
     slow: Callable[[int], Any] = takes_its_time_on_the_loop if lane == "loop" else takes_its_time
@@ -559,6 +561,7 @@ def test_what_is_in_hand_can_be_asked_for_and_stall_timeout_none_never_warns(tmp
     assert re.search(r"\n  and \d+ more", told[0])
 
 
+@pytest.mark.slow
 async def test_a_worker_that_was_asked_where_it_is_goes_on(runner: Runner, tmp_path: Path) -> None:
     path = tmp_path / "released"
     async with Pipeline([(3, str(path))] * 3, runner=runner).map(hangs, lane="process", concurrency=2) as stream:

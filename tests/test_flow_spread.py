@@ -112,6 +112,7 @@ LENGTHS = [3, 0, 1, 5, 2]
 # --- order ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 7), max_size=9), st.integers(1, 4), st.integers(1, 3))
 @settings(max_examples=100)
 def test_interleave_gives_the_order_of_the_model(lengths: list[int], cycle: int, block: int) -> None:
@@ -127,6 +128,7 @@ def test_the_model_is_that_of_the_documentation_of_tensorflow() -> None:
     assert interleaved(lists, 2, 4) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), LANES)
 @pytest.mark.parametrize("block", [1, 2])
 async def test_interleave_takes_turns_in_every_lane(fn: Any, lane: str | None, block: int) -> None:
@@ -134,6 +136,7 @@ async def test_interleave_takes_turns_in_every_lane(fn: Any, lane: str | None, b
     assert await collected(pipeline) == interleaved([list(tagged(length)) for length in LENGTHS], 2, block)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), LANES)
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_flat_map_keeps_the_order_in_every_lane(fn: Any, lane: str | None, concurrency: int) -> None:
@@ -141,6 +144,7 @@ async def test_flat_map_keeps_the_order_in_every_lane(fn: Any, lane: str | None,
     assert await collected(pipeline) == [item for length in LENGTHS for item in tagged(length)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), LANES)
 @pytest.mark.parametrize("verb", ["flat_map", "interleave"])
 async def test_unordered_items_are_all_there_and_in_order_within_each(fn: Any, lane: str | None, verb: str) -> None:
@@ -207,6 +211,7 @@ async def test_an_unordered_spread_has_no_state() -> None:
 # --- errors -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), FAILING)
 @pytest.mark.parametrize("verb", ["flat_map", "interleave"])
 async def test_an_error_comes_after_the_items_before_it_and_names_the_item(
@@ -221,6 +226,7 @@ async def test_an_error_comes_after_the_items_before_it_and_names_the_item(
     assert "in breaks_after_two\n" in text, "the traceback of where it happened"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), FAILING)
 async def test_with_skip_the_items_before_the_error_stay(fn: Any, lane: str | None) -> None:
     pipeline = Pipeline([6, 7, 8]).interleave(fn, lane=lane, concurrency=2, on_error="skip")
@@ -293,6 +299,7 @@ def made_elsewhere(gate: FileGate) -> Iterator[int]:
         note(f"{gate.folder}/left", str(os.getpid()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source", [process_ids, partial(process_ids), lambda: [os.getpid()] * 2], ids=["function", "partial", "lambda"]
 )
@@ -302,6 +309,7 @@ def test_a_source_runs_in_a_worker_that_lives_across_epochs(source: Any) -> None
     assert process != os.getpid()
 
 
+@pytest.mark.slow
 async def test_iterables_and_sequences_are_read_in_a_worker_and_lists_are_not() -> None:
     items = await collected(Pipeline(NumbersAndProcesses(), lane="process"))
     assert [index for index, _ in items] == list(range(25))
@@ -310,6 +318,7 @@ async def test_iterables_and_sequences_are_read_in_a_worker_and_lists_are_not() 
     assert await collected(Pipeline([1, 2], lane="process")) == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["source", "flat_map", "interleave"])
 def test_an_endless_generator_in_a_process_arrives_and_a_break_ends_it(verb: str) -> None:
     pipeline: Pipeline[int] = Pipeline(endless, lane="process")
@@ -322,6 +331,7 @@ def test_an_endless_generator_in_a_process_arrives_and_a_break_ends_it(verb: str
     # That nothing is left is for the fixture.
 
 
+@pytest.mark.slow
 async def test_a_generator_that_is_left_is_closed_and_its_worker_lives_on(tmp_path: Path) -> None:
     gate = FileGate(str(tmp_path))
     async with Pipeline(partial(made_elsewhere, gate), lane="process") as stream:
@@ -342,6 +352,7 @@ def one_and_then_waits(gate: FileGate) -> Iterator[int]:
     yield 2
 
 
+@pytest.mark.slow
 async def test_no_item_waits_for_the_next_to_be_made(tmp_path: Path) -> None:
     gate, items = FileGate(str(tmp_path)), []
     async for item in Pipeline(partial(one_and_then_waits, gate), lane="process"):
@@ -356,6 +367,7 @@ def counts_what_it_makes(path: str, nbytes: int) -> Iterator[np.ndarray]:
         yield np.full(nbytes, number % 100, np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nbytes", [10, LARGE])
 async def test_a_generator_in_a_process_is_never_far_ahead(tmp_path: Path, nbytes: int) -> None:
     path, furthest, pause = str(tmp_path / "made"), 0, threading.Event()
@@ -394,6 +406,7 @@ async def test_a_worker_that_does_not_come_back_is_interrupted_or_killed(tmp_pat
     assert len(set(processes)) == (2 if blocks else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 async def test_a_worker_that_dies_costs_the_rest_of_its_item(on_error: str) -> None:
     seen: list[Any] = []
@@ -436,6 +449,7 @@ class BreaksAtThree:
         return index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "lane"),
     [
@@ -456,6 +470,7 @@ async def test_an_error_of_a_source_says_how_far_it_came(source: Any, lane: str 
             assert notes == [f"in source {name}, after 3 items of epoch {epoch}"]
 
 
+@pytest.mark.slow
 async def test_an_error_of_a_source_in_a_process_comes_after_its_items() -> None:
     seen: list[int] = []
     with pytest.raises(OSError, match="the disk is gone") as caught:
@@ -469,6 +484,7 @@ def some_do_not_pickle() -> Iterator[Any]:
     yield {"lock": threading.Lock()}
 
 
+@pytest.mark.slow
 async def test_an_item_that_cannot_travel_is_named_after_the_items_before_it() -> None:
     seen: list[int] = []
     with pytest.raises(NotSendable, match=r"\['lock'\] cannot be sent to a process: lock does not pickle") as caught:
@@ -486,6 +502,7 @@ async def test_what_cannot_travel_to_a_worker_is_named() -> None:
     assert "in stage flat_map(tagged), item 0" in caught.value.__notes__[0]
 
 
+@pytest.mark.slow
 async def test_a_pipeline_zipped_with_itself_has_a_worker_for_each_half() -> None:
     pipeline = Pipeline(partial(counted, 9), lane="process").flat_map(partial(counted, 2), lane="process")
     pairs = await collected(pipeline.zip(pipeline))
@@ -493,6 +510,7 @@ async def test_a_pipeline_zipped_with_itself_has_a_worker_for_each_half() -> Non
     assert all(one == other for one, other in pairs)
 
 
+@pytest.mark.slow
 async def test_generators_run_in_the_lanes_of_a_given_runner() -> None:
     async with Runner(processes=1, lanes={"wide": ProcessLane(3)}) as runner:
         source: Pipeline[int] = Pipeline(partial(counted, 4), lane="wide", runner=runner)
@@ -505,6 +523,7 @@ async def test_generators_run_in_the_lanes_of_a_given_runner() -> None:
             await collected(Pipeline(endless, lane="process", runner=runner).map(abs, lane="process"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [partial(counted, 25), Numbers()], ids=["generator", "sequence"])
 async def test_a_source_in_a_process_goes_on_where_it_was_left(source: Any) -> None:
     def made() -> Pipeline[Any]:
@@ -772,6 +791,7 @@ async def three_drawn_on_loop(number: int, rng: np.random.Generator) -> AsyncIte
         yield pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fn", "lane"), [(three_drawn, "thread"), (three_drawn_on_loop, None), (three_drawn, "process")]
 )

@@ -157,6 +157,7 @@ def test_a_stage_that_waits_gets_as_many_calls_at_once_as_the_consumer_needs(fn:
     assert 4 <= seen[-1] <= 12
 
 
+@pytest.mark.slow
 def test_a_consumer_that_is_slower_anyway_leaves_it_at_one() -> None:
     pipeline = Pipeline(ENDLESS).map(waits, concurrency="auto")
     taken, seen = found(pipeline.take(110), 0.03, lambda calls: calls > 3)
@@ -174,6 +175,7 @@ def test_processes_are_started_up_to_the_processors(monkeypatch: pytest.MonkeyPa
     assert 1 < max(seen) <= 3
 
 
+@pytest.mark.slow
 async def test_a_lane_of_a_runner_bounds_it(runner: Runner) -> None:
     async with Pipeline(range(300), runner=runner).map(computes, lane="process", concurrency="auto") as stream:
         assert [item async for item in stream] == list(range(300))
@@ -193,6 +195,7 @@ def test_short_epochs_count_together() -> None:
         assert '"auto" has' in items.report().verdict or '"auto" is still looking' in items.report().verdict
 
 
+@pytest.mark.slow
 def test_threads_that_are_not_needed_any_more_end() -> None:
     with Pipeline(ENDLESS).map(waits, concurrency="auto") as items:
         most = 0

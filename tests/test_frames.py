@@ -46,11 +46,13 @@ def test_the_kinds_are_all_different() -> None:
     assert len(set(KINDS)) == len(KINDS) >= 17
 
 
+@pytest.mark.slow
 @given(messages)
 def test_a_frame_comes_back_as_it_was(message: Message) -> None:
     assert feed(FrameReader(), write(message)) == [message]
 
 
+@pytest.mark.slow
 @given(st.lists(messages, max_size=6), st.data())
 def test_frames_come_back_wherever_the_stream_is_cut(sent: list[Message], data: st.DataObject) -> None:
     stream = b"".join(map(write, sent))
@@ -91,6 +93,7 @@ def test_garbage_is_refused(data: bytes) -> None:
         feed(FrameReader(), data)
 
 
+@pytest.mark.slow
 @given(messages, st.binary(min_size=HEADER_SIZE, max_size=100).filter(is_not_ours))
 def test_garbage_after_a_frame_is_refused_and_the_frame_is_kept(message: Message, garbage: bytes) -> None:
     reader = FrameReader()

@@ -223,6 +223,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flaw", "expected"), [("", set()), ("ack_before_commit", {"I1"})])
 async def test_a_build_that_answers_before_the_commit_is_caught(path: Path, flaw: str, expected: set[str]) -> None:
     fifo = path.parent / "fifo"
@@ -265,6 +266,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flaw", "expected"), [("", set()), ("leak_memory", {"I12"})])
 def test_a_build_that_leaks_shared_memory_is_caught(tmp_path: Path, flaw: str, expected: set[str]) -> None:
     script = tmp_path / "leaks.py"

@@ -91,6 +91,7 @@ def test_a_withdrawn_call_is_never_taken_and_frees_its_place() -> None:
     assert queue.withdraw(other) is False
 
 
+@pytest.mark.slow
 def test_many_withdrawn_calls_are_swept_away() -> None:
     queue = JobQueue(1_000_000)
     queue.put_nowait(keeper := call(9))

@@ -52,8 +52,9 @@ WITHOUT: dict[str, set[str]] = {
     "executor-threads": FOREIGN,
     "executor-processes": FOREIGN | {"token_argument_is_one_token"},
 }
+SLOW = {"spawn", "executor-processes"}
 CASES = [
-    pytest.param(LANES[lane], check, id=f"{lane}-{name}", marks=[pytest.mark.slow] if lane == "spawn" else [])
+    pytest.param(LANES[lane], check, id=f"{lane}-{name}", marks=[pytest.mark.slow] if lane in SLOW else [])
     for lane in LANES
     for name, check in LANE_CHECKS.items()
     if name not in WITHOUT.get(lane, ())

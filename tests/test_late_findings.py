@@ -19,6 +19,7 @@ import asyncjobs as aj
 from asyncjobs.token import StopReason
 
 
+@pytest.mark.slow
 async def test_f02_a_call_whose_workers_die_before_they_claim_it_is_lost_after_three() -> None:
     lane = aj.ProcessLane(1, initializer=jobs.die_before_the_claim)
     async with aj.Runner(lanes={"process": lane}) as runner:
@@ -47,6 +48,7 @@ async def test_a_worker_that_the_stop_ladder_kills_is_no_crash() -> None:
         assert runner.stats().lanes["process"].crashes == 0
 
 
+@pytest.mark.slow
 def test_f19_a_program_ends_though_a_coroutine_swallows_every_cancel() -> None:
     script = (
         "import asyncjobs as aj, jobs\n"

@@ -238,6 +238,7 @@ async def test_closing_the_runner_ends_what_waits_for_its_limiter() -> None:
     limiter.release()
 
 
+@pytest.mark.slow
 async def test_jobs_that_wait_for_their_limiter_fail_with_the_others_if_no_worker_comes_up() -> None:
     lanes = {"bad": aj.ProcessLane(1, initializer=time.sleep, initargs=("wrong",))}
     async with Runner(lanes=lanes) as runner:

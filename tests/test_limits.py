@@ -19,6 +19,7 @@ from asyncjobs import JobState, Runner
 MANY = 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", jobs.LANES)
 async def test_f56_twenty_thousand_jobs_are_queued_in_seconds_and_each_costs_at_most_a_kilobyte(
     lane: str, clock: PauseClock
@@ -84,6 +85,7 @@ async def test_f56_twenty_thousand_jobs_all_run_and_the_history_stays_bounded() 
         assert runner.jobs() == []
 
 
+@pytest.mark.slow
 async def test_f56_jobs_with_many_priorities_and_keys_leave_nothing_behind() -> None:
     async with Runner(queue_size=5000) as runner:
         runner.lane("loop").pause()

@@ -170,6 +170,7 @@ def test_the_address_is_printed_once_and_holds_for_all_plots(capsys: Capture) ->
     assert len(lines) == 1
 
 
+@pytest.mark.slow
 def test_an_address_with_a_port_stays_the_same_and_only_its_user_can_read_the_token(
     tmp_path: Path, launch: Callable[..., Program]
 ) -> None:
@@ -217,6 +218,7 @@ def printed_address_again(plot: aj.Plot) -> str:
     return next(iter(plot._sinks[0]._site._addresses.values()))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_reader_is_told_at_most_five_times_a_second(capsys: Capture) -> None:
     sink = LivePage("live:")
     began = time.monotonic()
@@ -302,6 +304,7 @@ def test_close_waits_until_every_reader_has_the_last_point(capsys: Capture) -> N
         assert not reader.next()
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_stuck_holds_no_close_up(capsys: Capture, clock: PauseClock) -> None:
     sink = LivePage("live:")
     with Reader(printed_address(capsys), buffer=4096):
@@ -311,6 +314,7 @@ def test_a_reader_that_is_stuck_holds_no_close_up(capsys: Capture, clock: PauseC
         assert clock() - began < 10
 
 
+@pytest.mark.slow
 def test_a_program_ends_while_pages_are_open_and_they_have_its_last_point(launch: Callable[..., Program]) -> None:
     program = launch("""
         p = aj.plot("live:", title="run")
@@ -327,6 +331,7 @@ def test_a_program_ends_while_pages_are_open_and_they_have_its_last_point(launch
     assert "Traceback" not in program.output
 
 
+@pytest.mark.slow
 def test_a_forked_child_does_not_keep_the_port(launch: Callable[..., Program]) -> None:
     program = launch("""
         p = aj.plot("live:")
@@ -348,6 +353,7 @@ def test_a_forked_child_does_not_keep_the_port(launch: Callable[..., Program]) -
         os.kill(child, 9)
 
 
+@pytest.mark.slow
 def test_resume_has_nothing_to_send_to_a_page_that_is_gone(tmp_path: Path, launch: Callable[..., Program]) -> None:
     program = launch("""
         p = aj.plot("live:", "loss.json", spool="spool")
@@ -374,6 +380,7 @@ FIGURES = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(before=FIGURES, after=FIGURES)
 def test_a_delta_makes_the_new_figures_of_the_old(before: dict[str, Any], after: dict[str, Any]) -> None:
     text = delta(before, after)

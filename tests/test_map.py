@@ -49,6 +49,7 @@ class Taken:
 # --- results ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_results_come_in_the_order_of_the_items(runner: Runner, lane: str) -> None:
     run = runner.options(lane=lane).map(SQUARE[lane], range(200))
@@ -84,6 +85,7 @@ async def test_unordered_a_fast_item_overtakes_a_slow_one_and_ordered_it_does_no
         assert sorted(got) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @each_lane
 async def test_several_iterables_go_side_by_side_and_the_shortest_ends_the_map(runner: Runner, lane: str) -> None:
     on_lane = runner.options(lane=lane)
@@ -91,6 +93,7 @@ async def test_several_iterables_go_side_by_side_and_the_shortest_ends_the_map(r
     assert await on_lane.map(ADD[lane], [1, 2, 3], []).collect() == []
 
 
+@pytest.mark.slow
 @each_lane
 async def test_async_iterables_are_taken_alone_and_beside_plain_ones(runner: Runner, lane: str) -> None:
     on_lane = runner.options(lane=lane)
@@ -116,6 +119,7 @@ async def test_a_map_starts_when_it_is_first_asked_and_is_iterated_once(runner: 
         assert await anext(aiter(values)) == 1
 
 
+@pytest.mark.slow
 @each_lane
 async def test_inside_async_with_a_map_can_be_collected_or_looped_over_in_parts(runner: Runner, lane: str) -> None:
     async with runner.options(lane=lane).map(SQUARE[lane], range(50)) as values:
@@ -131,6 +135,7 @@ async def test_inside_async_with_a_map_can_be_collected_or_looped_over_in_parts(
         await anext(run)
 
 
+@pytest.mark.slow
 @each_lane
 @pytest.mark.parametrize("first", ["collect", "loop"])
 async def test_a_map_that_has_run_says_so_instead_of_giving_nothing(runner: Runner, lane: str, first: str) -> None:
@@ -183,6 +188,7 @@ async def test_wrong_arguments_raise_at_the_call(
         runner.map(*arguments, **keywords)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_map_with_a_key_is_refused_at_the_call(runner: Runner, lane: str) -> None:
     keyed = runner.options(lane=lane, key="K")
@@ -194,6 +200,7 @@ async def test_a_map_with_a_key_is_refused_at_the_call(runner: Runner, lane: str
 # --- bounded look-ahead: F53, F55 -------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("lookahead", [1, 5, 64])
@@ -213,6 +220,7 @@ async def test_f53_an_endless_source_is_taken_no_further_than_the_look_ahead(
     await still_works(runner, lane)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f55_a_slow_consumer_holds_up_the_source(runner: Runner, lane: str) -> None:
     taken = Taken()
@@ -224,6 +232,7 @@ async def test_f55_a_slow_consumer_holds_up_the_source(runner: Runner, lane: str
         assert runner.stats().submitted <= 25
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f55_without_a_look_ahead_given_the_lane_bounds_it(runner: Runner, lane: str) -> None:
     taken = Taken()
@@ -239,6 +248,7 @@ async def test_f55_a_short_queue_bounds_the_map_as_well_and_it_goes_on() -> None
         assert await runner.map(jobs.square, count(0, 100)).collect() == [n * n for n in range(100)]
 
 
+@pytest.mark.slow
 @each_lane
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_f53_results_come_while_an_async_source_waits_for_its_next_item(
@@ -277,6 +287,7 @@ async def test_f53_a_source_may_wait_for_the_results_of_its_own_items(runner: Ru
 # --- errors -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_on_error_raise_gives_what_comes_before_and_cancels_the_rest(runner: Runner, lane: str) -> None:
     got: list[Any] = []
@@ -288,12 +299,14 @@ async def test_on_error_raise_gives_what_comes_before_and_cancels_the_rest(runne
     await still_works(runner, lane)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_on_error_skip_leaves_out_what_fails(runner: Runner, lane: str) -> None:
     run = runner.options(lane=lane).map(ODD[lane], range(100), on_error="skip")
     assert await run.collect() == list(range(0, 100, 2))
 
 
+@pytest.mark.slow
 @each_lane
 async def test_on_error_return_gives_each_items_own_error_in_its_place(runner: Runner, lane: str) -> None:
     values: list[Any] = await runner.options(lane=lane).map(ODD[lane], range(100), on_error="return").collect()
@@ -302,6 +315,7 @@ async def test_on_error_return_gives_each_items_own_error_in_its_place(runner: R
     assert all(type(error) is ValueError for error in values[1::2])
 
 
+@pytest.mark.slow
 @each_lane
 async def test_failures_that_the_map_dealt_with_are_not_logged(
     runner: Runner, lane: str, caplog: pytest.LogCaptureFixture
@@ -317,6 +331,7 @@ async def test_failures_that_the_map_dealt_with_are_not_logged(
     assert caplog.records == []
 
 
+@pytest.mark.slow
 @each_lane
 @pytest.mark.parametrize("kind", ["plain", "async"])
 async def test_f53_when_the_source_raises_the_items_before_it_count_and_the_error_comes_once(
@@ -343,6 +358,7 @@ async def test_f53_when_the_source_raises_the_items_before_it_count_and_the_erro
     await still_works(runner, lane)
 
 
+@pytest.mark.slow
 async def test_f53_a_source_that_exits_the_program_does_not_break_the_runner(runner: Runner) -> None:
     async def source() -> AsyncIterator[int]:
         yield 1
@@ -353,6 +369,7 @@ async def test_f53_a_source_that_exits_the_program_does_not_break_the_runner(run
     await still_works(runner)
 
 
+@pytest.mark.slow
 async def test_f53_an_unpicklable_item_fails_alone(runner: Runner) -> None:
     items = [0, 1, threading.Lock(), 3]
     async with unharmed(runner, "process"):
@@ -366,6 +383,7 @@ async def test_f53_an_unpicklable_item_fails_alone(runner: Runner) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"timeout": 60}])
 async def test_f53_an_unpicklable_item_is_named_by_its_place_in_the_map(runner: Runner, options: Any) -> None:
     on_lane = runner.options(lane="process", **options)
@@ -379,6 +397,7 @@ async def test_f53_an_unpicklable_item_is_named_by_its_place_in_the_map(runner: 
     assert caught.value.argument == "item 1[1] of the map over add"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fn", [jobs.lock_if_three, jobs.bomb_if_three])
 async def test_f53_an_unpicklable_result_fails_alone(runner: Runner, fn: Any) -> None:
     values: list[Any] = await runner.options(lane="process").map(fn, range(6), on_error="return").collect()
@@ -414,12 +433,14 @@ async def test_short_calls_travel_in_groups(runner: Runner) -> None:
     assert runner.stats().submitted < 2_000
 
 
+@pytest.mark.slow
 async def test_several_iterables_travel_in_groups_too(runner: Runner) -> None:
     values = await runner.options(lane="process").map(jobs.add, range(5_000), range(5_000)).collect()
     assert values == list(range(0, 10_000, 2))
     assert runner.stats().submitted < 2_000
 
 
+@pytest.mark.slow
 async def test_an_error_in_a_group_belongs_to_its_item(runner: Runner) -> None:
     run = runner.options(lane="process").map(jobs.fail_on_odd, range(3000), on_error="return")
     values: list[Any] = await run.collect()
@@ -428,6 +449,7 @@ async def test_an_error_in_a_group_belongs_to_its_item(runner: Runner) -> None:
     assert [str(error) for error in values[1::2]] == [f"{n} is odd" for n in range(1, 3000, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_a_crash_in_a_group_loses_only_its_item(runner: Runner, ordered: bool) -> None:
     async with unharmed(runner, "loop", "thread"):
@@ -444,6 +466,7 @@ async def test_a_crash_in_a_group_loses_only_its_item(runner: Runner, ordered: b
     await still_works(runner, "process")
 
 
+@pytest.mark.slow
 async def test_several_crashes_in_one_map_lose_only_their_items(runner: Runner) -> None:
     bad = {100, 101, 700}
 
@@ -455,6 +478,7 @@ async def test_several_crashes_in_one_map_lose_only_their_items(runner: Runner) 
     assert [value for value in values if isinstance(value, int)] == [n for n in range(1000) if n not in bad]
 
 
+@pytest.mark.slow
 @each_lane
 async def test_item_options_make_each_item_a_job_of_its_own(runner: Runner, lane: str, tmp_path: Any) -> None:
     path = str(tmp_path / "attempts")
@@ -465,6 +489,7 @@ async def test_item_options_make_each_item_a_job_of_its_own(runner: Runner, lane
     assert runner.stats().retries == 5
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_time_limit_holds_for_each_item(runner: Runner, lane: str) -> None:
     await still_works(runner, lane)
@@ -490,6 +515,7 @@ async def test_a_time_limit_holds_for_each_item(runner: Runner, lane: str) -> No
 # --- leaving early: F54 -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f54_a_break_cancels_what_is_in_flight_and_stops_the_source(runner: Runner, lane: str) -> None:
     taken = Taken()
@@ -512,6 +538,7 @@ async def test_f54_a_break_cancels_what_is_in_flight_and_stops_the_source(runner
         ended_once(*in_flight)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_f54_inside_async_with_the_clean_up_has_been_awaited(runner: Runner, lane: str) -> None:
     go = CancelToken()
@@ -546,6 +573,7 @@ async def test_f54_an_error_in_the_body_of_the_loop_wins_and_cleans_up(runner: R
     assert runner.jobs() == []
 
 
+@pytest.mark.slow
 async def test_f54_cancelling_the_consumer_cleans_up(runner: Runner) -> None:
     for collect in (True, False):
         run = runner.options(grace=0.1).map(jobs.alisten_to, range(100), lookahead=3)
@@ -579,6 +607,7 @@ async def test_f54_a_map_that_is_never_iterated_leaves_nothing(runner: Runner) -
 # --- the bar ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_progress_shows_a_tqdm_bar(runner: Runner, lane: str, capsys: pytest.CaptureFixture[str]) -> None:
     await runner.options(lane=lane, name="squares").map(SQUARE[lane], range(40), progress=True).collect()
@@ -603,6 +632,7 @@ async def test_the_bar_of_an_endless_source_has_no_total_and_is_closed_at_a_brea
 # --- inside a job -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_a_map_into_the_full_lane_of_its_own_job_would_deadlock_and_says_so(ordered: bool) -> None:
     async with Runner(coroutines=1) as runner:

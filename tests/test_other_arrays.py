@@ -38,6 +38,7 @@ async def test_large_bytes(runner: aj.Runner, kind: Any) -> None:
     assert await runner.run(len, sent) == len(sent)
 
 
+@pytest.mark.slow
 async def test_a_data_frame_of_pandas(runner: aj.Runner) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({name: np.arange(100_000.0) + ord(name) for name in "abc"})

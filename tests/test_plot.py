@@ -270,6 +270,7 @@ def test_heights_alone_stand_at_0_1_2(out: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_trace_that_grows_step_by_step_leaves_no_old_files(out: Path) -> None:
     xs: list[float] = []
     with aj.plot(out, every=60) as p:
@@ -352,6 +353,7 @@ def bars(heights: list[float]) -> dict[str, Any]:
     return {"data": [{"type": "bar", "name": "bars", "x": [1.0, 2.0], "y": heights}], "layout": {}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 def test_a_drawn_picture_shows_its_arguments_as_they_were(out: Path, lane: str) -> None:
     heights = [1.0, 2.0]
@@ -407,6 +409,7 @@ def test_a_drawing_that_fails_is_told_once_and_harms_no_other(out: Path, caplog:
     assert "draw wants a function that returns a plotly figure" in told[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 def test_a_picture_that_fails_is_no_success_and_nothing_to_keep(
     out: Path, lane: str, capsys: pytest.CaptureFixture[str]
@@ -459,6 +462,7 @@ def since(began: float) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_what_drawing_in_threads_takes_counts_as_plotting(out: Path) -> None:
     began = time.monotonic()
     with aj.plot(out) as p:
@@ -470,6 +474,7 @@ def test_what_drawing_in_threads_takes_counts_as_plotting(out: Path) -> None:
         assert p.stats.cpu_share * since(began) < 3.0, "that was another core's"
 
 
+@pytest.mark.slow
 def test_what_sending_the_rest_of_another_plot_takes_counts_as_plotting(
     out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -781,6 +786,7 @@ def test_many_sinks_that_are_stuck_hold_up_no_other(out: Path) -> None:
         assert not p.close()
 
 
+@pytest.mark.slow
 def test_the_plots_runner_says_nothing_of_itself_and_ends_soon(out: Path, caplog: pytest.LogCaptureFixture) -> None:
     ends = []
     for turn in range(3):  # a machine that is busy may take longer once
@@ -898,6 +904,7 @@ def log_far_away(p: aj.Plot, first: int) -> None:
     p.write([1.0, 2.0], [3.0, 4.0], name=f"from {first}")
 
 
+@pytest.mark.slow
 def test_a_process_job_logs_to_the_same_plot(out: Path) -> None:
     with aj.plot(out) as p, aj.SyncRunner(processes=2) as runner:
         p.log(0, here=1.0)
@@ -920,6 +927,7 @@ def flush_far_away(p: aj.Plot) -> tuple[bool, bool, str]:
     return False, False, "it has what it cannot know"
 
 
+@pytest.mark.slow
 def test_a_process_job_may_flush_and_close_what_is_not_its_own(out: Path) -> None:
     with aj.plot(out) as p, aj.SyncRunner(processes=1) as runner:
         flushed, closed, said = runner.options(lane="process").submit(flush_far_away, p).result(60)

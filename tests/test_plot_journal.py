@@ -69,6 +69,7 @@ def test_segments_follow_each_other_without_a_gap(
     assert replay.curves["y"].count == count
 
 
+@pytest.mark.slow
 def test_files_that_are_made_ahead_are_read_in_the_order_in_which_they_are_filled(
     journal: Journal, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_files_that_are_made_ahead_are_read_in_the_order_in_which_they_are_fille
     assert steps == [float(step) for step in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [2, 7, 3 * PIECE])
 def test_curves_whose_names_come_in_changing_company_keep_their_order(
     journal: Journal, replay: Replay, tmp_path: Path, every: int
@@ -159,6 +161,7 @@ def test_many_rows_that_nobody_writes_are_left_out_at_once(journal: Journal, rep
     settled.close()
 
 
+@pytest.mark.slow
 def test_many_tables_of_many_files_are_read_in_few_rounds(journal: Journal, tmp_path: Path) -> None:
     names = [f"n{number}" for number in range(60)]
     for step in range(60_000):
@@ -266,6 +269,7 @@ def test_the_newest_frame_of_a_name_wins(journal: Journal, replay: Replay) -> No
     assert not replay.refresh()
 
 
+@pytest.mark.slow
 def test_a_frame_that_changes_while_it_is_read_is_never_half_of_two(journal: Journal, replay: Replay) -> None:
     is_over = threading.Event()
 
@@ -304,6 +308,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_all_that_was_written_survives_kill_9(tmp_path: Path, replay: Replay) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     done = subprocess.run(command, env=probes.source_environment(), check=False)
@@ -354,6 +359,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_the_journal_goes_on_in_memory_of_bounded_size(small_disk: Path) -> None:
     journal, replay = Journal(small_disk), Replay(small_disk, 2000)
     most = 0

@@ -320,6 +320,7 @@ def test_a_still_figure_keeps_its_ends_and_extremes_in_bounded_size(curves: int,
         assert len(kept) == points or len(kept) > FEWEST
 
 
+@pytest.mark.slow
 def test_a_still_figure_of_something_else_that_is_too_large_says_so() -> None:
     heat = json.dumps({"data": [{"type": "heatmap", "z": [[1.25] * 1000] * 1000}]})
     found = still.bundle("weights", heat, still.LARGEST)

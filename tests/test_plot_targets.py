@@ -121,6 +121,7 @@ def test_a_spool_on_a_disk_that_is_full_is_an_error_that_names_it(tmp_path: Path
         assert [path.name for path in disk.iterdir()] == ["full"]
 
 
+@pytest.mark.slow
 def test_plots_that_begin_and_end_in_one_folder_are_not_in_each_others_way(tmp_path: Path) -> None:
     made: list[str] = []
 

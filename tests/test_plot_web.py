@@ -190,6 +190,7 @@ def test_a_redirect_is_followed_with_all_that_was_sent(status: int, method: str)
         assert "Authorization" not in other.requests[0].headers, "the password is for the first host"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [301, 302, 303])
 def test_a_redirect_that_would_lose_the_plot_is_a_refusal(status: int, capsys: pytest.CaptureFixture[str]) -> None:
     with serving() as other, serving(*[Answer(status, {"Location": other.address + "/b?token=sesame"})] * 9) as server:

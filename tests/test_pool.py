@@ -162,6 +162,7 @@ def add_one_to(array: np.ndarray) -> float:
     return float(array.sum())
 
 
+@pytest.mark.slow
 def test_a_large_array_may_be_written_to_and_the_callers_stays(pool: aj.Pool) -> None:
     array = np.zeros(2**20)
     assert pool.apply(add_one_to, (array,)) == 2**20
@@ -177,6 +178,7 @@ def test_apply(pool: aj.Pool) -> None:
         pool.apply(jobs.fail, ("on purpose",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunksize", [None, 1, 3, 100])
 def test_map_in_all_its_forms(pool: aj.Pool, chunksize: int | None) -> None:
     squares = [number * number for number in range(20)]
@@ -188,6 +190,7 @@ def test_map_in_all_its_forms(pool: aj.Pool, chunksize: int | None) -> None:
     assert sorted(pool.imap_unordered(jobs.square, range(20), chunksize or 1)) == squares
 
 
+@pytest.mark.slow
 def test_starmap_in_all_its_forms(pool: aj.Pool) -> None:
     pairs = [(number, 2 * number) for number in range(10)]
     sums = [3 * number for number in range(10)]
@@ -219,6 +222,7 @@ def test_bad_calls_are_refused_at_the_caller(pool: aj.Pool) -> None:
         pool.map_async(jobs.square, raising_source())
 
 
+@pytest.mark.slow
 def test_an_item_that_does_not_pickle_is_that_items_error(pool: aj.Pool) -> None:
     with pytest.raises(aj.NotSendable):
         pool.map(jobs.echo, [1, threading.Lock(), 2])
@@ -234,6 +238,7 @@ def raising_source() -> Iterator[int]:
     raise OSError("the source")
 
 
+@pytest.mark.slow
 def test_a_list_is_taken_as_it_is_at_the_call(pool: aj.Pool) -> None:
     items = list(range(1000))
     result = pool.map_async(jobs.echo, items)
@@ -241,6 +246,7 @@ def test_a_list_is_taken_as_it_is_at_the_call(pool: aj.Pool) -> None:
     assert result.get(SOON) == list(range(1000))
 
 
+@pytest.mark.slow
 def test_a_result_that_does_not_pickle_is_that_calls_error(pool: aj.Pool) -> None:
     with pytest.raises(aj.ResultNotSendable):
         pool.apply(jobs.lock_if_three, (3,))
@@ -256,6 +262,7 @@ def test_the_traceback_of_the_worker_is_shown(pool: aj.Pool) -> None:
         assert "raise ValueError(text)" in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.slow
 def test_a_call_that_exits_fails_and_the_pool_goes_on(pool: aj.Pool) -> None:
     with pytest.raises(aj.RemoteError, match="SystemExit"):
         pool.apply_async(leave_with, (3,)).get(SOON)
@@ -278,6 +285,7 @@ def outcome(call: Callable[[], Any]) -> Any:
         return type(error), str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.may_leak("the module's one pool starts its workers when they are first needed")
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -303,6 +311,7 @@ def test_maps_are_the_built_in_map(
 # --- errors among many items -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_item_that_raises_does_not_stop_the_others_and_the_first_error_comes_last(
     pool: aj.Pool, tmp_path: Path
 ) -> None:
@@ -316,6 +325,7 @@ def test_an_item_that_raises_does_not_stop_the_others_and_the_first_error_comes_
     assert len(list(tmp_path.iterdir())) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunksize", [1, 4])
 def test_imap_goes_on_after_an_item_that_raised(pool: aj.Pool, chunksize: int) -> None:
     results = pool.imap(jobs.fail_on_odd, range(6), chunksize)
@@ -339,6 +349,7 @@ def test_a_worker_that_is_killed_raises_and_nothing_hangs(pool: aj.Pool) -> None
     assert pool.map(jobs.square, range(3)) == [0, 1, 4]
 
 
+@pytest.mark.slow
 def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
     with aj.Pool(1, maxtasksperchild=3) as pool:
         pids = [pool.apply(os.getpid) for _ in range(9)]
@@ -348,6 +359,7 @@ def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
 # --- results of one call -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_a_result_says_before_and_after(pool: aj.Pool) -> None:
     result, go = held(pool, "value")
     assert not result.ready()
@@ -372,6 +384,7 @@ def test_what_a_result_says_before_and_after(pool: aj.Pool) -> None:
             failed.get()
 
 
+@pytest.mark.slow
 def test_callbacks_get_the_value_or_the_error_before_anybody_else(pool: aj.Pool) -> None:
     seen: list[Any] = []
     assert pool.apply_async(jobs.square, (3,), callback=seen.append, error_callback=seen.append).get(SOON) == 9
@@ -389,6 +402,7 @@ def test_callbacks_get_the_value_or_the_error_before_anybody_else(pool: aj.Pool)
     assert [type(error) for error in seen] == [ValueError, ValueError]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()])
 def test_f42_a_callback_that_raises_is_logged_and_harms_nothing(
     pool: aj.Pool, error: BaseException, caplog: pytest.LogCaptureFixture
@@ -402,6 +416,7 @@ def test_f42_a_callback_that_raises_is_logged_and_harms_nothing(
     assert "a callback of a pool's result raised" in caplog.text
 
 
+@pytest.mark.slow
 def test_f42_a_callback_that_would_block_for_ever_is_told_so(pool: aj.Pool) -> None:
     pending, go = held(pool)
     found: list[Any] = []
@@ -421,6 +436,7 @@ def test_a_callback_may_hand_over_more_work(pool: aj.Pool) -> None:
     assert made[0].get(SOON) == [9]
 
 
+@pytest.mark.slow
 def test_a_callback_may_terminate_the_pool() -> None:
     pool = aj.Pool(2)
     pending, _ = held(pool)
@@ -437,6 +453,7 @@ def _use_and_drop(use: Callable[[], list[int]]) -> None:
     gc.collect()
 
 
+@pytest.mark.slow
 def test_a_result_keeps_its_pool() -> None:
     with pytest.warns(ResourceWarning, match="unclosed running"):
         _use_and_drop(lambda: aj.Pool(1).map_async(jobs.square, [1, 2]).get(SOON))
@@ -447,6 +464,7 @@ def test_a_result_keeps_its_pool() -> None:
 # --- imap --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_imap_starts_by_itself(pool: aj.Pool, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     results = pool.imap(write_to, [str(tmp_path / "fifo")])
@@ -533,6 +551,7 @@ def test_results_that_nobody_takes_do_not_hold_up_the_end(is_kept: bool) -> None
         assert sorted(results) == list(range(2000))
 
 
+@pytest.mark.slow
 def test_a_dropped_iterators_work_is_done_and_nothing_is_kept(pool: aj.Pool, tmp_path: Path) -> None:
     pool.imap(write, [str(tmp_path / str(number)) for number in range(200)])
     pool.close()
@@ -540,6 +559,7 @@ def test_a_dropped_iterators_work_is_done_and_nothing_is_kept(pool: aj.Pool, tmp
     assert len(list(tmp_path.iterdir())) == 200
 
 
+@pytest.mark.slow
 def test_several_threads_may_take_from_one_iterator(pool: aj.Pool) -> None:
     results = pool.imap(jobs.square, range(500), 7)
     takers = [in_thread(lambda: list(results)) for _ in range(4)]
@@ -567,6 +587,7 @@ def test_the_end_in_every_order(order: tuple[str, ...]) -> None:
     assert "closed" in repr(pool)
 
 
+@pytest.mark.slow
 def test_ends_of_every_kind_at_once_end_every_call() -> None:
     for _ in range(10):
         pool = aj.Pool(1)
@@ -585,6 +606,7 @@ def test_join_before_close_is_refused(pool: aj.Pool) -> None:
     assert pool.apply(jobs.square, (3,)) == 9
 
 
+@pytest.mark.slow
 def test_close_and_join_finish_what_was_handed_over() -> None:
     pool = aj.Pool(2)
     one, go = held(pool, "one")
@@ -644,11 +666,13 @@ def test_the_block_terminates() -> None:
         pending.get(0)
 
 
+@pytest.mark.slow
 def test_an_unclosed_pool_warns_and_its_workers_go() -> None:
     with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
         _use_and_drop(lambda: aj.Pool(1).map(jobs.square, [1, 2]))
 
 
+@pytest.mark.slow
 def test_a_closed_pool_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -663,6 +687,7 @@ def test_a_closed_pool_does_not_warn() -> None:
 # --- real programs -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_unclosed_pool_does_not_hold_up_the_exit(launch: Any) -> None:
     program = launch("""
         pool = aj.Pool(2)
@@ -724,6 +749,7 @@ def test_f48_ctrl_c_ends_a_program_that_waits(launch: Any, where: str) -> None:
     assert program.output.rstrip().endswith("KeyboardInterrupt"), program.output
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_inert(launch: Any) -> None:
     program = launch("""
         pool = aj.Pool(1)

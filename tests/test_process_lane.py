@@ -38,6 +38,7 @@ def lane_runner(*args: Any, **settings: Any) -> aj.Runner:
 # --- settings ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 async def test_as_many_jobs_run_at_once_as_there_are_workers(workers: int) -> None:
     async with lane_runner(workers) as runner, new_door() as door, asyncio.timeout(BOUND):
@@ -58,6 +59,7 @@ async def test_workers_start_only_when_they_are_needed() -> None:
         assert len(lane.pids()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_method", METHODS)
 async def test_the_initializer_runs_in_every_worker_before_its_first_job(start_method: str) -> None:
     settings: dict[str, Any] = {"initializer": jobs.remember, "initargs": ("ready", 7), "start_method": start_method}
@@ -67,6 +69,7 @@ async def test_the_initializer_runs_in_every_worker_before_its_first_job(start_m
         assert await process(runner).run(jobs.kept) == ["ready", 7], "in the worker that came after it, too"
 
 
+@pytest.mark.slow
 async def test_an_initializer_may_be_a_closure_and_import_what_it_likes() -> None:
     word = "captured"
 
@@ -85,18 +88,21 @@ async def test_an_initializer_that_cannot_be_sent_is_refused_by_name() -> None:
             pass
 
 
+@pytest.mark.slow
 async def test_variables_reach_the_workers_and_not_this_process() -> None:
     async with lane_runner(1, env={"ASYNCJOBS_TEST": "there"}) as runner:
         assert await process(runner).run(jobs.variable, "ASYNCJOBS_TEST") == "there"
         assert "ASYNCJOBS_TEST" not in os.environ
 
 
+@pytest.mark.slow
 async def test_early_variables_are_not_left_behind_in_this_process() -> None:
     async with lane_runner(1, env={"MALLOC_ARENA_MAX": "2"}) as runner:
         assert await process(runner).run(jobs.initial_environment, "MALLOC_ARENA_MAX") == "2"
         assert "MALLOC_ARENA_MAX" not in os.environ
 
 
+@pytest.mark.slow
 async def test_two_lanes_have_two_environments() -> None:
     lanes = {f"gpu{n}": aj.ProcessLane(1, env={"CUDA_VISIBLE_DEVICES": str(n)}) for n in range(2)}
     async with aj.Runner(lanes=lanes) as runner:
@@ -110,12 +116,14 @@ async def test_preloaded_modules_are_there_before_the_first_job(start_method: st
         assert await process(runner).run(jobs.is_loaded, "colorsys", "wave", "chess") == [True, True, False]
 
 
+@pytest.mark.slow
 async def test_a_worker_is_replaced_after_so_many_jobs() -> None:
     async with lane_runner(1, recycle_after=3) as runner:
         pids = [await process(runner).run(jobs.pid) for _ in range(9)]
         assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3]
 
 
+@pytest.mark.slow
 async def test_recycling_holds_under_a_burst_of_jobs() -> None:
     async with lane_runner(2, recycle_after=10) as runner, asyncio.timeout(BOUND):
         work = [await process(runner).submit(jobs.pid, n) for n in range(100)]
@@ -124,6 +132,7 @@ async def test_recycling_holds_under_a_burst_of_jobs() -> None:
         assert {job.attempt for job in work} == {1}
 
 
+@pytest.mark.slow
 async def test_a_job_above_max_rss_is_killed_while_it_runs_and_the_cause_says_so() -> None:
     async with lane_runner(2, max_rss=120 * 2**20) as runner, common_outcome(runner), new_door() as door:
         job = await process(runner).submit(jobs.grow_and_wait, 200 * 2**20, door.path)
@@ -133,6 +142,7 @@ async def test_a_job_above_max_rss_is_killed_while_it_runs_and_the_cause_says_so
         await gone(error.pid or 0)
 
 
+@pytest.mark.slow
 async def test_a_worker_above_max_rss_after_its_job_is_replaced_before_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -145,6 +155,7 @@ async def test_a_worker_above_max_rss_after_its_job_is_replaced_before_the_next(
             assert slim.attempt == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 3])
 async def test_numerical_libraries_do_not_oversubscribe_the_processors(
     workers: int, monkeypatch: pytest.MonkeyPatch
@@ -202,6 +213,7 @@ async def test_output_is_captured_for_its_own_job(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 async def test_output_of_a_job_that_dies_is_captured_to_its_last_word(capsys: pytest.CaptureFixture[str]) -> None:
     def die() -> None:
         print("last words", flush=True)
@@ -299,6 +311,7 @@ async def test_a_large_closure_runs_more_than_once(runner: aj.Runner) -> None:
     assert [await process(runner).run(size) for _ in range(3)] == [200_000] * 3
 
 
+@pytest.mark.slow
 async def test_a_function_whose_module_workers_cannot_import_fails_its_job_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,6 +436,7 @@ def test_the_interactive_prompt_works_on_a_terminal() -> None:
 # --- giving back, tokens, progress, limits ----------------------------------------------
 
 
+@pytest.mark.slow
 async def test_short_jobs_behind_one_that_turns_out_long_go_to_another_worker(runner: aj.Runner) -> None:
     async with new_door() as door, asyncio.timeout(BOUND):
         for number in range(100):
@@ -437,6 +451,7 @@ async def test_short_jobs_behind_one_that_turns_out_long_go_to_another_worker(ru
         assert {job.attempt for job in behind} == {1}
 
 
+@pytest.mark.slow
 async def test_jobs_behind_a_long_one_do_not_wait_for_it_even_if_no_other_worker_was_ever_needed() -> None:
     async with lane_runner(2) as runner, new_door() as door, asyncio.timeout(BOUND):
         for number in range(100):
@@ -468,6 +483,7 @@ async def test_a_cancelled_job_in_the_window_never_starts(tmp_path: Path) -> Non
             assert "RUNNING" not in [mark.state.name for mark in job.history]
 
 
+@pytest.mark.slow
 async def test_only_the_first_job_in_a_window_shows_as_running(runner: aj.Runner) -> None:
     async with lane_runner(1) as single, new_door() as door, asyncio.timeout(BOUND):
         for number in range(100):
@@ -491,6 +507,7 @@ async def test_a_function_never_seen_before_is_sent_alone() -> None:
         await aj.gather([long, behind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_method", METHODS)
 async def test_a_token_as_an_argument_is_heard_in_a_process(start_method: str) -> None:
     async with lane_runner(2, start_method=start_method) as runner, new_door() as door, asyncio.timeout(BOUND):
@@ -502,6 +519,7 @@ async def test_a_token_as_an_argument_is_heard_in_a_process(start_method: str) -
         assert await aj.gather(work) == ["that is enough"] * 2
 
 
+@pytest.mark.slow
 async def test_a_token_raised_in_one_process_is_heard_here_and_in_another(runner: aj.Runner) -> None:
     async with new_door() as door, asyncio.timeout(BOUND):
         token = aj.CancelToken()
@@ -520,6 +538,7 @@ async def test_a_token_that_was_raised_before_is_raised_on_arrival(runner: aj.Ru
         assert await process(runner).run(jobs.wait_for_token, token, door.path) == "long ago"
 
 
+@pytest.mark.slow
 async def test_a_job_s_own_token_ends_its_waiting(runner: aj.Runner) -> None:
     async with new_door() as door, asyncio.timeout(BOUND):
         job = await process(runner).submit(jobs.look_at_the_token, door.path)
@@ -528,6 +547,7 @@ async def test_a_job_s_own_token_ends_its_waiting(runner: aj.Runner) -> None:
         assert await job == "asked", "a value within the grace stands"
 
 
+@pytest.mark.slow
 async def test_progress_of_a_process_job_is_seen_here(runner: aj.Runner) -> None:
     async with new_door() as door, asyncio.timeout(BOUND):
         job = await process(runner).submit(jobs.steps, 500, door.path)
@@ -539,6 +559,7 @@ async def test_progress_of_a_process_job_is_seen_here(runner: aj.Runner) -> None
         await job
 
 
+@pytest.mark.slow
 async def test_a_process_job_knows_its_id_name_and_attempt(runner: aj.Runner) -> None:
     job = await process(runner, name="the fit").submit(jobs.job_facts)
     assert await job == (job.id, "the fit", 1)
@@ -572,6 +593,7 @@ async def test_not_sendable_names_the_path_of_the_argument(
     assert isinstance(caught.value.__cause__, Exception)
 
 
+@pytest.mark.slow
 async def test_a_lane_can_be_resized_while_jobs_run() -> None:
     async with lane_runner(1) as runner, new_door() as door, asyncio.timeout(BOUND):
         work = [await process(runner).submit(jobs.wait_at, door.path, n) for n in range(3)]
@@ -620,6 +642,7 @@ def now_and_then_long(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 async def test_an_answer_that_overtakes_the_word_of_a_revocation_loses_nothing() -> None:
     lane = aj.ProcessLane(4, initializer=answer_late_to_revocations)
     async with aj.Runner(lanes={"process": lane}, options={"lane": "process"}) as runner:

@@ -31,7 +31,8 @@ from asyncjobs.lanes.base import (
 )
 from asyncjobs.testing import ShuffledLoop, VirtualClockLoop, check_history
 
-SEEDS = 500
+SEEDS = 200
+MANY = 1000
 NANOSECOND = 1e-9
 
 
@@ -107,6 +108,7 @@ async def complete_at_the_limit(difference: float) -> JobState:
     return job.state
 
 
+@pytest.mark.slow
 def test_completion_and_time_limit_in_one_tick_have_one_winner_and_both_win_sometimes() -> None:
     seen = Counter(on_seed(seed, lambda: complete_at_the_limit(0.0)) for seed in range(SEEDS))
     assert set(seen) == {JobState.SUCCEEDED, JobState.TIMED_OUT}, seen
@@ -134,6 +136,7 @@ def started(loop: asyncio.AbstractEventLoop) -> float:
     return 100_000.0 if isinstance(loop, VirtualClockLoop) else loop.time()
 
 
+@pytest.mark.slow
 def test_cancel_time_limit_and_deadline_in_one_tick_give_one_end() -> None:
     seen = Counter(on_seed(seed, cancel_at_the_limit) for seed in range(SEEDS))
     assert set(seen) <= {("JobCancelled", JobState.CANCELLED), ("JobTimeout", JobState.TIMED_OUT)}
@@ -162,6 +165,7 @@ async def cancel_while_it_starts() -> tuple[str, JobState, int]:
     return answers[0], job.state, len(calls)
 
 
+@pytest.mark.slow
 def test_a_cancel_while_a_job_starts_is_honest() -> None:
     seen = Counter(on_seed(seed, cancel_while_it_starts) for seed in range(SEEDS))
     assert {answer for answer, *_ in seen} == {"cancelled", "requested"}, seen
@@ -206,6 +210,7 @@ async def cancel_a_retry_that_is_due() -> tuple[JobState, int]:
     return job.state, len(calls)
 
 
+@pytest.mark.slow
 def test_a_retry_that_is_due_and_a_cancel_in_one_tick_have_one_winner() -> None:
     seen = Counter(on_seed(seed, cancel_a_retry_that_is_due) for seed in range(SEEDS))
     assert set(seen) <= {(JobState.CANCELLED, 1), (JobState.CANCELLED, 2), (JobState.FAILED, 2)}
@@ -387,6 +392,7 @@ async def storm(seed: int) -> Counter[JobState]:
     return counts
 
 
+@pytest.mark.slow
 def test_whatever_a_lane_does_every_job_ends_exactly_once() -> None:
     seen: Counter[JobState] = Counter()
     for seed in range(SEEDS):
@@ -396,7 +402,7 @@ def test_whatever_a_lane_does_every_job_ends_exactly_once() -> None:
 
 @pytest.mark.slow
 def test_whatever_a_lane_does_every_job_ends_exactly_once_over_many_seeds() -> None:
-    for seed in range(SEEDS, 2 * SEEDS):
+    for seed in range(SEEDS, MANY):
         on_seed(seed, lambda seed=seed: storm(seed))
 
 

@@ -42,6 +42,7 @@ def test_example_compiles(example: str) -> None:
 PRINTS = (["a blocking call, in a thread", "[1.0, 4.0, 9.0]"], ["9.0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("example", "prints"), [*zip(examples(), PRINTS, strict=True)])
 def test_example_runs_as_a_script_without_a_main_guard(example: str, prints: list[str], tmp_path: Path) -> None:
     script = tmp_path / "example.py"

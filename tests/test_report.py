@@ -77,6 +77,7 @@ def many(count: int) -> Stats:
 # -- figures -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_runner_that_ran_nothing_has_pictures_that_say_so() -> None:
     drawn = report.figures(stats())
     assert list(drawn) == ["Jobs per worker", "Queue depth", "Waiting and running", "Throughput"]
@@ -151,6 +152,7 @@ def test_a_job_that_ended_between_two_attempts_stands_in_a_row_of_its_own() -> N
     assert (figure.data[0].base[0], figure.data[0].x[0]) == (0.0, 9.0)
 
 
+@pytest.mark.slow
 def test_the_timeline_draws_the_newest_ten_thousand_jobs() -> None:
     figure = report.timeline(many(10_100))
     assert sum(len(trace.x) for trace in figure.data) == 10_000
@@ -225,6 +227,7 @@ def test_packing_takes_no_more_rows_than_jobs_run_at_once(intervals: list[tuple[
     assert report.pack(spread)[1] == max(at_once)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.booleans())))
 def test_a_queue_is_never_shorter_than_empty_and_ends_empty(jobs: list[tuple[int, int, int, bool]]) -> None:
     spans = [span(at, at + wait if ran else None, at + wait + run) for at, wait, run, ran in jobs]
@@ -270,6 +273,7 @@ def test_durations_are_written_with_three_digits(seconds: float, text: str) -> N
 # -- the page ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_holds_plotly_once_and_names_nothing_to_load(tmp_path: Path) -> None:
     page = written(report.figures(many(50)), tmp_path / "new" / "page.html")
     assert len(re.findall(r"plotly\.js v\d", page)) == 1
@@ -322,6 +326,7 @@ def test_putting_a_figure_on_a_page_leaves_its_title_in_place(tmp_path: Path) ->
     assert figure.layout.title.text == "Jobs per worker"
 
 
+@pytest.mark.slow
 def test_importing_the_pictures_loads_neither_plotly_nor_what_only_pages_need() -> None:
     program = "import sys, asyncjobs.report; sys.exit(bool({'plotly', 'html'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

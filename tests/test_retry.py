@@ -55,6 +55,7 @@ def test_jitter_takes_at_most_its_share_off() -> None:
     assert 4.0 < retry.delay(1, 0.999) < 4.01
 
 
+@pytest.mark.slow
 @given(backoff=seconds, jitter=st.floats(0.0, 1.0), attempt=st.integers(1, 10**6), random=unit)
 def test_every_delay_is_finite_and_between_zero_and_an_hour(
     backoff: float, jitter: float, attempt: int, random: float

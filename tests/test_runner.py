@@ -51,6 +51,7 @@ async def test_awaiting_a_submitted_job_gives_its_value(runner: Runner, lane: st
     ended_once(job)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_run_is_submit_and_await(runner: Runner, lane: str) -> None:
     assert await runner.options(lane=lane).run(ECHO[lane], value=7) == 7
@@ -177,6 +178,7 @@ async def test_an_async_generator_function_is_refused_at_the_call(runner: Runner
         await runner.submit(numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 async def test_a_plain_function_that_returns_an_awaitable_fails_and_is_told_why(runner: Runner, lane: str) -> None:
     job = await runner.options(lane=lane, name="begin").submit(lambda: jobs.aecho(1))
@@ -516,6 +518,7 @@ async def test_the_lane_of_job_is_used_and_options_override_it(runner: Runner) -
     assert (job.lane, await job) == ("thread", 3)
 
 
+@pytest.mark.slow
 async def test_the_runners_default_lane_holds_for_functions_that_say_nothing() -> None:
     async with Runner(processes=1, options={"lane": "process"}) as runner:
         job = await runner.submit(jobs.echo, 1)
@@ -537,6 +540,7 @@ def test_one_lane_under_two_names_is_refused() -> None:
         Runner(lanes={"a": lane, "b": lane})
 
 
+@pytest.mark.slow
 async def test_a_lane_belongs_to_one_open_runner_and_may_go_to_another_after_its_end() -> None:
     lanes = {"disk": aj.ThreadLane(2), "kernels": aj.ProcessLane(1), "calls": aj.LoopLane(3)}
     for _ in range(2):
@@ -572,6 +576,7 @@ async def test_a_lane_is_free_again_when_its_runner_could_not_open() -> None:
 # --- the options ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_higher_priority_runs_first_and_equals_in_their_order(lane: str, tmp_path: Any) -> None:
     async with Runner(processes=1, threads=1, coroutines=1) as runner:
@@ -585,6 +590,7 @@ async def test_higher_priority_runs_first_and_equals_in_their_order(lane: str, t
     assert lines(tmp_path / "order") == ["c", "e", "a", "d", "b"]
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_job_past_its_timeout_is_timed_out_and_says_which_limit(runner: Runner, lane: str) -> None:
     job = await runner.options(lane=lane, timeout=0.1, grace=0.1).submit(LISTEN[lane])
@@ -597,6 +603,7 @@ async def test_a_job_past_its_timeout_is_timed_out_and_says_which_limit(runner: 
     await still_works(runner, lane)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_value_that_comes_after_the_time_limit_does_not_count(runner: Runner, lane: str) -> None:
     job = await runner.options(lane=lane, timeout=0.1).submit(jobs.OBLIGING[lane])
@@ -605,6 +612,7 @@ async def test_a_value_that_comes_after_the_time_limit_does_not_count(runner: Ru
     assert job.state is JobState.TIMED_OUT
 
 
+@pytest.mark.slow
 @each_lane
 async def test_the_timeout_counts_from_the_start_not_from_submit(lane: str) -> None:
     async with Runner(processes=1, threads=1, coroutines=1) as runner:
@@ -617,6 +625,7 @@ async def test_the_timeout_counts_from_the_start_not_from_submit(lane: str) -> N
         await holder
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_job_that_waits_longer_than_its_queue_timeout_never_runs(lane: str, tmp_path: Any) -> None:
     async with Runner(processes=1) as runner:
@@ -631,6 +640,7 @@ async def test_a_job_that_waits_longer_than_its_queue_timeout_never_runs(lane: s
     assert lines(tmp_path / "ran") == []
 
 
+@pytest.mark.slow
 @each_lane
 async def test_the_queue_timeout_leaves_a_job_alone_that_has_started(runner: Runner, lane: str) -> None:
     go = CancelToken()
@@ -642,6 +652,7 @@ async def test_the_queue_timeout_leaves_a_job_alone_that_has_started(runner: Run
     assert await job == "fine"
 
 
+@pytest.mark.slow
 @each_lane
 async def test_the_deadline_bounds_the_whole_job_retries_included(runner: Runner, lane: str, tmp_path: Any) -> None:
     await still_works(runner, lane)
@@ -683,6 +694,7 @@ async def test_the_deadline_holds_although_it_passes_while_an_attempt_is_being_s
     assert calls == [1]
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_failed_job_is_tried_again_as_often_as_its_retries_say(
     runner: Runner, lane: str, tmp_path: Any
@@ -698,6 +710,7 @@ async def test_a_failed_job_is_tried_again_as_often_as_its_retries_say(
     assert runner.stats().retries == 2
 
 
+@pytest.mark.slow
 @each_lane
 async def test_when_the_retries_are_spent_the_last_error_is_the_jobs(runner: Runner, lane: str, tmp_path: Any) -> None:
     path = str(tmp_path / "attempts")
@@ -716,6 +729,7 @@ async def test_retry_listens_to_the_kind_of_error(runner: Runner, tmp_path: Any)
     assert len(lines(path)) == 2
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_timed_out_attempt_is_tried_again(runner: Runner, lane: str, tmp_path: Any) -> None:
     path = str(tmp_path / "attempts")
@@ -750,6 +764,7 @@ async def test_a_cancelled_job_is_never_tried_again(runner: Runner, lane: str) -
     ended_once(job)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_cancel_while_a_timed_out_attempt_stops_ends_the_job_for_good(runner: Runner, lane: str) -> None:
     # The first reason wins; the second must not be forgotten all the same: no retry.
@@ -785,6 +800,7 @@ async def test_a_lost_job_fails_unless_it_is_to_be_tried_again(runner: Runner, t
     await still_works(runner, "process")
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_live_job_with_the_same_key_is_returned_and_not_doubled(runner: Runner, lane: str) -> None:
     go = CancelToken()
@@ -815,6 +831,7 @@ async def test_two_submits_with_one_key_that_wait_for_room_make_one_job() -> Non
         assert runner.stats().submitted == 2
 
 
+@pytest.mark.slow
 async def test_a_limiter_bounds_its_jobs_over_all_lanes(runner: Runner) -> None:
     limiter = anyio.CapacityLimiter(2)
     most = 0
@@ -872,6 +889,7 @@ async def test_the_limiter_is_free_again_after_every_kind_of_end(runner: Runner,
     assert await limited.run(ECHO[lane], "free") == "free"
 
 
+@pytest.mark.slow
 async def test_output_is_captured_dropped_or_passed_on(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
     process = {how: runner.options(lane="process", output=how) for how in ("capture", "drop", "pass")}  # type: ignore[typeddict-item]
     captured = await process["capture"].submit(jobs.shout, "kept")
@@ -912,6 +930,7 @@ async def test_a_result_larger_than_max_result_fails_its_job_only(runner: Runner
     assert len(await runner.options(lane="process").run(bytes, 2000)) == 2000
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_shared_token_stops_all_its_jobs_queued_and_running(runner: Runner, lane: str) -> None:
     token = CancelToken()
@@ -929,6 +948,7 @@ async def test_a_shared_token_stops_all_its_jobs_queued_and_running(runner: Runn
     assert await free == "free"
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_job_with_a_cancelled_token_is_accepted_and_cancelled(runner: Runner, lane: str) -> None:
     token = CancelToken()
@@ -962,6 +982,7 @@ async def test_jobs_lists_the_living_oldest_first(runner: Runner) -> None:
     go_second.cancel()
 
 
+@pytest.mark.slow
 async def test_cancel_all_asks_every_job_and_says_how_many_there_were(runner: Runner) -> None:
     made = [await runner.options(lane=lane, grace=0.2).submit(LISTEN[lane]) for lane in LANES]
     for job in made:
@@ -977,6 +998,7 @@ async def test_cancel_all_asks_every_job_and_says_how_many_there_were(runner: Ru
     assert runner.cancel_all() == 0
 
 
+@pytest.mark.slow
 async def test_join_waits_for_what_was_submitted_so_far_however_it_ends(runner: Runner) -> None:
     made = [await runner.options(lane=lane).submit(fn[lane]) for lane in LANES for fn in (ECHO, FAIL)]
     await runner.join()
@@ -985,6 +1007,7 @@ async def test_join_waits_for_what_was_submitted_so_far_however_it_ends(runner: 
     await runner.join()
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_paused_lane_starts_nothing_and_goes_on_when_resumed(lane: str) -> None:
     async with Runner(processes=1) as runner:
@@ -1001,6 +1024,7 @@ async def test_a_paused_lane_starts_nothing_and_goes_on_when_resumed(lane: str) 
         assert await aj.gather(waiting) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_lane_grows_and_shrinks_while_it_works(lane: str) -> None:
     async with Runner(processes=1, threads=1, coroutines=1) as runner:
@@ -1070,6 +1094,7 @@ async def test_what_comes_after_the_close_is_refused_as_such(call: Any) -> None:
     assert runner.cancel_all() == 0
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_lane_shows_what_it_is_and_nothing_of_the_engine(lane: str) -> None:
     async with Runner(processes=2, threads=2, coroutines=2) as runner:
@@ -1087,6 +1112,7 @@ async def test_a_lane_shows_what_it_is_and_nothing_of_the_engine(lane: str) -> N
     assert repr(handle) == f"<LaneHandle {lane!r} closed: 0 of 2 places busy, 0 queued>"
 
 
+@pytest.mark.slow
 async def test_events_tell_each_move_in_order(runner: Runner) -> None:
     for lane in LANES:
         with runner.events() as events:
@@ -1120,6 +1146,7 @@ async def test_closing_the_runner_ends_the_iteration_over_events() -> None:
     assert [event.state.name async for event in events] == ["QUEUED", "RUNNING", "SUCCEEDED"]
 
 
+@pytest.mark.slow
 async def test_stats_count_each_end_by_lane_and_in_total(runner: Runner) -> None:
     for lane in LANES:
         made = [
@@ -1245,6 +1272,7 @@ async def test_a_job_can_be_awaited_many_times_and_by_many(runner: Runner, lane:
     assert (await job, await job, job.result()) == ("value",) * 3
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_job_can_be_awaited_from_other_loops(runner: Runner, lane: str) -> None:
     job, go = await held(runner, lane, "value")
@@ -1262,6 +1290,7 @@ async def test_a_job_can_be_awaited_from_other_loops(runner: Runner, lane: str) 
     assert await asyncio.to_thread(asyncio.run, elsewhere()) == "value"
 
 
+@pytest.mark.slow
 async def test_another_loop_that_was_closed_while_it_waited_harms_nobody(runner: Runner) -> None:
     job, go = await held(runner, "process", "value")
     neighbour, go_on = await held(runner, "process", "untouched")
@@ -1283,6 +1312,7 @@ async def test_another_loop_that_was_closed_while_it_waited_harms_nobody(runner:
     await still_works(runner)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_cancelling_one_awaiter_does_not_cancel_the_job(runner: Runner, lane: str) -> None:
     job, go = await held(runner, lane, "value")
@@ -1327,6 +1357,7 @@ async def test_result_and_exception_of_a_job_that_has_not_ended_raise(runner: Ru
     assert job.exception() is None
 
 
+@pytest.mark.slow
 @each_lane
 async def test_a_failed_job_raises_its_own_exception_with_the_place_where_it_happened(
     runner: Runner, lane: str
@@ -1340,6 +1371,7 @@ async def test_a_failed_job_raises_its_own_exception_with_the_place_where_it_hap
     assert "runner_jobs.py" in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("lane", ["thread", "process"])
 async def test_what_cannot_travel_through_an_await_comes_as_remote_error_with_the_original(
@@ -1357,6 +1389,7 @@ async def test_what_cannot_travel_through_an_await_comes_as_remote_error_with_th
     await still_works(runner, lane)
 
 
+@pytest.mark.slow
 @each_lane
 async def test_progress_shows_the_last_word_of_the_job(runner: Runner, lane: str) -> None:
     runner.lane(lane).pause()
@@ -1405,6 +1438,7 @@ def test_a_callback_that_comes_after_the_loop_has_closed_is_called_at_once() -> 
     assert job.cancel() == "ended"
 
 
+@pytest.mark.slow
 async def test_a_failure_that_nobody_looked_at_is_logged_once_with_its_name(
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1424,6 +1458,7 @@ async def test_a_failure_that_nobody_looked_at_is_logged_once_with_its_name(
         assert "unseen" in record.getMessage()
 
 
+@pytest.mark.slow
 async def test_a_failure_that_somebody_looked_at_is_not_logged(
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1445,6 +1480,7 @@ async def test_a_failure_that_somebody_looked_at_is_not_logged(
     assert caplog.records == []
 
 
+@pytest.mark.slow
 async def test_a_worker_survives_the_import_of_modules_that_register_exit_hooks(runner: Runner) -> None:
     def pid_after_import(name: str) -> int:
         import importlib
@@ -1462,6 +1498,7 @@ async def test_a_worker_survives_the_import_of_modules_that_register_exit_hooks(
 # --- inside a job -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 async def test_current_job_says_the_same_in_every_lane(runner: Runner, lane: str) -> None:
     job = await runner.options(lane=lane, name="mine").submit(jobs.awho_am_i if lane == "loop" else jobs.who_am_i)
@@ -1474,6 +1511,7 @@ async def test_current_job_outside_a_job_is_an_error(runner: Runner) -> None:
         aj.current_job()
 
 
+@pytest.mark.slow
 async def test_loop_and_thread_jobs_reach_their_runner_and_process_jobs_are_told_why_not(runner: Runner) -> None:
     async def parent() -> int:
         return await aj.current_job().runner.run(jobs.echo, 1)
@@ -1488,6 +1526,7 @@ async def test_loop_and_thread_jobs_reach_their_runner_and_process_jobs_are_told
         await runner.options(lane="process").run(lambda: aj.current_job().runner)
 
 
+@pytest.mark.slow
 async def test_a_submit_from_inside_a_process_job_is_an_error_that_says_so(runner: Runner) -> None:
     def submits() -> None:
         aj.current_job().runner.submit_nowait(len, "x")

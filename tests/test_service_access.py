@@ -81,6 +81,7 @@ def test_the_key_stays_and_the_token_is_new_at_each_start(place: Path) -> None:
     assert again.token() in tokens
 
 
+@pytest.mark.slow
 def test_several_that_make_the_directory_at_once_agree_on_the_key(place: Path) -> None:
     text = (
         f"from asyncjobs.service.access import StateDir; print(StateDir.open({str(place)!r}, create=True).key().hex())"
@@ -450,6 +451,7 @@ def test_the_seal_is_the_standard_hmac(size: int) -> None:
     assert envelope.seal(key, ID, body) == b"AJ1\n" + length + mac + body
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300))
 def test_a_seal_opens_with_its_key_for_its_job(body: bytes) -> None:
     sealed = envelope.seal(KEY, ID, body)
@@ -622,6 +624,7 @@ def contenders(path: Path, number: int) -> Iterator[list[subprocess.Popen[str]]]
             process.communicate()
 
 
+@pytest.mark.slow
 def test_F79_of_twenty_that_start_at_once_one_serves_and_the_others_say_who(tmp_path: Path) -> None:
     with contenders(tmp_path / "lock", 20) as running:
         said = [(process.pid, process.stdout.readline().strip()) for process in running if process.stdout]
@@ -631,6 +634,7 @@ def test_F79_of_twenty_that_start_at_once_one_serves_and_the_others_say_who(tmp_
         assert sorted(process.wait() for process in running if process.pid != holder) == [75] * 19
 
 
+@pytest.mark.slow
 def test_F79_after_a_sigkill_the_next_one_has_it_at_once_and_its_name_is_told(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with contenders(path, 1) as (first,):

@@ -55,6 +55,7 @@ def overnight(gate):
 """
 
 
+@pytest.mark.slow
 def test_F74_the_program_ends_and_another_attaches(
     running: ServiceProcess, launch: Callable[..., Program], tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ with aj.connect(STATE).sync as service:
     assert "result {'gate': 'gate'} SUCCEEDED overnight" in second.output
 
 
+@pytest.mark.slow
 def test_F74_the_submitter_is_killed_in_the_middle_of_waiting(
     running: ServiceProcess, launch: Callable[..., Program], tmp_path: Path
 ) -> None:
@@ -117,6 +119,7 @@ asyncio.run(cell())
     assert states == ["QUEUED", "RUNNING", "SUCCEEDED"]
 
 
+@pytest.mark.slow
 async def test_F72_a_waiter_outlives_the_service(running: ServiceProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     async with aj.connect(running.folder, timeout=30) as client:
@@ -135,6 +138,7 @@ async def test_F72_a_waiter_outlives_the_service(running: ServiceProcess, tmp_pa
         assert (await slow.refresh()).attempt == 2, "the kill cost an attempt"
 
 
+@pytest.mark.slow
 async def test_logs_and_events_go_on_over_a_restart(running: ServiceProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     async with aj.connect(running.folder, timeout=30) as client:
@@ -159,13 +163,7 @@ async def test_events_behind_the_last_of_a_job_that_has_ended_are_none_at_once(r
         assert [event async for event in job.events(after=told[-1].seq)] == []
 
 
-async def test_F83_more_at_once_than_may_wait_are_accepted_as_there_is_room(tmp_path: Path) -> None:
-    with service(tmp_path / "state", "--queue-limit", "3", processes=1) as running:
-        async with aj.connect(running.folder) as client, asyncio.timeout(100):
-            jobs = [client.submit_nowait(service_jobs.echo, number) for number in range(12)]
-            assert [await job for job in jobs] == list(range(12))
-
-
+@pytest.mark.slow
 async def test_a_log_that_the_end_of_the_service_cuts_is_gone_on_with(running: ServiceProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
@@ -190,6 +188,7 @@ async def test_a_log_that_the_end_of_the_service_cuts_is_gone_on_with(running: S
     assert "attempt 2" in lines
 
 
+@pytest.mark.slow
 async def test_options_do_what_they_say(running: ServiceProcess, tmp_path: Path) -> None:
     async with aj.connect(running.folder) as client:
         assert await client.options(retries=2).run(service_jobs.fail_until, 3) == 3
@@ -219,6 +218,7 @@ def _value_then_os_error() -> None:
     raise (ValueError if attempt == 1 else OSError)(f"attempt {attempt}")
 
 
+@pytest.mark.slow
 async def test_cancel_pause_and_resume(running: ServiceProcess) -> None:
     async with aj.connect(running.folder) as client:
         job = await client.submit(service_jobs.wait)
@@ -248,11 +248,13 @@ async def test_a_schedule_makes_jobs(running: ServiceProcess) -> None:
         assert await client.schedules() == []
 
 
+@pytest.mark.slow
 async def test_a_large_result_arrives(running: ServiceProcess) -> None:
     async with aj.connect(running.folder) as client:
         assert await client.run(service_jobs.large, 3_000_000) == b"x" * 3_000_000
 
 
+@pytest.mark.slow
 async def test_a_failed_job_is_replayed_as_a_new_one(running: ServiceProcess) -> None:
     async with aj.connect(running.folder) as client:
         job = await client.submit(service_jobs.fail)
@@ -264,6 +266,7 @@ async def test_a_failed_job_is_replayed_as_a_new_one(running: ServiceProcess) ->
             await again
 
 
+@pytest.mark.slow
 async def test_over_tcp_with_a_token_json_is_enough(tmp_path: Path) -> None:
     with service(tmp_path / "state", "--http", "127.0.0.1:0") as running:
         state = StateDir.open(running.folder)

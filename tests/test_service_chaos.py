@@ -25,7 +25,13 @@ def running() -> Iterator[ServiceProcess]:
         assert opened.stop() == 0
 
 
-@pytest.mark.parametrize("harm", [harm for harm in Harm if harm is not Harm.NONE], ids=lambda harm: harm.name)
+HARMS = [
+    pytest.param(harm, id=harm.name, marks=pytest.mark.slow if number else ())
+    for number, harm in enumerate(harm for harm in Harm if harm is not Harm.NONE)
+]
+
+
+@pytest.mark.parametrize("harm", HARMS)
 async def test_F68_F82_each_job_runs_once_whatever_happens_to_connections(
     running: ServiceProcess, tmp_path: Path, harm: Harm
 ) -> None:

@@ -125,6 +125,7 @@ class Terminal:
 # --- submit and run ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_submit_prints_the_id_and_nothing_else(serving: ServiceProcess) -> None:
     done = aj(serving, "submit", "service_jobs:add", "--arg", "1", "--kwarg", "y=2")
     assert (done.returncode, done.stderr) == (0, "")
@@ -132,6 +133,7 @@ def test_submit_prints_the_id_and_nothing_else(serving: ServiceProcess) -> None:
     assert serving.value(done.stdout.strip()) == 3
 
 
+@pytest.mark.slow
 def test_the_options_of_a_job_arrive(serving: ServiceProcess) -> None:
     first = ended(serving, "service_jobs:add", "--arg", "40")
     said(serving, "pause", "function:service_jobs:echo")
@@ -155,6 +157,7 @@ def test_run_prints_what_the_job_prints_and_returns(serving: ServiceProcess) -> 
     assert "SUCCEEDED" in done.stderr
 
 
+@pytest.mark.slow
 def test_run_quietly_prints_the_result_alone(serving: ServiceProcess) -> None:
     done = aj(serving, "run", "-q", "service_jobs:say", "--arg", '"unheard"')
     assert (done.stdout, done.stderr) == ("1\n", "")
@@ -171,6 +174,7 @@ def test_run_shows_what_json_cannot_say(serving: ServiceProcess) -> None:
     assert said(serving, "run", "-q", "service_jobs:large", "--arg", "3") == "b'xxx'\n"
 
 
+@pytest.mark.slow
 def test_run_of_a_job_that_fails_exits_with_1_and_shows_its_traceback(serving: ServiceProcess) -> None:
     done = aj(serving, "run", "service_jobs:fail", "--arg", '"no luck"')
     assert done.returncode == 1
@@ -185,12 +189,14 @@ def test_run_says_once_of_a_job_that_ran_too_long(serving: ServiceProcess) -> No
     assert done.stderr.count("ran longer than its timeout") == 1
 
 
+@pytest.mark.slow
 def test_run_says_of_each_attempt(serving: ServiceProcess) -> None:
     done = aj(serving, "run", "service_jobs:fail_until", "--arg", "2", "--retries", "1", "--backoff", "0.01")
     assert (done.returncode, done.stdout) == (0, "2\n")
     assert "waiting" in done.stderr
 
 
+@pytest.mark.slow
 def test_run_of_a_job_that_is_cancelled_exits_with_4(serving: ServiceProcess, tmp_path: Path) -> None:
     running = subprocess.Popen(
         typed("run", "service_jobs:wait", "--tag", "four"), env=environment(serving.folder), stderr=subprocess.PIPE
@@ -202,6 +208,7 @@ def test_run_of_a_job_that_is_cancelled_exits_with_4(serving: ServiceProcess, tm
     assert b"CANCELLED enough" in complaints
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_and_the_job_goes_on(serving: ServiceProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     terminal = Terminal(serving, "run", "service_jobs:wait_for", "--arg", json.dumps(str(gate)), "--tag", "left")
@@ -214,6 +221,7 @@ def test_ctrl_c_leaves_and_the_job_goes_on(serving: ServiceProcess, tmp_path: Pa
     assert serving.value(job) == "opened"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
@@ -241,6 +249,7 @@ def test_the_bounds_of_a_job_hold(serving: ServiceProcess) -> None:
     assert (late.returncode, "deadline" in late.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_key_is_one_job_and_another_call_with_it_exits_with_2(serving: ServiceProcess) -> None:
     call = ("service_jobs:add", "--arg", "1", "--key", "only once")
     first = submitted(serving, *call)
@@ -260,12 +269,14 @@ def test_F96_a_function_that_is_not_allowed_exits_with_77(serving: ServiceProces
 # --- looking ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_is_found_by_its_beginning_its_end_and_as_the_last(serving: ServiceProcess) -> None:
     job = ended(serving, "service_jobs:echo", "--arg", '"found"')
     for given in (job, job[:16], job[-8:], job.upper(), "last"):
         assert told(serving, "show", given)["id"] == job
 
 
+@pytest.mark.slow
 def test_an_id_that_nobody_has_exits_with_3_and_one_that_several_have_with_2(serving: ServiceProcess) -> None:
     first, second = (submitted(serving, "service_jobs:echo", "--arg", "1") for _ in range(2))
     assert aj(serving, "show", "0" * 26).returncode == 3
@@ -278,6 +289,7 @@ def test_an_id_that_nobody_has_exits_with_3_and_one_that_several_have_with_2(ser
     assert aj(serving, "show", "../../etc/passwd").returncode == 2
 
 
+@pytest.mark.slow
 def test_jobs_are_listed_newest_first_by_filters_and_pages(serving: ServiceProcess) -> None:
     made = [submitted(serving, "service_jobs:add", "--arg", str(number), "--tag", "paged") for number in range(3)]
     for job in made:
@@ -292,6 +304,7 @@ def test_jobs_are_listed_newest_first_by_filters_and_pages(serving: ServiceProce
     assert aj(serving, "jobs", "--state", "DONE").returncode == 2
 
 
+@pytest.mark.slow
 def test_show_tells_the_story_of_a_job(serving: ServiceProcess) -> None:
     job = ended(serving, "service_jobs:add", "--arg", "1")
     shown = said(serving, "show", job)
@@ -302,6 +315,7 @@ def test_show_tells_the_story_of_a_job(serving: ServiceProcess) -> None:
     assert [event["kind"] for event in answer["events"]] == ["submitted", "claimed", "succeeded"]
 
 
+@pytest.mark.slow
 def test_show_of_a_job_that_waits_does_not_wait(serving: ServiceProcess) -> None:
     job = submitted(serving, "service_jobs:add", "--arg", "1", "--delay", "1h")
     assert told(serving, "show", job)["state"] == "QUEUED"
@@ -310,6 +324,7 @@ def test_show_of_a_job_that_waits_does_not_wait(serving: ServiceProcess) -> None
     assert "has ended already: CANCELLED" in said(serving, "cancel", job)
 
 
+@pytest.mark.slow
 def test_F100_hostile_output_reaches_a_terminal_written_out_and_a_pipe_as_it_is(serving: ServiceProcess) -> None:
     evil = "\x1b[2J\x1b]0;gotcha\x07\u202e\x9b31m"
     job = ended(serving, "service_jobs:say", "--arg", json.dumps(evil), "--job-name", evil)
@@ -323,6 +338,7 @@ def test_F100_hostile_output_reaches_a_terminal_written_out_and_a_pipe_as_it_is(
         assert "\\x1b]0;gotcha" in bare.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_F101_a_hostile_error_is_written_out(serving: ServiceProcess) -> None:
     done = aj(serving, "run", "service_jobs:fail", "--arg", json.dumps("\x1b[2J[bold]\u202e"))
     assert done.returncode == 1
@@ -331,6 +347,7 @@ def test_F101_a_hostile_error_is_written_out(serving: ServiceProcess) -> None:
     assert "[bold]" in done.stderr
 
 
+@pytest.mark.slow
 def test_logs_follow_a_job_to_its_end(serving: ServiceProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     job = submitted(serving, "service_jobs:wait_for", "--arg", json.dumps(str(gate)))
@@ -341,6 +358,7 @@ def test_logs_follow_a_job_to_its_end(serving: ServiceProcess, tmp_path: Path) -
     assert told(serving, "show", job)["state"] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 def test_logs_for_programs(serving: ServiceProcess) -> None:
     job = ended(serving, "service_jobs:say", "--arg", '"one"', "--arg", '"two"')
     assert told(serving, "logs", job) == {"id": job, "log": "one\ntwo\n"}
@@ -348,6 +366,7 @@ def test_logs_for_programs(serving: ServiceProcess) -> None:
     assert aj(serving, "logs", "-f", job, "--json").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_plots_of_a_job_are_listed_and_fetched(serving: ServiceProcess, tmp_path: Path) -> None:
     job = ended(serving, "service_jobs:draw", "--arg", "10")
     assert [one["name"] for one in told(serving, "figures", job)] == ["loss.json"]
@@ -370,6 +389,7 @@ def test_a_folder_for_plots_that_cannot_be_made_is_named_and_exits_with_2(
 # --- steering ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_retry_runs_a_failed_job_again_as_a_new_one(serving: ServiceProcess) -> None:
     job = ended(serving, "service_jobs:fail")
     again = said(serving, "retry", job).strip()
@@ -378,6 +398,7 @@ def test_retry_runs_a_failed_job_again_as_a_new_one(serving: ServiceProcess) -> 
     assert aj(serving, "retry", ended(serving, "service_jobs:add", "--arg", "1")).returncode == 2
 
 
+@pytest.mark.slow
 def test_pause_and_resume_are_told(serving: ServiceProcess) -> None:
     assert told(serving, "pause", "lane:process") == {"paused": ["lane:process"]}
     assert told(serving, "stats")["paused"] == ["lane:process"]
@@ -395,6 +416,7 @@ def test_a_pause_that_could_hold_nothing_is_refused_and_names_what_is_allowed(
     assert told(serving, "stats")["paused"] == []
 
 
+@pytest.mark.slow
 def test_a_schedule_is_made_listed_and_removed(serving: ServiceProcess) -> None:
     call = ("schedule", "nightly", "30 2 * * *", "service_jobs:add", "--arg", "1", "--zone", "Europe/Berlin")
     made = told(serving, *call)
@@ -407,6 +429,7 @@ def test_a_schedule_is_made_listed_and_removed(serving: ServiceProcess) -> None:
     assert aj(serving, "schedule", "never", "at noon", "service_jobs:add").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_backup_can_be_served_and_is_made_once(serving: ServiceProcess, tmp_path: Path) -> None:
     job = ended(serving, "service_jobs:add", "--arg", "5")
     loud = ended(serving, "service_jobs:say", "--arg", '"heard"')
@@ -424,6 +447,7 @@ def test_a_backup_can_be_served_and_is_made_once(serving: ServiceProcess, tmp_pa
 # --- without a service, and around one --------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [("jobs",), ("submit", "service_jobs:add"), ("stop",), ("logs", "last"), ("stats",)]
 )
@@ -434,6 +458,7 @@ def test_without_a_service_a_command_says_how_to_start_one(command: tuple[str, .
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 def test_a_service_that_was_killed_is_told_from_one_that_answers(tmp_path: Path) -> None:
     with service(tmp_path / "state") as running:
         running.kill()
@@ -443,6 +468,7 @@ def test_a_service_that_was_killed_is_told_from_one_that_answers(tmp_path: Path)
         assert "did not end cleanly" in " ".join(said(running, "doctor").split())
 
 
+@pytest.mark.slow
 def test_stop_waits_for_the_end_and_the_journal_is_sound(tmp_path: Path) -> None:
     with service(tmp_path / "state") as running:
         assert aj(running, "journal", "check").returncode == 75
@@ -453,6 +479,7 @@ def test_stop_waits_for_the_end_and_the_journal_is_sound(tmp_path: Path) -> None
         assert told(running, "doctor")["service"]["pid"] is None
 
 
+@pytest.mark.slow
 def test_F77_a_damaged_journal_is_told_and_recovered(tmp_path: Path) -> None:
     with service(tmp_path / "state") as running:
         job = ended(running, "service_jobs:add", "--arg", "5")
@@ -487,6 +514,7 @@ def test_run_follows_a_job_over_a_crash_of_the_service(tmp_path: Path) -> None:
         assert (following.returncode, printed) == (0, '"after all"\n'), complaints
 
 
+@pytest.mark.slow
 def test_the_shell_completes_commands_states_and_ids(serving: ServiceProcess) -> None:
     job = ended(serving, "service_jobs:add", "--arg", "1")
 
@@ -522,6 +550,7 @@ def test_a_missing_library_of_the_service_is_named_with_its_extras() -> None:
     assert done.stderr.strip() == 'this command needs msgspec: pip install "asyncjobs-runner[cli,service]"'
 
 
+@pytest.mark.slow
 def test_a_log_may_be_cut_off_by_who_reads_it(serving: ServiceProcess) -> None:
     job = ended(serving, "service_jobs:say_much", "--arg", "100000", "--arg", '"many words"')
     command = f"{sys.executable} -m asyncjobs logs {job} | head -n 1"
@@ -531,6 +560,7 @@ def test_a_log_may_be_cut_off_by_who_reads_it(serving: ServiceProcess) -> None:
     assert (done.stdout, done.stderr) == ("0 many words\n", "")
 
 
+@pytest.mark.slow
 def test_P1_a_submit_without_an_answer_is_repeated_and_is_one_job(tmp_path: Path) -> None:
     points = {"ASYNCJOBS_FAILPOINTS": "submit.after_commit=kill"}
     with service(tmp_path / "state", environment=points) as running:

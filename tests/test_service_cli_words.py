@@ -90,6 +90,7 @@ def test_bytes_that_are_no_text_are_written_out() -> None:
     assert "".join(plain.stream([b"a\xff\xc3"])) == "a\\xff\\xc3"
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary(max_size=8), max_size=8))
 def test_F100_nothing_of_any_bytes_moves_the_cursor(pieces: list[bytes]) -> None:
     shown = "".join(plain.stream(pieces))

@@ -526,6 +526,7 @@ async def test_a_job_that_was_sent_while_the_stream_was_open_is_not_asked_for(
     assert stand.requests["POST /v1/outcomes"] == asked
 
 
+@pytest.mark.slow
 async def test_what_was_submitted_without_waiting_is_accepted_when_the_client_closes(stand: Stand) -> None:
     async with aj.connect(stand.state.path) as client:
         for n in range(1000):

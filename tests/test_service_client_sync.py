@@ -157,6 +157,7 @@ def test_with_no_service_no_thread_is_left(tmp_path: Path) -> None:
         aj.connect(tmp_path / "nowhere").sync.open()
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_the_job_that_is_waited_for(stand: Stand, tmp_path: Path) -> None:
     stand.holds.clear()
     with launching(tmp_path, "import asyncjobs as aj\n") as launch:

@@ -49,6 +49,7 @@ def context_of(certificate: tuple[Path, Path]) -> ssl.SSLContext:
     return found
 
 
+@pytest.mark.slow
 async def test_F104_beyond_this_machine_there_is_tls_a_token_and_a_list_of_names(
     certificate: tuple[Path, Path],
 ) -> None:
@@ -210,6 +211,7 @@ async def test_F88_memory_stays_flat_whatever_is_poured_in(what: str) -> None:
         assert served.server.held.nbytes == 0
 
 
+@pytest.mark.slow
 async def test_F89_a_thousand_idle_connections_cost_nobody_anything() -> None:
     async with serving() as served:
         idle = []

@@ -29,6 +29,7 @@ from asyncjobs.service.work.window import MOST_AHEAD, Window
 from asyncjobs.state import JobState
 
 
+@pytest.mark.slow
 async def test_a_job_by_name_and_a_job_by_value_give_their_values(tmp_path: Path) -> None:
     offset = 10
 
@@ -41,6 +42,7 @@ async def test_a_job_by_name_and_a_job_by_value_give_their_values(tmp_path: Path
         assert b.kinds(by_name) == ["submitted", "claimed", "succeeded"]
 
 
+@pytest.mark.slow
 async def test_what_json_cannot_say_exactly_comes_back_as_it_was(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         values = [1, 2.5, "text", None, True, [1, [2]], {"a": {"b": []}}]
@@ -52,6 +54,7 @@ async def test_what_json_cannot_say_exactly_comes_back_as_it_was(tmp_path: Path)
         assert await b.value(job) == b"x" * 1000
 
 
+@pytest.mark.slow
 async def test_an_error_comes_back_with_its_type_text_and_traceback(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         job = await b.submit("fail", "no such luck")
@@ -62,6 +65,7 @@ async def test_an_error_comes_back_with_its_type_text_and_traceback(tmp_path: Pa
         assert (row.state, row.note, row.failures) == (JobState.FAILED, "ValueError: no such luck", 1)
 
 
+@pytest.mark.slow
 async def test_F84_an_unknown_function_fails_once_and_is_not_tried_again(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         job = await b.submit("gone", terms={"retry": {"max": 0}})
@@ -94,6 +98,7 @@ async def test_F95_a_call_with_a_wrong_seal_is_refused_and_nothing_is_stored(tmp
         assert not b.seen
 
 
+@pytest.mark.slow
 async def test_failures_are_retried_with_backoff_and_only_where_the_type_says_so(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         retry = {"max": 3, "backoff": 0.01}
@@ -110,6 +115,7 @@ async def test_failures_are_retried_with_backoff_and_only_where_the_type_says_so
             assert (await b.ended(job)).attempt == 1
 
 
+@pytest.mark.slow
 async def test_F69_a_worker_that_dies_costs_a_crash_and_the_job_runs_again(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         again = await b.submit("die_until", 3)
@@ -120,6 +126,7 @@ async def test_F69_a_worker_that_dies_costs_a_crash_and_the_job_runs_again(tmp_p
         assert (row.attempt, row.crashes, row.failures) == (3, 2, 0)
 
 
+@pytest.mark.slow
 async def test_a_job_that_kills_every_worker_is_lost_after_its_crashes_are_used_up(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         lost = await b.submit("exit_with", 7, max_crashes=1)
@@ -133,6 +140,7 @@ async def test_a_job_that_kills_every_worker_is_lost_after_its_crashes_are_used_
         assert b.kinds(once).count("claimed") == 1
 
 
+@pytest.mark.slow
 async def test_a_time_limit_ends_the_attempt_and_retries_may_follow(tmp_path: Path, clock: PauseClock) -> None:
     async with bench(tmp_path) as b:
         started = clock()
@@ -146,6 +154,7 @@ async def test_a_time_limit_ends_the_attempt_and_retries_may_follow(tmp_path: Pa
         assert clock() - started < 10
 
 
+@pytest.mark.slow
 async def test_a_deadline_ends_the_job_wherever_it_is(tmp_path: Path) -> None:
     async with bench(tmp_path, processes=1) as b:
         now = time.time()
@@ -187,6 +196,7 @@ async def test_a_deadline_ends_what_waits_for_another_attempt(tmp_path: Path) ->
             await b.value(job)
 
 
+@pytest.mark.slow
 async def test_P5_cancel_says_what_it_did_and_stops_what_runs(tmp_path: Path) -> None:
     async with bench(tmp_path, processes=1) as b:
         running = await b.submit("wait", 60)
@@ -200,6 +210,7 @@ async def test_P5_cancel_says_what_it_did_and_stops_what_runs(tmp_path: Path) ->
         assert "claimed" not in b.kinds(queued)
 
 
+@pytest.mark.slow
 async def test_a_job_that_does_not_listen_is_ended_after_its_grace(tmp_path: Path) -> None:
     async with bench(tmp_path, processes=1) as b:
         deaf = await b.submit("sleep", 60)
@@ -212,6 +223,7 @@ async def test_a_job_that_does_not_listen_is_ended_after_its_grace(tmp_path: Pat
         assert (await b.ended(coroutine, 10)).state is JobState.CANCELLED
 
 
+@pytest.mark.slow
 async def test_results_of_others_come_as_arguments(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         one, two = await b.submit("add", 1, kwargs={"y": 2}), await b.submit("echo", {"x": [5]})
@@ -223,6 +235,7 @@ async def test_results_of_others_come_as_arguments(tmp_path: Path) -> None:
         assert await b.value(by_value.id) == (3, [{"x": [5]}])
 
 
+@pytest.mark.slow
 async def test_a_job_after_one_that_failed_never_starts(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         parent = await b.submit("fail")
@@ -231,6 +244,7 @@ async def test_a_job_after_one_that_failed_never_starts(tmp_path: Path) -> None:
         assert "claimed" not in b.kinds(child)
 
 
+@pytest.mark.slow
 async def test_what_a_job_prints_is_in_its_own_log_even_where_short_jobs_follow_each_other(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         jobs = [b.new("say", f"out {number}", f"err {number}") for number in range(300)]
@@ -241,6 +255,7 @@ async def test_what_a_job_prints_is_in_its_own_log_even_where_short_jobs_follow_
             assert piece.data.decode() == f"out {number}\nerr {number}\n"
 
 
+@pytest.mark.slow
 async def test_progress_and_log_growth_are_told_to_who_listens(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         job = b.new("progress", 5, 0.06)
@@ -255,6 +270,7 @@ async def test_progress_and_log_growth_are_told_to_who_listens(tmp_path: Path) -
         assert b.engine.progress_of(job.id) is None
 
 
+@pytest.mark.slow
 async def test_a_checkpoint_carries_a_job_over_the_death_of_its_worker(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         steps = tmp_path / "steps"
@@ -263,6 +279,7 @@ async def test_a_checkpoint_carries_a_job_over_the_death_of_its_worker(tmp_path:
         assert steps.read_text().split("\n")[:-1] == ["1 0", "1 1", "1 2", "1 3", "2 4", "2 5"]
 
 
+@pytest.mark.slow
 async def test_P7_a_job_knows_its_id_attempt_and_a_fence_that_grows(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         first, second = await b.submit("context"), await b.submit("context")
@@ -271,6 +288,7 @@ async def test_P7_a_job_knows_its_id_attempt_and_a_fence_that_grows(tmp_path: Pa
         assert two["fence"] > one["fence"] > 0
 
 
+@pytest.mark.slow
 async def test_a_pause_lets_nothing_start_and_a_resume_goes_on(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.engine.pause("all")
@@ -283,6 +301,7 @@ async def test_a_pause_lets_nothing_start_and_a_resume_goes_on(tmp_path: Path) -
         assert await b.value(running) == 2
 
 
+@pytest.mark.slow
 async def test_delays_end_without_anybody_asking_again(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         job = await b.submit("add", 1, due=time.time() + 0.3)
@@ -291,6 +310,7 @@ async def test_delays_end_without_anybody_asking_again(tmp_path: Path) -> None:
         assert 0.25 <= row.started_at - row.submitted_at < 5
 
 
+@pytest.mark.slow
 async def test_large_arguments_and_results_travel_whole(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         job = b.new_by_value(lambda data: data[::-1], b"ab" * 2_000_000)
@@ -301,6 +321,7 @@ async def test_large_arguments_and_results_travel_whole(tmp_path: Path) -> None:
             await b.value(large)
 
 
+@pytest.mark.slow
 async def test_a_drain_gives_back_what_has_not_started_and_interrupts_what_runs_too_long(
     tmp_path: Path, clock: PauseClock
 ) -> None:
@@ -368,6 +389,7 @@ async def test_what_a_job_raises_while_it_is_interrupted_is_its_own_failure_and_
         assert (row.state, row.failures, row.note) == (JobState.WAITING, 1, "OSError: stopped in the middle")
 
 
+@pytest.mark.slow
 async def test_what_is_claimed_ahead_goes_back_when_a_long_job_holds_the_worker(tmp_path: Path) -> None:
     async with bench(tmp_path, processes=1) as b:
         await b.engine.submit([b.new("sha", str(number)) for number in range(50)])
@@ -385,6 +407,7 @@ async def test_what_is_claimed_ahead_goes_back_when_a_long_job_holds_the_worker(
         assert b.kinds(short).count("claimed") == 2
 
 
+@pytest.mark.slow
 async def test_without_a_worker_jobs_wait_and_are_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCJOBS_FAILPOINTS", "spawn.after=exit:3")  # read by workers, as each starts
     monkeypatch.setattr(claims, "FIRST_HOLD", 0.2)
@@ -397,6 +420,7 @@ async def test_without_a_worker_jobs_wait_and_are_not_failed(tmp_path: Path, mon
         assert (row.attempt, row.crashes, row.failures) == (1, 0, 0)
 
 
+@pytest.mark.slow
 async def test_a_schedule_makes_jobs_without_anybody_asking(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.engine.submit([b.new("add", 0)])
@@ -409,6 +433,7 @@ async def test_a_schedule_makes_jobs_without_anybody_asking(tmp_path: Path) -> N
         assert await b.value(made[0].id) == 7
 
 
+@pytest.mark.slow
 async def test_what_a_job_left_goes_with_the_job(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         gone, stays = await b.submit("say", "x", keep=0.0), await b.submit("say", "y")
@@ -422,6 +447,7 @@ async def test_what_a_job_left_goes_with_the_job(tmp_path: Path) -> None:
         assert not (tmp_path / "figures" / gone).exists()
 
 
+@pytest.mark.slow
 async def test_a_thousand_short_jobs_end_each_with_its_own_value(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         jobs = [b.new("sha", str(number)) for number in range(1000)]

@@ -368,6 +368,7 @@ def test_F79_a_closing_service_leaves_the_socket_of_its_successor(folder: Path) 
     second.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 async def test_F99_another_user_is_closed_out_at_the_socket_and_unknown_at_the_port(served: Served) -> None:
     """Even where the file's mode would let it in: its user is looked at."""

@@ -32,6 +32,7 @@ def starts(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines() if line.split()[3] == "start"]
 
 
+@pytest.mark.slow
 def test_it_says_when_it_is_ready_where_it_listens_and_ends_cleanly_by_SIGTERM(tmp_path: Path) -> None:
     with service(tmp_path / "state", "--http", "0") as s:
         line = s.output.strip()
@@ -47,6 +48,7 @@ def test_it_says_when_it_is_ready_where_it_listens_and_ends_cleanly_by_SIGTERM(t
         assert s.output.strip() == line
 
 
+@pytest.mark.slow
 def test_F70_after_a_SIGKILL_its_workers_are_gone_and_a_restart_runs_the_job_again(
     tmp_path: Path, clock: PauseClock
 ) -> None:
@@ -169,6 +171,7 @@ def test_F70_a_service_that_is_killed_leaves_no_temporary_files_for_ever() -> No
         assert not os.listdir(elsewhere)
 
 
+@pytest.mark.slow
 def test_F76_a_disk_that_fails_ends_the_service_with_74_and_what_was_accepted_stands(tmp_path: Path) -> None:
     with service(tmp_path / "state", environment={"ASYNCJOBS_FAILPOINTS": "result.before_commit=errno:EIO@1"}) as s:
         job = s.submit("add", 1)["id"]
@@ -224,6 +227,7 @@ def _check_no_overlap(notes: Path) -> None:
             open_ = who if what == "start" else ""
 
 
+@pytest.mark.slow
 def test_F79_a_second_one_on_the_same_state_says_who_runs_and_leaves(tmp_path: Path) -> None:
     with service(tmp_path / "state") as s:
         second = ServiceProcess(tmp_path / "state", ready=False)
@@ -238,6 +242,7 @@ def test_F79_a_second_one_on_the_same_state_says_who_runs_and_leaves(tmp_path: P
             assert third.value(third.submit("add", 2)["id"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
@@ -261,6 +266,7 @@ def test_a_setting_that_is_not_allowed_is_said_in_one_line(
         assert len(s.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_state_directory_that_others_may_write_is_refused_with_65(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
@@ -271,6 +277,7 @@ def test_a_state_directory_that_others_may_write_is_refused_with_65(tmp_path: Pa
         assert str(folder) in s.output
 
 
+@pytest.mark.slow
 def test_SIGTERM_lets_what_runs_end_and_keeps_what_waits(tmp_path: Path) -> None:
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     with service(tmp_path / "state", processes=1) as s:
@@ -311,6 +318,7 @@ def test_a_drain_that_takes_too_long_is_cut_and_a_second_signal_cuts_it_at_once(
         assert clock() - began < 6
 
 
+@pytest.mark.slow
 def test_F103_the_token_is_nowhere_but_in_its_file(tmp_path: Path) -> None:
     secret = {"ASYNCJOBS_TOKEN": "hidden-from-jobs", "NOTIFY_SOCKET": str(tmp_path / "none")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
@@ -327,6 +335,7 @@ def test_F103_the_token_is_nowhere_but_in_its_file(tmp_path: Path) -> None:
             assert holders == [s.folder / "token"]
 
 
+@pytest.mark.slow
 def test_F98_all_files_are_private_from_birth_and_jobs_have_the_umask_of_who_started_it(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
@@ -344,6 +353,7 @@ def test_F98_all_files_are_private_from_birth_and_jobs_have_the_umask_of_who_sta
         os.umask(before)
 
 
+@pytest.mark.slow
 def test_an_idle_service_starts_no_workers_and_uses_no_processor_time(tmp_path: Path) -> None:
     with service(tmp_path / "state") as s:
         assert not s.workers()
@@ -359,6 +369,7 @@ def _processor_time(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="smaps are Linux's")
 def test_the_service_process_is_small(tmp_path: Path) -> None:
     with service(tmp_path / "state") as s:
@@ -367,6 +378,7 @@ def test_the_service_process_is_small(tmp_path: Path) -> None:
         assert pss <= 80e6, f"{pss / 1e6:.1f} MB"
 
 
+@pytest.mark.slow
 def test_modules_are_found_in_the_folder_where_it_was_started(tmp_path: Path) -> None:
     (tmp_path / "study.py").write_text("def answer():\n    return 42\n")
     with ServiceProcess(tmp_path / "state", allow=("study.*",), ready=False) as s:

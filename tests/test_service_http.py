@@ -76,6 +76,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", MALFORMED)
 async def test_F87_what_is_malformed_gets_400_and_the_connection_ends(served: Served, what: str) -> None:
     async with await served.connect() as wire:
@@ -89,6 +90,7 @@ async def test_F87_what_is_malformed_gets_400_and_the_connection_ends(served: Se
     assert (await served.ask("GET", "/health")).status == 200
 
 
+@pytest.mark.slow
 async def test_F87_a_body_where_none_belongs_is_400(served: Served) -> None:
     assert (await served.ask("GET", "/v1/jobs", {"function": "pkg:f"})).status == 400
     assert (await served.ask("GET", "/v1/stop", {"drain": 1})).status == 405
@@ -136,6 +138,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(FRAGMENTS, st.binary(max_size=40)), max_size=30), st.integers(1, 64))
 def test_F87_any_bytes_are_read_or_refused_once(parts: list[bytes], step: int) -> None:
@@ -158,6 +161,7 @@ def told(request: Request) -> tuple[str, bytes, bytes]:
 # --- F88: too long, too deep ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 async def test_F88_a_long_target_is_414(strict: Served, whole: bool) -> None:
     async with await strict.connect() as wire:
@@ -639,6 +643,7 @@ async def test_a_large_outcome_comes_from_its_file_piece_by_piece_and_the_connec
     assert ended["outcome"] is None
 
 
+@pytest.mark.slow
 async def test_one_answer_holds_only_so_many_outcomes(served: Served) -> None:
     jobs = await served.submit(90)
     await served.end(await served.claim(90), b"J" + json.dumps("x" * 240_000).encode())

@@ -38,6 +38,7 @@ def overnight(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_one_program_submits_and_another_one_finds_the_results(folder: Path) -> None:
     assert overnight(folder, "--quick") == "2 trainings are on disk; this program ends, they go on\n"

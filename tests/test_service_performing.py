@@ -50,6 +50,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(json_values)
 def test_what_json_can_say_exactly_goes_as_json_and_comes_back_equal(value: Any) -> None:
@@ -181,6 +182,7 @@ def in_a_runner(path: str) -> list[str]:
     return [*said, str(job.fence), str(temporary.exists())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["thread", "process"])
 async def test_outside_the_service_checkpoints_say_where_they_work(tmp_path: Path, lane: str) -> None:
     async with aj.Runner(processes=1) as runner:
@@ -205,17 +207,7 @@ async def test_a_coroutine_function_runs_to_its_end_and_hears_of_a_cancel(tmp_pa
             await b.value(waiting)
 
 
-@pytest.mark.parametrize(("name", "error"), [("no_such", UnknownFunction), ("pid", TypeError)])
-async def test_what_goes_wrong_before_the_function_begins_shows_no_frames_of_ours(
-    tmp_path: Path, name: str, error: type[Exception]
-) -> None:
-    async with bench(tmp_path, processes=1) as b:
-        with pytest.raises(error) as caught:
-            await b.value(await b.submit(name, "an argument"))
-        assert name in str(caught.value.__cause__)
-        assert "File" not in str(caught.value.__cause__)
-
-
+@pytest.mark.slow
 async def test_a_plot_of_a_job_lies_in_the_folder_of_its_job(tmp_path: Path) -> None:
     async with bench(tmp_path, processes=1) as b:
         job = await b.submit("draw", 5)

@@ -147,6 +147,7 @@ async def collect(served: Served, wire: Wire, path: str, last: int) -> list[int]
     return found
 
 
+@pytest.mark.slow
 async def test_a_stream_that_joins_while_jobs_run_has_no_gap_and_nothing_twice(served: Served) -> None:
     """Many join at many moments, each from the first event on; all of them see the same numbers."""
     total = 40

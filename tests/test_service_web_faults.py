@@ -71,6 +71,7 @@ TRAVERSALS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TRAVERSALS)
 def test_F94_CVE_2023_1177_no_path_leads_to_a_file(running: ServiceProcess, target: str) -> None:
     job = running.submit("add", 1, 2)["id"]
@@ -274,6 +275,7 @@ def test_F104_CVE_2021_42343_no_process_of_the_service_listens_beyond_this_machi
     assert listening == {(running.process.pid, "127.0.0.1", port_of(running))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "example.com:80"])
 def test_F104_serve_refuses_an_address_that_others_can_reach(tmp_path: Path, address: str) -> None:
     with ServiceProcess(tmp_path / "s", "--http", address, ready=False) as refused:

@@ -82,6 +82,7 @@ def test_table_cannot_be_changed() -> None:
         MOVES[S.QUEUED] = {}  # type: ignore[index]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(Event)))
 def test_whatever_happens_a_job_has_at_most_one_end(events: list[Event]) -> None:
     state, ends = JobState.QUEUED, 0
@@ -94,6 +95,7 @@ def test_whatever_happens_a_job_has_at_most_one_end(events: list[Event]) -> None
     assert ends == int(state.is_final)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(Event)))
 def test_a_job_succeeds_or_is_lost_only_after_a_start(events: list[Event]) -> None:
     state, started = JobState.QUEUED, False

@@ -40,6 +40,7 @@ def test_percentiles_are_values_in_order(values: list[float]) -> None:
     assert math.isclose(found.mean, math.fsum(values) / len(values), rel_tol=1e-9)
 
 
+@pytest.mark.slow
 @given(st.lists(durations, min_size=1, max_size=200), st.floats(0.01, 1.0))
 def test_a_histogram_is_right_to_seven_percent(values: list[float], share: float) -> None:
     histogram = Histogram()
@@ -182,6 +183,7 @@ async def test_a_runner_counts_under_the_names_of_the_final_states() -> None:
     assert stats.lanes["thread"].submitted == 0
 
 
+@pytest.mark.slow
 @each_lane
 async def test_the_busy_share_counts_what_runs_now(lane: str) -> None:
     async with Runner(processes=1, threads=1, coroutines=1) as runner:
@@ -199,6 +201,7 @@ async def test_the_busy_share_counts_what_runs_now(lane: str) -> None:
         assert ended.lanes[lane].busy_share * ended.open_seconds >= 0.2
 
 
+@pytest.mark.slow
 @each_lane
 async def test_the_busy_share_counts_the_time_of_each_attempt(lane: str) -> None:
     async with Runner(processes=1, threads=1, coroutines=1) as runner:
@@ -212,6 +215,7 @@ async def test_the_busy_share_counts_the_time_of_each_attempt(lane: str) -> None
         assert stats.lanes[lane].run.max < share / 2, "of the last attempt only"
 
 
+@pytest.mark.slow
 @each_lane
 async def test_the_wait_of_a_job_that_was_tried_again_ends_with_its_first_start(lane: str) -> None:
     async with Runner(processes=1, threads=1, coroutines=1) as runner:

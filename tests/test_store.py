@@ -298,6 +298,7 @@ async def test_a_dependent_of_a_failed_job_is_cancelled_down_the_line(store: Sto
     assert answer.state == JobState.CANCELLED
 
 
+@pytest.mark.slow
 async def test_thousands_of_dependents_are_told_bit_by_bit(store: Store) -> None:
     for state, expected in ((JobState.SUCCEEDED, JobState.QUEUED), (JobState.TIMED_OUT, JobState.CANCELLED)):
         [parent] = await submitted(store)

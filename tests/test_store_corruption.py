@@ -195,6 +195,7 @@ async def test_F77_most_of_what_was_refused_is_salvaged(originals: list[Original
 # --- what salvage does ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_sound_database_is_salvaged_as_it_is(originals: list[Original], tmp_path: Path) -> None:
     for original in originals:
         database = copy_of(original.folder, tmp_path / "state")
@@ -226,6 +227,7 @@ async def test_F77_a_damaged_page_of_the_log_costs_that_page_and_not_what_came_a
     assert await after_salvage(database, originals[1].ids) == len(originals[1].ids)
 
 
+@pytest.mark.slow
 async def test_F77_a_lost_first_page_is_put_back(originals: list[Original], tmp_path: Path) -> None:
     for size in (100, 4096):
         database = copy_of(originals[0].folder, tmp_path / "state")

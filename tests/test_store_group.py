@@ -160,6 +160,7 @@ async def test_F76_a_disk_that_fails_under_a_large_outcome_ends_the_service(tmp_
         assert store.broken.done()
 
 
+@pytest.mark.slow
 async def test_files_of_commits_that_never_came_go_at_the_next_opening(tmp_path: Path, full_folder: Path) -> None:
     async with opened(tmp_path / "jobs.db", results=full_folder) as store:
         await submitted(store)
@@ -185,6 +186,7 @@ class Times:
 YEAR = 365 * 86_400.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", [YEAR, -YEAR, 3600.0, -3600.0])
 async def test_F81_a_wall_clock_that_jumps_moves_no_delay_and_no_order(tmp_path: Path, jump: float) -> None:
     times = Times()

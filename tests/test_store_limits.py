@@ -125,6 +125,7 @@ async def test_F81_a_clock_set_back_blocks_no_rate(tmp_path: Path, clock: Clock)
         assert len(await claimed(store, 9)) == 1
 
 
+@pytest.mark.slow
 async def test_ten_thousand_jobs_under_a_limit_are_put_aside_bit_by_bit(store: Store) -> None:
     await submitted(store, 10_000, limit=Limit("api", running=1), priority=1)
     [free] = await submitted(store)

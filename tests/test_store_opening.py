@@ -138,6 +138,7 @@ async def test_P3_what_may_start_once_and_had_not_begun_is_queued_again_at_the_o
     assert check_database(path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failpoints", "rows"),
     [("submit.before_commit=kill@2", 1), ("submit.after_commit=kill@2", 2), ("notify.before=kill@2", 2)],
@@ -154,6 +155,7 @@ def test_F68_a_kill_around_the_commit_of_a_submit(tmp_path: Path, failpoints: st
     check_sound(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("failpoints", "crashes"), [("claim.before_commit=kill", 0), ("claim.after_commit=kill", 1)])
 async def test_F69_a_kill_around_the_commit_of_a_claim(tmp_path: Path, failpoints: str, crashes: int) -> None:
     path = tmp_path / "jobs.db"
@@ -163,6 +165,7 @@ async def test_F69_a_kill_around_the_commit_of_a_claim(tmp_path: Path, failpoint
     check_sound(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failpoints", ["result.before_commit=kill", "result.after_commit=kill"])
 async def test_F71_a_kill_around_the_commit_of_a_result_leaves_one_outcome(tmp_path: Path, failpoints: str) -> None:
     path = tmp_path / "jobs.db"
@@ -177,6 +180,7 @@ async def test_F71_a_kill_around_the_commit_of_a_result_leaves_one_outcome(tmp_p
     check_sound(path)
 
 
+@pytest.mark.slow
 def test_F73_a_kill_in_the_first_opening_and_in_each_recovery(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     run_killed(path, "pass", "migrate.step=kill")
@@ -189,6 +193,7 @@ def test_F73_a_kill_in_the_first_opening_and_in_each_recovery(tmp_path: Path) ->
     check_sound(path)
 
 
+@pytest.mark.slow
 async def test_F73_a_kill_while_pruning_leaves_no_half_of_a_job(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     script = """
@@ -206,6 +211,7 @@ async def test_F73_a_kill_while_pruning_leaves_no_half_of_a_job(tmp_path: Path) 
     check_sound(path)
 
 
+@pytest.mark.slow
 async def test_fifty_openings_in_a_row_leave_everything_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     async with opened(path) as store:
@@ -271,6 +277,7 @@ async def test_F78_a_deadline_that_only_the_terms_had_holds_after_the_upgrade(tm
     check_sound(path)
 
 
+@pytest.mark.slow
 async def test_F78_a_migration_that_was_killed_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     version_1(path)
@@ -362,6 +369,7 @@ async def test_F81_a_wall_clock_that_was_set_back_delays_a_retry_by_an_hour_at_m
         assert (await store.row(later)).due == 1_000_050
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["submit.before_commit", "submit.after_commit", "notify.before"])
 async def test_F82_a_key_that_is_sent_again_after_a_kill_is_one_row(tmp_path: Path, place: str) -> None:
     path = tmp_path / "jobs.db"
@@ -378,6 +386,7 @@ async def test_F82_a_key_that_is_sent_again_after_a_kill_is_one_row(tmp_path: Pa
     check_sound(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 3])
 async def test_F73_a_kill_while_the_log_is_copied_loses_nothing(tmp_path: Path, number: int) -> None:
     path = tmp_path / "jobs.db"

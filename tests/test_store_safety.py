@@ -64,6 +64,7 @@ async def test_F98_database_and_log_are_0600_from_birth_whatever_the_umask(path:
     assert modes == {"jobs.db": 0o600, "jobs.db-wal": 0o600, "jobs.db-mark": 0o600}
 
 
+@pytest.mark.slow
 async def test_F73_a_service_that_is_killed_while_it_makes_a_database_leaves_nothing_in_the_way(path: Path) -> None:
     text = f"from pathlib import Path\nfrom asyncjobs.service.store.creating import create\ncreate(Path({str(path)!r}))"
     environment = {**os.environ, "ASYNCJOBS_FAILPOINTS": "migrate.step=kill"}
@@ -129,6 +130,7 @@ def used_of(log: bytes) -> int:
     return max(start + 4120 for start in frames if log[start + 4 : start + 8] != bytes(4))
 
 
+@pytest.mark.slow
 async def test_F77_a_log_that_is_removed_or_damaged_takes_no_accepted_job_along(path: Path) -> None:
     ids = left_by_a_killed_one(path, 20)
     log = path.with_name("jobs.db-wal")
@@ -147,6 +149,7 @@ async def test_F77_a_log_that_is_removed_or_damaged_takes_no_accepted_job_along(
         assert {row.id for row in await store.rows(Query(limit=100))} == set(ids)
 
 
+@pytest.mark.slow
 async def test_F77_the_index_of_the_log_may_be_lost_or_damaged(path: Path) -> None:
     ids = left_by_a_killed_one(path, 12)
     index = path.with_name("jobs.db-shm")
@@ -155,6 +158,7 @@ async def test_F77_the_index_of_the_log_may_be_lost_or_damaged(path: Path) -> No
         assert {row.id for row in await store.rows(Query(limit=100))} == set(ids)
 
 
+@pytest.mark.slow
 async def test_F77_an_older_copy_in_the_place_of_the_database_is_refused(path: Path, tmp_path: Path) -> None:
     async with opened(path) as store:
         await submitted(store)
@@ -168,6 +172,7 @@ async def test_F77_an_older_copy_in_the_place_of_the_database_is_refused(path: P
         assert len(await store.rows(Query())) == 1
 
 
+@pytest.mark.slow
 async def test_a_mark_that_is_missing_or_damaged_stands_in_nobodys_way(path: Path) -> None:
     ids = left_by_a_killed_one(path, 12)
     for content in (None, b"", b"x" * 60, b"AJMARK1\n" + b"\xff" * 52):
@@ -219,6 +224,7 @@ async def test_F80_F97_links_and_other_things_in_the_place_of_its_files_are_refu
     assert aside.read_bytes() == before[1]
 
 
+@pytest.mark.slow
 async def test_after_a_kill_a_small_database_is_checked_as_a_whole(path: Path) -> None:
     left_by_a_killed_one(path, 20)
     # What SQLite's check finds, and nothing else does: an index that does not say what its table says.
@@ -230,6 +236,7 @@ async def test_after_a_kill_a_small_database_is_checked_as_a_whole(path: Path) -
     await refused(path, "damaged")
 
 
+@pytest.mark.slow
 async def test_a_look_at_a_large_database_is_quick(path: Path) -> None:
     async with opened(path) as store:
         await store.submit([job(os.urandom(2000)) for _ in range(5000)])
@@ -409,6 +416,7 @@ async def test_F76_a_failing_disk_is_told_to_everybody(path: Path) -> None:
 # --- backup -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_backup_of_a_store_in_use_is_a_state_directory_with_every_job_of_before(tmp_path: Path) -> None:
     state = StateDir.open(tmp_path / "live", create=True)
     target = tmp_path / "copies" / "monday"
@@ -471,6 +479,7 @@ async def test_a_backup_is_a_new_folder_and_one_that_fails_leaves_nothing(path: 
         await submitted(store)  # the store has not suffered
 
 
+@pytest.mark.slow
 async def test_a_backup_that_is_under_way_when_the_store_closes_is_broken_off(path: Path, tmp_path: Path) -> None:
     async with opened(path) as store:
         await store.submit([job(os.urandom(20_000)) for _ in range(500)])

@@ -84,6 +84,7 @@ def test_it_gives_what_the_built_in_map_gives(
     assert got == expected if ordered else sorted(got) == sorted(expected)
 
 
+@pytest.mark.slow
 @each_lane
 @given(good=st.integers(0, 25), lookahead=st.none() | st.integers(1, 10))
 def test_a_source_that_raises_does_so_after_the_items_before_it(
@@ -103,6 +104,7 @@ def _each(values: Any, into: list[Any]) -> list[Any]:
     return []
 
 
+@pytest.mark.slow
 @each_lane
 @given(items=st.lists(st.integers(0, 9), max_size=20), on_error=st.sampled_from(["raise", "skip", "return"]))
 def test_errors_are_raised_in_their_turn_skipped_or_returned(
@@ -192,6 +194,7 @@ def test_an_interrupt_in_the_source_reaches_the_caller_and_cancels_what_is_in_fl
 # --- early ends -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 @pytest.mark.parametrize("way", ["break", "with", "dropped"])
 def test_who_leaves_early_cancels_what_is_in_flight(runner: SyncRunner, lane: str, way: str) -> None:

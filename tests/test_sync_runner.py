@@ -47,6 +47,7 @@ def held(runner: SyncRunner, lane: str, value: Any = None) -> tuple[Job[Any], Ca
 # --- submit, run, results ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 def test_a_job_runs_and_its_value_or_error_is_waited_for(runner: SyncRunner, lane: str) -> None:
     on_lane = runner.options(lane=lane)
@@ -62,6 +63,7 @@ def test_a_job_runs_and_its_value_or_error_is_waited_for(runner: SyncRunner, lan
     ended_once(job, failing)
 
 
+@pytest.mark.slow
 @each_lane
 def test_a_wait_with_a_timeout_ends_and_the_job_goes_on(runner: SyncRunner, lane: str) -> None:
     job, go = held(runner, lane, "value")
@@ -73,6 +75,7 @@ def test_a_wait_with_a_timeout_ends_and_the_job_goes_on(runner: SyncRunner, lane
     assert job.result(20) == "value"
 
 
+@pytest.mark.slow
 @each_lane
 def test_a_job_is_awaited_from_any_running_loop(runner: SyncRunner, lane: str) -> None:
     job, go = held(runner, lane, "value")
@@ -87,6 +90,7 @@ def test_a_job_is_awaited_from_any_running_loop(runner: SyncRunner, lane: str) -
     assert asyncio.run(main()) == ["value", "more"]
 
 
+@pytest.mark.slow
 @each_lane
 def test_many_threads_submit_at_once_and_each_gets_its_own(runner: SyncRunner, lane: str) -> None:
     on_lane = runner.options(lane=lane)
@@ -105,6 +109,7 @@ def test_many_threads_submit_at_once_and_each_gets_its_own(runner: SyncRunner, l
     assert len({job.id for job in [on_lane.submit(ECHO[lane]) for _ in range(10)]}) == 10
 
 
+@pytest.mark.slow
 @each_lane
 def test_context_variables_and_the_job_s_own_handle_reach_it(runner: SyncRunner, lane: str) -> None:
     if lane != "process":
@@ -153,6 +158,7 @@ def test_a_burst_of_submits_wakes_the_loop_once(runner: SyncRunner, monkeypatch:
 # --- room in the queue ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_lane
 def test_submit_does_not_wait_until_the_queue_is_full_and_then_in_order(lane: str) -> None:
     done: list[int] = []
@@ -181,6 +187,7 @@ def test_submit_does_not_wait_until_the_queue_is_full_and_then_in_order(lane: st
     assert starts == sorted(starts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["queue_size", "queue_bytes"])
 def test_queue_full_comes_exactly_at_the_bound_whatever_the_loop_does_meanwhile(bound: str) -> None:
     settings: dict[str, Any] = {"queue_size": 20} if bound == "queue_size" else {"queue_bytes": 20 * 100_000}
@@ -205,6 +212,7 @@ def test_queue_full_comes_exactly_at_the_bound_whatever_the_loop_does_meanwhile(
         sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 def test_a_waiting_submit_does_not_take_room_that_was_promised() -> None:
     with SyncRunner(threads=1, queue_size=4) as runner:
         queue = runner._runner._engine.dispatchers["thread"].queue
@@ -308,6 +316,7 @@ def test_events_are_iterated_and_end_with_the_runner_after_what_has_arrived(runn
     assert late.dropped == 0
 
 
+@pytest.mark.slow
 def test_as_completed_gives_each_job_once_and_gives_up_in_time(runner: SyncRunner) -> None:
     slow, go = held(runner, "process", "slow")
     quick = [runner.submit(jobs.echo, n) for n in range(5)]
@@ -332,6 +341,7 @@ def test_figures_are_there_while_it_is_open_and_after_it_was_closed(runner: Sync
     assert runner.jobs() == []
 
 
+@pytest.mark.slow
 def test_a_value_is_shared_and_its_handle_closed_from_the_script_s_thread(runner: SyncRunner) -> None:
     value = list(range(1000))
     with runner.share(value) as handle:
@@ -512,6 +522,7 @@ def _no_default_runner() -> Iterator[None]:
     background_module._runner = None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_default_runner")
 def test_background_runs_on_a_runner_that_starts_by_itself_and_anew_after_a_close() -> None:
     job = aj.background(jobs.echo, "value")

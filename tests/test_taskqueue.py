@@ -76,6 +76,7 @@ def gate_through(passed: pass_on) -> None:
     passed.thing.pass_through()
 
 
+@pytest.mark.slow
 def test_adding_never_waits() -> None:
     with Gate() as gate, aj.TaskQueue() as tasks:
         tasks.add_task(gate.pass_through)
@@ -114,6 +115,7 @@ def test_a_task_may_add_more() -> None:
 # --- an exception ends its own task only -------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt(), StopIteration()])
 def test_a_task_that_raises_ends_no_worker_and_is_logged(
     error: BaseException, caplog: pytest.LogCaptureFixture
@@ -129,6 +131,7 @@ def test_a_task_that_raises_ends_no_worker_and_is_logged(
         assert caplog.text.count("job 'raise_this' failed and nobody looked at it") == 3
 
 
+@pytest.mark.slow
 def test_the_job_tells_what_became_of_a_task() -> None:
     with aj.TaskQueue() as tasks:
         good, bad = tasks.add_task(jobs.square, 3), tasks.add_task(jobs.fail)
@@ -184,6 +187,7 @@ def test_what_is_no_plain_function_is_refused_at_the_call() -> None:
             tasks.add_task(jobs.aecho)
 
 
+@pytest.mark.slow
 def test_a_closed_queue_takes_nothing_and_closes_again() -> None:
     tasks = aj.TaskQueue()
     job = tasks.add_task(jobs.square, 3)
@@ -195,6 +199,7 @@ def test_a_closed_queue_takes_nothing_and_closes_again() -> None:
         tasks.add_task(jobs.square, 3)
 
 
+@pytest.mark.slow
 def test_a_task_that_waits_for_its_own_end_is_told_so() -> None:
     with aj.TaskQueue() as tasks:
         for wait in (tasks.join, tasks.close):
@@ -233,6 +238,7 @@ def test_an_error_in_the_block_loses_no_task() -> None:
 # --- real programs -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_at_the_end_of_the_program(launch: Any, tmp_path: Path) -> None:
     program = launch(f"""
         def work(number):
@@ -248,6 +254,7 @@ def test_nothing_is_lost_at_the_end_of_the_program(launch: Any, tmp_path: Path) 
     assert sorted(map(int, jobs.lines(tmp_path / "done"))) == list(range(200))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("last", "code"), [("sys.exit(3)", 3), ("raise ValueError('the script')", 1)])
 def test_nothing_is_lost_when_the_program_fails_and_its_exit_code_stands(
     launch: Any, tmp_path: Path, last: str, code: int
@@ -263,6 +270,7 @@ def test_nothing_is_lost_when_the_program_fails_and_its_exit_code_stands(
     assert (tmp_path / "last").is_dir()
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_does_not_change_the_exit_code_and_is_told_of(launch: Any) -> None:
     program = launch("""
         tasks = aj.TaskQueue()
@@ -277,6 +285,7 @@ def test_a_task_that_fails_does_not_change_the_exit_code_and_is_told_of(launch: 
     assert "Traceback" not in program.output
 
 
+@pytest.mark.slow
 def test_f48_ctrl_c_ends_a_program_that_waits(launch: Any) -> None:
     program = launch(
         """
@@ -299,6 +308,7 @@ def test_f48_ctrl_c_ends_a_program_that_waits(launch: Any) -> None:
     assert program.output.count("Traceback") == 1, program.output
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_inert(launch: Any) -> None:
     program = launch("""
         tasks = aj.TaskQueue()

@@ -65,6 +65,7 @@ def process(runner: aj.Runner, **options: Any) -> Any:
 # --- T1 to T4: starting and ending ------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_T01_slots_make_no_entry_in_shared_memory() -> None:
     def mapped(pid: int) -> int:
         return Path(f"/proc/{pid}/maps").read_text().count("/dev/shm/")
@@ -148,6 +149,7 @@ async def test_T03_a_worker_whose_job_holds_the_interpreter_lock_dies_with_its_p
         await gone(worker)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 async def test_T03_a_worker_started_from_another_thread_s_loop_outlives_that_thread(start_method: str) -> None:
     """With `spawn` a death signal would follow the thread that started the worker."""
@@ -207,6 +209,7 @@ def test_T04_workers_neither_import_main_nor_disturb_it(tmp_path: Path, start_me
 # --- T5, T6: arguments ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_T05_an_argument_that_a_job_keeps_stays_right_while_others_come_and_go() -> None:
     async with aj.Runner(processes=1) as runner:
         submit = process(runner)
@@ -217,6 +220,7 @@ async def test_T05_an_argument_that_a_job_keeps_stays_right_while_others_come_an
         assert await submit.run(jobs.first_bytes, 4) == [b"aaaa", b"bbbb", b"cccc"]
 
 
+@pytest.mark.slow
 async def test_T06_a_job_that_writes_into_its_argument_changes_only_its_own_copy(runner: aj.Runner) -> None:
     data = bytearray(b"mine" * 2**18)
     async with common_outcome(runner):
@@ -245,6 +249,7 @@ async def test_T07_a_storm_of_give_backs_loses_no_job_and_runs_none_twice(tmp_pa
         assert runner.stats().lanes["process"].succeeded == 200 + 40 * 61
 
 
+@pytest.mark.slow
 async def test_T08_giving_back_to_a_full_queue_neither_raises_nor_blocks() -> None:
     async with aj.Runner(processes=2, queue_size=4) as runner, new_door() as door, asyncio.timeout(BOUND):
         submit = process(runner)
@@ -316,6 +321,7 @@ async def test_T10_a_worker_that_dies_before_its_hello_is_not_waited_for(start_m
         await assert_failed(job, aj.WorkerStartError, "exit code 5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 async def test_T11_a_grandchild_that_holds_everything_open_does_not_hide_a_death(
     start_method: str, clock: PauseClock
@@ -338,6 +344,7 @@ async def test_T11_a_grandchild_that_holds_everything_open_does_not_hide_a_death
             os.kill(grandchild, signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_T12_cancelling_whoever_waits_breaks_no_worker(runner: aj.Runner) -> None:
     async with common_outcome(runner):
         for _ in range(20):
@@ -393,6 +400,7 @@ async def test_T13_ctrl_c_while_workers_start_prints_one_traceback_and_none_of_t
 # --- T14 to T17: settings and frames ----------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_T14_mapped_memory_does_not_count_against_max_rss() -> None:
     lane = aj.ProcessLane(2, max_rss=120 * 2**20)
     async with aj.Runner(lanes={"process": lane}) as runner, common_outcome(runner), new_door() as door:
@@ -422,6 +430,7 @@ async def test_T15_a_worker_has_loaded_no_numpy_that_would_fix_its_threads_too_e
         assert await process(runner).run(jobs.is_loaded, "numpy", "plotly", "sqlite3") == [False, False, False]
 
 
+@pytest.mark.slow
 async def test_T16_a_slot_costs_no_more_descriptors_and_threads_than_it_says() -> None:
     async with aj.Runner(processes=1) as first:
         await process(first).run(jobs.add, 1, 2)  # what all slots share
@@ -503,6 +512,7 @@ async def test_T18_an_idle_runner_with_warm_workers_uses_no_processor_time(runne
     assert used <= 0.02  # two ticks of the system's clock
 
 
+@pytest.mark.slow
 async def test_T19_a_drain_under_a_cancelled_scope_does_not_spin(runner: aj.Runner) -> None:
     async with new_door() as door:
         job = await process(runner, grace=0.4).submit(jobs.swallow_stops, door.path, 1)
@@ -516,6 +526,7 @@ async def test_T19_a_drain_under_a_cancelled_scope_does_not_spin(runner: aj.Runn
         assert process_time() - used < 0.2
 
 
+@pytest.mark.slow
 async def test_T20_a_queued_job_takes_at_most_a_kilobyte() -> None:
     count = 20_000
     async with aj.Runner(threads=1, queue_size=count + 1) as runner:

@@ -145,6 +145,7 @@ def test_lost_jobs_are_tried_again_from_the_budget_of_retries_or_three_times(
     assert tried == most
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(OUTCOMES)), st.none() | st.sampled_from(KINDS), st.integers(1, 10), st.floats(0, 0.99))
 def test_no_job_has_more_attempts_than_its_budget(outcome: str, stop: str | None, attempt: int, random: float) -> None:
     call = make_call(stop, attempt, retries=Retry(4, on=Exception), lost="retry")

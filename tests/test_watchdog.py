@@ -136,6 +136,7 @@ async def test_a_loop_that_answers_is_not_complained_about(runner: Runner, caplo
     assert runner.stats().loop_lag.count >= 1
 
 
+@pytest.mark.slow
 async def test_a_thread_that_holds_the_interpreter_lock_is_reported_afterwards(
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +146,7 @@ async def test_a_thread_that_holds_the_interpreter_lock_is_reported_afterwards(
     await still_works(runner)
 
 
+@pytest.mark.slow
 async def test_f7_a_coroutine_that_holds_the_interpreter_lock_is_reported_afterwards(
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -210,6 +212,7 @@ async def test_closing_the_runner_ends_its_thread_even_while_the_loop_is_blamed(
     await thread_ends()
 
 
+@pytest.mark.slow
 @pytest.mark.may_complain("the tasks of a loop that was closed too early are destroyed")
 def test_a_loop_that_is_closed_under_the_watchdog_ends_its_thread() -> None:
     async def main() -> Runner:
