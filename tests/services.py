@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -20,6 +21,7 @@ import psutil
 
 import asyncjobs as aj
 from asyncjobs.service import envelope, outcome
+from asyncjobs.service.store.checking import ALARMS
 
 T = TypeVar("T")
 
@@ -27,6 +29,18 @@ FINAL = ("SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED", "LOST")
 READY = "asyncjobs serve: ready"
 HERE = Path(__file__).parent
 ROOT = Path(aj.__file__).parent.parent
+
+
+_ALARMS = re.compile(f"{ALARMS.pattern}|ResourceWarning|Exception ignored in")
+_ended: list[ServiceProcess] = []
+
+
+def complaints() -> list[str]:
+    """What hints at an error that nobody handled in what services said that have ended since the last look (I14)."""
+    found = [line for one in _ended for line in one.said.splitlines() if _ALARMS.search(line)]
+    said = [one.said for one in _ended] if found else []
+    _ended.clear()
+    return [*found, *said]
 
 
 class ServiceProcess:
@@ -56,8 +70,10 @@ class ServiceProcess:
         self.process: subprocess.Popen[bytes]
         self.output = ""
         """What it printed on either stream."""
-        self.pids: set[int] = set()
-        """The service and all that ever descended from it, as far as seen."""
+        self.said = ""
+        """The same of all its lives."""
+        self._seen: set[psutil.Process] = set()
+        """The service and all that ever descended from it, as far as seen; a number alone may be another's by now."""
         self.start(ready=ready)
 
     # --- life ---------------------------------------------------------------------------
@@ -92,19 +108,25 @@ class ServiceProcess:
             assert self._take(until), f"it ended before it said {text!r}:\n{self.output}"
         return self.output
 
+    def listen(self) -> None:
+        """Take what it has printed by now: it would wait for us when a pipe is full."""
+        while self._near >= 0 and select.select([self._near], [], [], 0)[0] and self._take(0.0):
+            continue
+
     def _take(self, until: float) -> bool:
         readable, _, _ = select.select([self._near], [], [], max(0.0, until - time.monotonic()))
         if not readable:
             return True
         data = os.read(self._near, 65536)
-        self.output += data.decode(errors="replace")
+        text = data.decode(errors="replace")
+        self.output += text
+        self.said += text
         return bool(data)
 
     def _take_rest(self) -> None:
         """Workers that are about to end may still hold the pipe: only what is there now."""
+        self.listen()
         if self._near >= 0:
-            while select.select([self._near], [], [], 0)[0] and self._take(0.0):
-                continue
             os.close(self._near)
             self._near = -1
 
@@ -112,8 +134,12 @@ class ServiceProcess:
         """The service and what descends from it, now."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.process.pid)
-            self.pids |= {process.pid, *(child.pid for child in process.children(recursive=True))}
-        return {pid for pid in self.pids if _lives(pid)}
+            self._seen |= {process, *process.children(recursive=True)}
+        return {process.pid for process in self._seen if _lives(process)}
+
+    def forget(self) -> None:
+        """Nothing of it is left."""
+        self._seen.clear()
 
     def workers(self) -> set[int]:
         """The processes that run jobs now, and those that help to start them."""
@@ -134,7 +160,7 @@ class ServiceProcess:
         """Its exit code; nothing of it is left."""
         code = self.process.wait(within)
         self._take_rest()
-        eventually(lambda: not [pid for pid in self.pids if _lives(pid)], 5.0, lambda: f"left: {self.family()}")
+        eventually(lambda: not any(map(_lives, self._seen)), 5.0, lambda: f"left: {self.family()}")
         return code
 
     def stop(self, within: float = 30.0) -> int:
@@ -148,10 +174,11 @@ class ServiceProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
-        for pid in self.pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for process in self._seen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._take_rest()
+        _ended.append(self)
 
     def __enter__(self) -> Self:
         return self
@@ -280,8 +307,8 @@ def _if(value: T, test: Callable[[T], bool]) -> T | None:
     return value if test(value) else None
 
 
-def _lives(pid: int) -> bool:
+def _lives(process: psutil.Process) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
