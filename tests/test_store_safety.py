@@ -397,6 +397,35 @@ async def test_F76_an_io_error_ends_the_store_and_what_was_accepted_is_there(
     check_sound(path)
 
 
+CREATES = """
+import sys
+from pathlib import Path
+from asyncjobs.service.store.creating import create
+
+create(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="F76: strace is not installed")
+@pytest.mark.slow
+async def test_F76_a_disk_that_fails_while_a_database_is_made_leaves_none_that_holds_nothing(path: Path) -> None:
+    """From its Nth fdatasync on, for each N that there is."""
+    if not _may_trace():
+        pytest.skip("F76: strace may not trace here")
+    number, code = 0, 1
+    while code != 0:
+        number += 1
+        inject = f"inject=fdatasync:error=EIO:when={number}+"
+        command = ["strace", "-f", "-o", os.devnull, "-e", "trace=fdatasync", "-e", inject]
+        code = subprocess.run(
+            [*command, sys.executable, "-c", CREATES, str(path)], cwd=ROOT, stderr=subprocess.DEVNULL
+        ).returncode
+        assert path.exists() == (code == 0)
+    assert number > 3
+    async with opened(path) as store:
+        await submitted(store)
+
+
 async def test_F76_a_failing_disk_is_told_to_everybody(path: Path) -> None:
     async with opened(path) as store:
         failpoint.arm("submit.before_commit=errno:EIO")

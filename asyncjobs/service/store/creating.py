@@ -37,5 +37,8 @@ def build(fresh: Path) -> None:
     connection = connect(fresh)
     try:
         migrate(connection)
+        # Closing would copy the log over as well, but swallow an error of it: the database would get its name, and
+        # all that it is to hold would lie in a log that has another.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         close(connection, is_sound=True)
