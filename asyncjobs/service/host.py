@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ from asyncjobs.failpoint import point
 from asyncjobs.lanes.process import ProcessLane
 from asyncjobs.runner import Runner
 from asyncjobs.service import envelope
-from asyncjobs.service.access import Address, StateDir
+from asyncjobs.service.access import Address, StateDir, default_path
 from asyncjobs.service.allow import Allow
 from asyncjobs.service.errors import BadRequest, ServiceRunning, StateRefused, StorageBroken, StorageFull
 from asyncjobs.service.http.desk import Surroundings
@@ -29,6 +30,7 @@ from asyncjobs.service.http.server import HttpServer
 from asyncjobs.service.process import keep_secrets, keep_temporary, notify, take_notify_socket
 from asyncjobs.service.servicelog import close_log, open_log
 from asyncjobs.service.store.ballast import Ballast
+from asyncjobs.service.store.faults import is_out_of_space
 from asyncjobs.service.store.lock import StateLock
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.store import Store
@@ -97,7 +99,13 @@ class Service:
         umask = os.umask(0o077)
         async with AsyncExitStack() as stack:
             stack.callback(os.umask, umask)
-            await self._open(stack, umask)
+            try:
+                await self._open(stack, umask)
+            except OSError as error:
+                told = _of_the_disk(error, self.settings.dir or default_path(self.settings.name))
+                if told is None:
+                    raise
+                raise told from error
             self._stack = stack.pop_all()
         return self
 
@@ -234,6 +242,15 @@ async def serve(settings: Settings) -> int:
         print(f"asyncjobs serve: {cause}", file=sys.stderr, flush=True)
         return code
     return 0
+
+
+def _of_the_disk(error: OSError, place: Path) -> Exception | None:
+    """What to say in its place if it is the disk's fault: the system does not always say of which file."""
+    if is_out_of_space(error):
+        return StorageFull(f"the disk under {place} is full; make room and start again")
+    if error.errno == errno.EIO:
+        return StorageBroken(f"the disk under {place} failed: {error}")
+    return None
 
 
 def _cause(error: Exception) -> Exception:

@@ -1,0 +1,152 @@
+"""A service on disks that are full, cannot be written to, or move away under it (F75, F76, F80)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from damaged import files_of, small_disk
+from services import ServiceProcess, service
+from stored import check_sound
+
+from asyncjobs.service.store.checking import Evidence, check
+
+
+@contextlib.contextmanager
+def mounted(*command: str) -> Iterator[None]:
+    """While something is mounted at the last word of the command."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("F80: root only may mount")
+    if subprocess.run(["mount", *command]).returncode != 0:
+        pytest.skip("F80: this user may not mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", command[-1]], check=True)
+
+
+def fill_up(path: Path) -> None:
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 512)
+
+
+def submit_until_refused(s: ServiceProcess) -> tuple[list[str], dict[str, str]]:
+    """What was accepted, and the refusal."""
+    accepted = []
+    while True:
+        request = {"function": "service_jobs:sha", "args": [str(len(accepted)) * 3000], "key": str(len(accepted))}
+        status, body = s.ask("POST", "/v1/jobs", request)
+        if status != 201:
+            return accepted, {"status": str(status), **json.loads(body)}
+        accepted.append(json.loads(body)["jobs"][0]["id"])
+
+
+def test_F75_a_full_disk_refuses_submits_ends_what_runs_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    notes, gate = str(tmp_path / "notes"), tmp_path / "gate"
+    with small_disk(tmp_path / "disk", "1m") as disk, service(disk / "state") as s:
+        running = [s.submit("note_and_wait", notes, str(gate), str(n))["id"] for n in range(2)]
+        for job in running:
+            s.reaches(job, "RUNNING")
+        accepted, refusal = submit_until_refused(s)
+        assert (refusal["status"], refusal["error"]) == ("507", "StorageFull")
+        assert len(accepted) > 10
+        fill_up(disk / "filler")
+        assert len(s.json("GET", "/v1/jobs?limit=1000")["jobs"]) == len(accepted) + 2, "reading goes on"
+        gate.touch()
+        for job in running:
+            assert s.value(job)
+            assert s.job(job)["attempt"] == 1
+        assert s.ask("POST", "/v1/jobs", {"function": "service_jobs:sha", "args": ["x" * 60_000]})[0] == 507
+        (disk / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+        for job in accepted:
+            assert s.ended(job)["state"] == "SUCCEEDED"
+        assert s.value(s.submit("add", 1)["id"]) == 1
+        pid = s.process.pid
+        assert s.stop() == 0
+        assert s.process.pid == pid, "it was never started again"
+        assert check(Evidence(disk / "state" / "jobs.db", is_drained=True, stderr=s.output)).violations == []
+
+
+def test_F75_a_start_on_a_full_disk_says_so_in_one_line_and_later_goes_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk, service(disk / "state") as s:
+        job = s.submit("add", 1, delay=2.0)["id"]
+        s.kill()
+        (disk / "state" / "ballast").write_bytes(b"")  # it has been of use before
+        fill_up(disk / "filler")
+        s.restart(ready=False)
+        refused_for_want_of_room(s)
+        with service(disk / "new", ready=False) as new:
+            refused_for_want_of_room(new)
+        (disk / "filler").unlink()
+        s.restart()
+        assert s.value(job) == 1
+        assert s.stop() == 0
+
+
+def refused_for_want_of_room(s: ServiceProcess) -> None:
+    code = s.ends()
+    lines = [line for line in s.output.splitlines() if "lies in memory" not in line]
+    assert (code, lines) == (74, [f"asyncjobs serve: the disk under {s.folder} is full; make room and start again"])
+
+
+def test_F76_F80_a_disk_that_cannot_be_written_to_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with service(folder / "state") as s:
+        s.value(s.submit("add", 1)["id"])
+        assert s.stop() == 0
+        before = files_of(folder / "state" / "jobs.db")
+        with mounted("--bind", str(folder), str(folder)):
+            subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+            for target in ("state", "new"):
+                with service(folder / target, ready=False) as refused:
+                    code = refused.ends()
+                    assert (code, refused.output.count("\n")) in [(65, 1), (73, 1), (74, 1)], refused.output
+                    assert str(folder) in refused.output
+            assert files_of(folder / "state" / "jobs.db") == before
+        s.restart()
+        assert len(s.json("GET", "/v1/jobs")["jobs"]) == 1
+        assert s.stop() == 0
+
+
+def test_F80_a_layer_of_a_container_is_warned_of_and_serves(tmp_path: Path) -> None:
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    layers = ",".join(f"{name}dir={tmp_path / name}" for name in ("lower", "upper", "work"))
+    merged = tmp_path / "merged"
+    with mounted("-t", "overlay", "-o", layers, "overlay", str(merged)), service(merged / "state") as s:
+        assert s.value(s.submit("large", 400_000)["id"]) == b"x" * 400_000
+        assert "container's own layer" in (s.folder / "logs" / "service.log").read_text()
+        s.kill()
+        s.restart()
+        assert len(s.json("GET", "/v1/jobs")["jobs"]) == 1
+        assert s.stop() == 0
+
+
+def test_F80_a_state_directory_that_is_moved_while_it_is_served_stays_the_only_one(tmp_path: Path) -> None:
+    old, new = tmp_path / "state", tmp_path / "moved"
+    with service(old) as s:
+        before = s.submit("add", 1)["id"]
+        assert s.value(before) == 1
+        old.rename(new)
+        s.folder = new
+        with contextlib.suppress(OSError):
+            s.submit("add", 2, key="after")
+        s.terminate()
+        s.process.wait(30)
+        assert not (old / "jobs.db").exists()
+        s.command[s.command.index(str(old))] = str(new)
+        s.restart()
+        job = s.submit("add", 2, key="after")["id"]
+        assert (s.value(before), s.value(job)) == (1, 2)
+        assert s.stop() == 0
+        assert not (old / "jobs.db").exists()
+    check_sound(new / "jobs.db")
