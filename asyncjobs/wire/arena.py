@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from asyncjobs.failpoint import point
 from asyncjobs.spawning import Descriptor
 
 PAGE: Final = mmap.PAGESIZE
@@ -36,6 +37,7 @@ def memory_file(name: str, nbytes: int = 0) -> Descriptor:
 
     Without memory files an unlinked temporary file: nothing can be left behind there, either.
     """
+    point("shm.create")
     if hasattr(os, "memfd_create"):
         number = os.memfd_create(name, os.MFD_CLOEXEC)
     else:
@@ -347,6 +349,7 @@ class Reader:
         return memoryview(array).cast("B")[: ref.nbytes]
 
     def _map(self, ref: Ref) -> mmap.mmap:
+        point("shm.attach")
         if sys.platform == "win32" or not self._private:
             return mmap.mmap(self._file.number, ref.window_size, offset=ref.window)
         return mmap.mmap(
@@ -388,6 +391,7 @@ class Reader:
 
     def retire(self) -> None:
         """The writer is gone: give back all memory that no view holds."""
+        point("shm.retire")
         held, size = sorted(self.held()), os.fstat(self._file.number).st_size
         if held and size and _CAN_REMOVE:
             with mmap.mmap(self._file.number, size) as whole:
