@@ -163,6 +163,29 @@ async def test_events_behind_the_last_of_a_job_that_has_ended_are_none_at_once(r
         assert [event async for event in job.events(after=told[-1].seq)] == []
 
 
+async def test_what_is_submitted_in_a_row_keeps_its_order_when_its_functions_turn_out_to_go_by_value(
+    tmp_path: Path,
+) -> None:
+    notes = tmp_path / "notes"
+    with service(tmp_path / "state", allow=(), processes=1) as running:
+        async with aj.connect(running.folder) as client:
+            lines = [client.submit_nowait(service_jobs.append, str(notes), str(number)) for number in range(20)]
+            last = client.submit_nowait(service_jobs.add, 0)
+            for _ in range(20):
+                last = client.submit_nowait(service_jobs.add, last.later, 1)
+            assert await last == 20
+            for line in lines:
+                await line
+    assert notes.read_text().split() == [str(number) for number in range(20)]
+
+
+async def test_F83_more_at_once_than_may_wait_are_accepted_as_there_is_room(tmp_path: Path) -> None:
+    with service(tmp_path / "state", "--queue-limit", "3", processes=1) as running:
+        async with aj.connect(running.folder) as client, asyncio.timeout(100):
+            jobs = [client.submit_nowait(service_jobs.echo, number) for number in range(12)]
+            assert [await job for job in jobs] == list(range(12))
+
+
 @pytest.mark.slow
 async def test_a_log_that_the_end_of_the_service_cuts_is_gone_on_with(running: ServiceProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"

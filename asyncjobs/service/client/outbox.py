@@ -43,6 +43,8 @@ class Outbox:
         self._api = api
         self._letters: deque[Letter] = deque()
         self._sending: asyncio.Task[None] | None = None
+        self._not_by_name: set[str] = set()
+        """Functions that the service answered `NotAllowed` to."""
 
     def post(
         self, request: JobRequest, otherwise: Callable[[], JobRequest] | None = None
@@ -90,6 +92,11 @@ class Outbox:
         return taken
 
     async def _send(self, letters: list[Letter]) -> None:
+        """One request; what it does not take goes in further ones, in the same order: some come after others."""
+        if self._not_by_name:
+            letters = [known for letter in letters if (known := self._as_known(letter)) is not None]
+        if not letters:
+            return
         try:
             body = _encoder.encode(JobsRequest([letter.request for letter in letters]))
             # There may never be room for all at once: then they go in halves, and a single one waits.
@@ -112,12 +119,8 @@ class Outbox:
     async def _send_apart(self, letters: list[Letter], error: ServiceError) -> None:
         """None of them was taken: find those to blame or without room, for the others are worth another request."""
         if len(letters) == 1 and isinstance(error, NotAllowed) and letters[0].otherwise is not None:
-            answer = letters[0].answer
-            try:
-                self._letters.appendleft(Letter(letters[0].otherwise(), answer))
-            # The function itself may not pickle.
-            except Exception as problem:
-                fail(answer, problem)
+            self._not_by_name.add(letters[0].request.function)
+            await self._send(letters)
             return
         is_about_all = isinstance(error, (ServiceGone, ServiceNotRunning, StorageFull))
         if len(letters) == 1 or is_about_all:
@@ -125,5 +128,21 @@ class Outbox:
                 fail(letter.answer, error)
             return
         middle = len(letters) // 2
-        await self._send(letters[:middle])
-        await self._send(letters[middle:])
+        try:
+            await self._send(letters[:middle])
+            await self._send(letters[middle:])
+        except asyncio.CancelledError:  # nobody answers those that were not sent
+            for letter in letters:
+                letter.answer.cancel()
+            raise
+
+    def _as_known(self, letter: Letter) -> Letter | None:
+        """What is sent in its place, now that its function is known to be refused; None: that cannot be made."""
+        if letter.otherwise is None or letter.request.function not in self._not_by_name:
+            return letter
+        try:
+            return Letter(letter.otherwise(), letter.answer)
+        # The function itself may not pickle.
+        except Exception as problem:
+            fail(letter.answer, problem)
+            return None
