@@ -547,6 +547,17 @@ async def test_what_was_refused_and_nobody_asked_for_is_logged(stand: Stand, cap
     ]
 
 
+async def test_of_many_that_were_refused_some_are_logged_and_the_others_counted(
+    stand: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand.refusal = lambda path, job: (409, ErrorView("KeyConflict", "another call has that key"))
+    async with aj.connect(stand.state.path) as client:
+        for number in range(25):
+            client.submit_nowait(service_jobs.add, number)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert (len(told), told[-1]) == (11, "the service did not accept 15 more jobs either")
+
+
 async def test_a_submit_that_is_cancelled_before_it_was_sent_is_not_sent(
     client: aj.ServiceClient, stand: Stand
 ) -> None:

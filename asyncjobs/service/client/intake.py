@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
+TOLD = 10
+"""Refused jobs that are named, of all that nobody asked for."""
 CANCELS = 16
 """Requests to cancel that are under way at once."""
 
@@ -143,8 +145,7 @@ class Intake:
         finally:
             self._is_closed = True
             self._outbox.abandon()
-            for job in self.refused.values():
-                logger.error("the service did not accept job %s", job)
+            self._tell_refused()
             tasks = tuple(self._tasks)
             for task in tasks:
                 task.cancel()
@@ -152,6 +153,12 @@ class Intake:
                 await asyncio.wait(tasks)
             await self.endings.aclose()
             await self.api.aclose()
+
+    def _tell_refused(self) -> None:
+        for job in tuple(self.refused.values())[:TOLD]:
+            logger.error("the service did not accept job %s", job)
+        if len(self.refused) > TOLD:
+            logger.error("the service did not accept %d more jobs either", len(self.refused) - TOLD)
 
 
 async def _cancel_each(jobs: Iterator[ServiceJob[Any]], reason: str) -> None:
