@@ -618,6 +618,12 @@ def test_arguments_of_connect_that_contradict_each_other_are_refused(tmp_path: P
         aj.connect(url="ftp://somewhere")
     with pytest.raises(aj.BadRequest):
         aj.connect(url="http://127.0.0.1:1", start=True)
+    with pytest.raises(aj.BadRequest, match=r"url='http://127\.0\.0\.1:99999' is not allowed"):
+        aj.connect(url="http://127.0.0.1:99999", token="x")
+    for token in ("", "a token", "token\r\nX-Asyncjobs: 1", "tök"):
+        with pytest.raises(aj.BadRequest, match="token= is not allowed") as caught:
+            aj.connect(url="http://127.0.0.1:1", token=token)
+        assert "tok\r" not in str(caught.value), "a secret is not repeated"
     with pytest.raises(ValueError):
         aj.connect(timeout=-1)
 

@@ -7,6 +7,7 @@ another port.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from urllib.parse import urlsplit
 from asyncjobs.service.access import StateDir, default_path
 from asyncjobs.service.client.transport import Address
 from asyncjobs.service.errors import BadRequest, ServiceNotRunning
+
+_TOKEN = re.compile(r"[!-~]+")
+"""What a header may hold: no spaces, no line ends."""
 
 
 class Place(NamedTuple):
@@ -48,11 +52,17 @@ def place_of(folder: str | os.PathLike[str] | None, url: str | None, token: str 
 
 
 def _parsed(url: str, token: str | None) -> Address:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        given = parts.port
+    except ValueError:  # no number, or none of a port
+        parts, given = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadRequest(f"url={url!r} is not allowed; allowed: http://HOST:PORT or https://HOST:PORT")
+    if token is not None and _TOKEN.fullmatch(token) is None:
+        raise BadRequest("this token= is not allowed; allowed: what the file `token` of the state directory holds")
     is_secure = parts.scheme == "https"
-    port = parts.port or (443 if is_secure else 80)
+    port = given or (443 if is_secure else 80)
     return Address(host=parts.hostname, port=port, is_secure=is_secure, token=token)
 
 
