@@ -148,6 +148,15 @@ def count_on(path: str, steps: int, die_at: int = 0) -> list[int]:
     return done
 
 
+def checkpoint_of(nbytes: int) -> str:
+    """What comes of a checkpoint of so many bytes."""
+    try:
+        aj.current_job().checkpoint(bytes(nbytes))
+    except Exception as error:
+        return type(error).__name__
+    return "kept"
+
+
 def context() -> dict[str, Any]:
     """What the job knows of itself."""
     job = aj.current_job()

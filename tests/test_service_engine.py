@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from damaged import small_disk
 from engines import KEY, bench
 from pauses import PauseClock
 
@@ -139,6 +140,16 @@ async def test_a_job_that_kills_every_worker_is_lost_after_its_crashes_are_used_
         with pytest.raises(WorkerLost, match="SIGKILL"):
             await b.value(once)
         assert b.kinds(once).count("claimed") == 1
+
+
+async def test_F75_a_checkpoint_for_which_the_disk_has_no_room_is_refused_and_the_service_goes_on(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "small", "8m") as disk:
+        async with bench(disk, processes=1) as b:
+            large, small = await b.submit("checkpoint_of", 20_000_000), await b.submit("checkpoint_of", 20)
+            assert await b.value(large) == "StorageFull"
+            assert await b.value(small) == "kept"
 
 
 @pytest.mark.slow
