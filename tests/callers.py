@@ -56,6 +56,9 @@ class Idle:
     async def submit(self, jobs: list[NewJob]) -> list[Accepted]:
         return await self.store.submit(jobs)
 
+    def check(self, job: NewJob) -> None:
+        """All may run."""
+
     async def cancel(self, job: str, reason: str, grace: float | None) -> tuple[CancelAnswer, JobState]:
         return await self.store.cancel(job, reason)
 

@@ -272,6 +272,23 @@ async def test_a_schedule_makes_jobs(running: ServiceProcess) -> None:
 
 
 @pytest.mark.slow
+async def test_a_schedule_of_what_may_not_run_by_name_brings_it_along_or_is_refused(tmp_path: Path) -> None:
+    with service(tmp_path / "state", "--http", "127.0.0.1:0", allow=()) as running:
+        async with aj.connect(running.folder) as client:
+            made = await client.options(name="often").schedule("every 1", service_jobs.add, 1)
+            assert made.function == ""
+            while not (jobs := await client.jobs(schedule="often")):
+                await asyncio.sleep(0.05)
+            assert await jobs[0] == 1
+        state = StateDir.open(running.folder)
+        address = state.read_address()
+        assert address is not None
+        async with aj.connect(url=address.url, token=state.token()) as client:
+            with pytest.raises(aj.NotAllowed, match="service_jobs:add is not allowed here"):
+                await client.options(name="never").schedule("every 1", service_jobs.add, 1)
+            assert [one.name for one in await client.schedules()] == ["often"]
+
+
 async def test_a_large_result_arrives(running: ServiceProcess) -> None:
     async with aj.connect(running.folder) as client:
         assert await client.run(service_jobs.large, 3_000_000) == b"x" * 3_000_000

@@ -56,6 +56,7 @@ async def put_schedule(desk: Desk, call: Call) -> Answer:
     if re.fullmatch(PARAMETERS["name"], asked.name) is None:
         raise BadRequest("name: letters, digits, '.', '_' and '-', at most 100")
     job = new_job(asked.job, desk.service.key, time.time())
+    desk.engine.check(job)  # or each of its jobs would fail
     await desk.store.put_schedule(Schedule(asked.name, asked.cron, asked.zone, job, 0.0))
     for one in await desk.store.schedules():
         if one.name == asked.name:

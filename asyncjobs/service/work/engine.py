@@ -147,7 +147,7 @@ class Engine:
         if self._claims.is_over:
             raise ServiceGone("the service is stopping")
         for job in jobs:
-            self._check(job)
+            self.check(job)
         wants = self._claims.wants(jobs)
         if not wants:
             return await self._store.submit(jobs)
@@ -156,7 +156,12 @@ class Engine:
         self._begin(claims)
         return accepted
 
-    def _check(self, job: NewJob) -> None:
+    def check(self, job: NewJob) -> None:
+        """Whether it may run here; what comes by a schedule is asked for when the schedule is made.
+
+        Raises:
+            BadRequest, NotAllowed: as `submit`.
+        """
         if job.lane not in self._lanes:
             raise BadRequest(f"there is no lane {job.lane!r} here: {', '.join(self._lanes)}")
         if job.function and job.function not in self._allowed:
