@@ -11,12 +11,12 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from asyncjobs.failpoint import point
 from asyncjobs.lanes.process import ProcessLane
@@ -147,7 +147,7 @@ class Service:
             tls=tls,
         )
         await self.http.start()
-        stack.push_async_callback(self.http.aclose)
+        stack.push_async_callback(carried_through, self.http.aclose)
         stack.callback(state.remove_address)
         url = self.http.urls[0] if self.http.urls else None
         state.write_address(Address(os.getpid(), str(state.socket), url, self.started_at))
@@ -277,6 +277,15 @@ def code_of(error: BaseException) -> int:
 def _ready_line(service: Service) -> str:
     urls = "".join(f", http {url}" for url in service.http.urls)
     return f"asyncjobs serve: ready, pid {os.getpid()}, socket {service.state.socket}{urls}"
+
+
+async def carried_through(close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Close it to the end, cancelled or not: when the disk fails, the engine's group cancels who closes around it."""
+    closing = asyncio.ensure_future(close())
+    try:
+        await asyncio.shield(closing)
+    finally:
+        await asyncio.wait([closing])
 
 
 @contextlib.asynccontextmanager
