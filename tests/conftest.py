@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 
 import pytest
 from hypothesis import settings
+from leftovers import mark_this_run, strays, wait_for_no_strays
 from machine import machine
 from pauses import PauseClock
 
@@ -44,6 +45,8 @@ os.environ["PYTHON_COLORS"] = "0"
 # Where Jupyter keeps its files; it warns of a change unless somebody has chosen.
 os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
 
+mark_this_run()
+
 DEFAULT_LOOP = os.environ.get("ASYNCJOBS_TEST_LOOP", "asyncio")
 
 
@@ -56,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_loops: run this async test on asyncio's own loop and on uvloop")
     config.addinivalue_line("markers", "alone: this test bounds wall time, and no other runs beside it")
     config.addinivalue_line("markers", "may_leak(reason): this test leaves threads, processes or files behind")
-    config.addinivalue_line("markers", "may_complain(reason): the loop may log errors in this test")
+    config.addinivalue_line("markers", "may_complain(reason): loop and services may log errors in this test")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -119,6 +122,21 @@ def _is_of_another_process(leak: str) -> bool:
     folders in memory make them there, too, and remove them themselves."""
     names = ("shared memory /dev/shm/sem.mp-", "shared memory /dev/shm/test-")
     return "PYTEST_XDIST_WORKER" in os.environ and leak.startswith(names)
+
+
+@pytest.fixture(autouse=True)
+def _services_end_and_are_silent(request: pytest.FixtureRequest, _no_leaks: None) -> Iterator[None]:
+    """In tests of services: their processes are gone, orphans too, and none spoke of an error that nobody handled."""
+    if not request.node.path.name.startswith("test_service"):
+        yield
+        return
+    before = strays()
+    yield
+    wrong = [] if request.node.get_closest_marker("may_leak") else wait_for_no_strays(before, LEFT)
+    if "services" in sys.modules and request.node.get_closest_marker("may_complain") is None:
+        wrong += sys.modules["services"].complaints()
+    if wrong:
+        pytest.fail("services left behind or complained of:\n" + "\n".join(wrong), pytrace=False)
 
 
 @pytest.fixture(autouse=True)
