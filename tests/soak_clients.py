@@ -108,7 +108,8 @@ class Client:
             self._room.release()
 
     async def _submit(self, submitter: ServiceSubmitter, order: Order) -> ServiceJob[Any] | None:
-        parents = [await self._accepted[number] for number in order.parents]
+        accepted = [self._accepted[number] for number in order.parents]  # all at once: the older ones are forgotten
+        parents = [await future for future in accepted]
         if None in parents:
             return None
         args = [parents if arg is PARENT else arg for arg in order.args]
