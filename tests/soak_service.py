@@ -40,6 +40,7 @@ class Battered:
         self._is_over = is_over
         self._service = ServiceProcess(folder, "--drain", "1", allow=("soak_jobs.*",), ready=False)
         self._point = ""
+        self._frozen = 0
         self._wait_until_ready()
 
     @property
@@ -115,9 +116,11 @@ class Battered:
 
     def _still(self, among: list[int], blow: Blow) -> None:
         victim = self._send(signal.SIGSTOP, among, blow.draw)
+        self._frozen = victim or 0
         self._watch(4 * blow.draw)
         if victim is not None:
             self._send(signal.SIGCONT, [victim], 0.0)
+        self._frozen = 0
 
     def _workers(self) -> list[int]:
         """Those that run jobs: the children of the forkserver."""
@@ -185,6 +188,9 @@ class Battered:
             self.done[f"died at {self._point.partition('=')[0]}"] += 1
         until = time.monotonic() + GONE_WITHIN
         while left := self._service.family():
+            if self._frozen and time.monotonic() > until - GONE_WITHIN / 2:
+                # Frozen at its birth, before it could ask for the signal, it cannot die with its service.
+                self._send(signal.SIGCONT, [self._frozen], 0.0)
             if time.monotonic() > until:
                 self._complain(f"I12 after its end there are still {[told(pid) for pid in left]}")
                 break
