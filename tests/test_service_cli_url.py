@@ -102,6 +102,8 @@ def test_the_token_comes_from_a_variable_or_a_file_and_the_file_goes_first(
         (("--url", "http://127.0.0.1:1"), 69, "nobody answers at http://127.0.0.1:1"),
         (("--url", "ftp://127.0.0.1"), 2, "allowed: http://HOST:PORT"),
         (("--url", "http://127.0.0.1:99999"), 2, "no such port"),
+        (("--url", "http://example.org:8600"), 2, "the token would travel in the clear"),
+        (("--url", "http://[::1]:1"), 69, "nobody answers at http://[::1]:1"),
         (("--url", "http://secret@127.0.0.1:1"), 2, "no place for a token"),
         (("--url", "http://127.0.0.1:1", "--token-file", "/nowhere/token"), 2, "cannot be read"),
         (("--url", "http://127.0.0.1:1", "--token-file", "/dev/null"), 2, "holds no token"),

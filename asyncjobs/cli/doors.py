@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import os
 import socket
 from pathlib import Path
@@ -95,6 +96,8 @@ class UrlDoor:
             raise errors.BadRequest(f"--url={url!r} is not allowed; allowed: http://HOST:PORT or https://HOST:PORT")
         if parts.username is not None:
             raise errors.BadRequest(f"--url has no place for a token: --token-file, or the variable {TOKEN}")
+        if parts.scheme == "http" and not _is_here(parts.hostname):
+            raise errors.BadRequest(f"--url={url!r} is not allowed: the token would travel in the clear; use https")
         try:
             self._port = parts.port
         except ValueError:
@@ -136,6 +139,13 @@ def start_line(path: Path | None, name: str) -> str:
     """How to start the service that was looked for."""
     place = f" --dir {path}" if path is not None else "" if name == "default" else f" --name {name}"
     return f"start it with: asyncjobs serve{place} --allow 'PACKAGE.*'"
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _token(file: Path | None) -> str | None:
