@@ -20,13 +20,14 @@ from typing import Any, Self
 from asyncjobs.failpoint import point
 from asyncjobs.job import Job
 from asyncjobs.runner import Runner
-from asyncjobs.service import envelope, outcome
+from asyncjobs.service import outcome
 from asyncjobs.service.allow import Allow
-from asyncjobs.service.errors import BadRequest, ServiceError, ServiceGone
+from asyncjobs.service.errors import ServiceError, ServiceGone
 from asyncjobs.service.protocol import ProgressView
 from asyncjobs.service.records import Accepted, CancelAnswer, Claim, Ending, Event, NewJob
 from asyncjobs.service.store.store import Store
 from asyncjobs.service.work import ending as rules
+from asyncjobs.service.work.admission import Admission
 from asyncjobs.service.work.attempt import Attempt
 from asyncjobs.service.work.claims import Claims
 from asyncjobs.service.work.desk import Desk
@@ -47,8 +48,6 @@ _SUCCEEDED = JobState.SUCCEEDED  # looking a member up in its enum costs as much
 
 TEND_INTERVAL = 1.0
 """Seconds that a claimed job may wait for a worker before it goes back to the queue."""
-MOST_NAMES = 10_000
-"""Names of functions that are not looked up again in the list of what is allowed."""
 LONGEST_GRACE = 2.0
 """Seconds that an interrupted job has at most to clean up."""
 LAST_WAIT = 2.5
@@ -83,12 +82,11 @@ class Engine:
         self._store = store
         self._runner = runner
         self._key = key
-        self._allow = allow
         self._folder = folder
         self._clock = store.settings.clock
         self._desk = desk or Desk(store)
         self._lanes = tuple(lanes)
-        self._allowed: set[str] = set()
+        self._admission = Admission(self._lanes, allow, key)
         self._attempts: dict[str, Attempt] = {}
         self._stops: dict[str, tuple[str, float | None]] = {}
         """Asked for while the claim was on its way."""
@@ -147,7 +145,7 @@ class Engine:
         if self._claims.is_over:
             raise ServiceGone("the service is stopping")
         for job in jobs:
-            self.check(job)
+            self._admission.check_job(job)
         wants = self._claims.wants(jobs)
         if not wants:
             return await self._store.submit(jobs)
@@ -157,20 +155,8 @@ class Engine:
         return accepted
 
     def check(self, job: NewJob) -> None:
-        """Whether it may run here; what comes by a schedule is asked for when the schedule is made.
-
-        Raises:
-            BadRequest, NotAllowed: as `submit`.
-        """
-        if job.lane not in self._lanes:
-            raise BadRequest(f"there is no lane {job.lane!r} here: {', '.join(self._lanes)}")
-        if job.function and job.function not in self._allowed:
-            self._allow.check(job.function)
-            if len(self._allowed) < MOST_NAMES:
-                self._allowed.add(job.function)
-        body = envelope.open(self._key, job.id, job.payload)
-        if not job.function and body[:1] == outcome.JSON:
-            raise BadRequest("a call by JSON has to name its function")
+        """Whether it may run here, see `Admission.check_job`; of a schedule's jobs that is asked once, before."""
+        self._admission.check_job(job)
 
     async def cancel(
         self, job: str, reason: str = "cancelled", grace: float | None = None
@@ -190,13 +176,8 @@ class Engine:
         return answer, state
 
     async def pause(self, scope: str) -> None:
-        """Start nothing more of it; see `Store.pause`.
-
-        Raises:
-            BadRequest: there is no such scope, or no such lane.
-        """
-        if scope.startswith("lane:") and scope.removeprefix("lane:") not in self._lanes:
-            raise BadRequest(f"scope={scope!r} is not allowed: lanes here are {', '.join(self._lanes)}")
+        """Start nothing more of it; see `Store.pause`."""
+        self._admission.check_pause(scope)
         await self._store.pause(scope)
         self._give_back_waiting()
 
