@@ -373,6 +373,7 @@ def test_the_store_does_what_a_plain_model_does() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # thousands of commits, each of which waits for a disk that others use too
 def test_the_store_does_what_a_plain_model_does_for_longer() -> None:
     StoreMachine.TestCase.settings = LONG
     StoreMachine.TestCase().runTest()
