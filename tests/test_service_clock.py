@@ -15,6 +15,7 @@ from services import ServiceProcess, eventually, service
 
 HOUR = 3600
 LEAPS = pytest.mark.parametrize("hours", [5, -5])
+FIRST_LEAPS = pytest.mark.parametrize("hours", [pytest.param(5, marks=pytest.mark.slow), -5])
 
 # Loaded before the C library: the wall clock of the service and of all its workers is off by the seconds that stand
 # in a file. All other clocks stay as they are: the kernel does not let them be set either.
@@ -117,7 +118,7 @@ def nightly(service: ServiceProcess, wall: WallClock, minutes: int) -> Any:
     return service.json("POST", "/v1/schedules", request)
 
 
-@LEAPS
+@FIRST_LEAPS
 def test_F81_what_waits_when_the_wall_clock_leaps_waits_as_long_as_it_was_to(
     tmp_path: Path, running: ServiceProcess, wall: WallClock, hours: int
 ) -> None:
@@ -142,6 +143,7 @@ def test_F81_what_waits_when_the_wall_clock_leaps_waits_as_long_as_it_was_to(
     assert len(ids_of(running)) == 7, "the schedule made none"
 
 
+@pytest.mark.slow
 @LEAPS
 def test_F81_what_is_submitted_after_a_leap_goes_by_the_new_wall_clock(
     running: ServiceProcess, wall: WallClock, hours: int
@@ -161,6 +163,7 @@ def test_F81_what_is_submitted_after_a_leap_goes_by_the_new_wall_clock(
         assert seen["submitted_at"] <= seen["started_at"] <= seen["ended_at"]
 
 
+@pytest.mark.slow
 @LEAPS
 def test_F81_a_start_after_a_leap_runs_what_is_open_and_takes_new_jobs(
     tmp_path: Path, running: ServiceProcess, wall: WallClock, hours: int

@@ -232,6 +232,7 @@ def test_the_sweep_has_every_point_of_the_tree() -> None:
     assert points_of_the_tree() == POINTS.keys() | ELSEWHERE
 
 
+@pytest.mark.slow
 async def test_every_point_of_the_tree_is_come_past(tmp_path: Path) -> None:
     """By the service in the scenes of the sweep, and by a runner with arrays."""
     seen, script = tmp_path / "seen", tmp_path / "arrays.py"

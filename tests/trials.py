@@ -73,6 +73,7 @@ class Trial:
         self._record = Recorder(self._history)
         self._next = ""
         self._is_over = False
+        self._is_under = bool(under)
         self.service = ServiceProcess(
             state or folder / "state",
             ready=False,
@@ -207,6 +208,10 @@ class Trial:
 
     async def verdict(self, **evidence: Any) -> Report:
         """Ask for every result, stop the service, and hold its promises against what is there."""
+        if self._is_under and not self.ends:  # it may yet fail as it stops
+            self.terminate()
+            while not self.ends:
+                await asyncio.sleep(PAUSE)
         async with self.client():
             await asyncio.to_thread(self._ask_for_results)
         descriptors = self._descriptors()
