@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import os
 import re
 import signal
@@ -84,6 +86,15 @@ async def with_much_to_copy(trial: Trial, failpoints: str) -> AsyncIterator[None
 
 
 @asynccontextmanager
+async def with_a_backup(trial: Trial, failpoints: str) -> AsyncIterator[None]:
+    async with trial.client():
+        with contextlib.suppress(OSError, http.client.HTTPException):  # no answer, if it is killed meanwhile
+            request = {"path": f"{trial.notes}.backup"}
+            await asyncio.to_thread(trial.service.ask, "POST", "/v1/backup", request)
+    yield
+
+
+@asynccontextmanager
 async def until_a_worker_died(trial: Trial, failpoints: str) -> AsyncIterator[None]:
     """It is the worker that is killed there, each of them; then the service is, too."""
     async with trial.client() as client:
@@ -122,6 +133,7 @@ class Place(NamedTuple):
 
 
 POINTS = {
+    "backup.finish": Place(with_a_backup, times=1),
     "ballast.release": Place(times=1, with_=NO_ROOM),
     "begin.after_commit": Place(times=1),
     "begin.before_commit": Place(times=1),
