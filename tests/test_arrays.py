@@ -85,6 +85,7 @@ async def test_a_result_that_aliases_an_argument_is_right(runner: aj.Runner) -> 
         assert np.array_equal(view, ramp()[::2])
 
 
+@pytest.mark.slow
 async def test_a_job_that_keeps_its_argument_has_right_data_after_a_thousand_others(runner: aj.Runner) -> None:
     one = aj.ProcessLane(1)
     async with aj.Runner(lanes={"process": one}, options={"lane": "process"}) as single:
@@ -98,6 +99,7 @@ async def _awaited(runner: aj.Runner, array: np.ndarray[Any, Any]) -> None:
     assert await runner.run(jobs.total, array) == array.sum()
 
 
+@pytest.mark.slow
 async def test_results_are_right_for_as_long_as_somebody_holds_them(runner: aj.Runner) -> None:
     held = [await runner.run(jobs.filled, BIG // 3, value) for value in range(20)]
     for value in range(20, 60):
@@ -316,6 +318,7 @@ async def test_arguments_of_calls_that_were_taken_back_leave_nothing(runner: aj.
 # --- faults -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_memory_of_a_killed_worker_comes_back(runner: aj.Runner) -> None:
     async with new_door() as door:
         for _ in range(4):

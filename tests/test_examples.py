@@ -94,6 +94,7 @@ def test_example_prints_what_it_promises(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == LEAVES.get(name, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["loop", "thread", "process"])
 def test_coordinator_stops_all_five_in_one_lane(lane: str, tmp_path: Path) -> None:
     printed = run("coordinator", tmp_path, lane)

@@ -268,6 +268,7 @@ def test_the_traceback_of_the_worker_is_shown(processes: aj.ProcessPoolExecutor)
     assert "runner_jobs.py" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "error"), [(interrupt, KeyboardInterrupt), (leave, SystemExit)])
 def test_what_ends_programs_ends_only_its_own_call(
     executor: JobExecutor, call: Callable[[], None], error: type[BaseException]
@@ -1035,6 +1036,7 @@ def test_f48_a_second_ctrl_c_while_the_block_is_left_adds_no_traceback(launch: A
     assert program.output.count("Traceback") == 1, program.output
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_inert(launch: Any) -> None:
     program = launch("""
         executor = aj.ProcessPoolExecutor(1)

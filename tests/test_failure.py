@@ -126,6 +126,7 @@ def test_an_exception_of_the_main_module_comes_back_as_the_very_same_class() -> 
     assert back.args == ("mine",)
 
 
+@pytest.mark.slow
 def test_a_script_can_catch_its_own_exception_from_a_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -226,6 +227,7 @@ def test_type_names_are_qualified_but_for_builtins() -> None:
     assert type_name(json.JSONDecodeError("m", "d", 0)) == "json.decoder.JSONDecodeError"
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=500), limit=st.integers(10, 200))
 def test_clipped_text_keeps_both_ends_and_stays_near_the_limit(text: str, limit: int) -> None:
     cut = clip(text, limit)

@@ -241,6 +241,7 @@ async def test_results_that_outlived_their_worker_come_back_to_the_budget() -> N
         assert runner.stats().memory.inlined == 0
 
 
+@pytest.mark.slow
 async def test_a_small_result_does_not_keep_its_dead_workers_memory() -> None:
     async with one_worker() as runner:
         small = await runner.run(jobs.filled, 60_000, 1)

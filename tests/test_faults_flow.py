@@ -205,6 +205,7 @@ def test_f54_after_a_break_the_source_is_closed_and_nobody_works(fn: Any, lane: 
     assert wait_for_no_leaks(before, within=0.5) == []
 
 
+@pytest.mark.slow
 @each_lane
 @pytest.mark.both_loops
 async def test_f54_inside_async_with_the_clean_up_has_been_awaited(fn: Any, lane: str | None) -> None:
@@ -225,6 +226,7 @@ async def test_f54_inside_async_with_the_clean_up_has_been_awaited(fn: Any, lane
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.mark.slow
 def test_f54_an_error_in_the_body_of_the_loop_wins_and_ends_everything() -> None:
     opened: list[Any] = []
 
@@ -807,6 +809,7 @@ KINDS: dict[str, Callable[[], Pipeline[Any]]] = {
 each_kind = pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
 
 
+@pytest.mark.slow
 @each_kind
 async def test_a_second_task_ends_the_loop_of_the_first_which_is_told(build: Any) -> None:
     async with build() as stream:
@@ -828,6 +831,7 @@ async def test_a_second_task_ends_the_loop_of_the_first_which_is_told(build: Any
         assert stream.state_dict()["delivered"] == 0
 
 
+@pytest.mark.slow
 @each_kind
 def test_a_second_loop_in_a_thread_ends_the_first_which_is_told(build: Any) -> None:
     with build() as stream:
@@ -1013,6 +1017,7 @@ class Mute:
         raise self.kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
 @each_lane
 def test_an_item_without_a_repr_does_not_hide_what_happened_to_it(
@@ -1087,6 +1092,7 @@ def raises_on_close(kind: type[BaseException]) -> Iterator[int]:
         raise kind("while it was closed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [OSError, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("in_zip", [False, True])
 def test_a_source_that_raises_when_it_is_closed_is_told_of_and_harms_nobody(

@@ -661,6 +661,7 @@ def first_call():
 """A worker as the executor has started it: the call that never returns is not on its way yet."""
 
 
+@pytest.mark.slow
 def test_f52_a_worker_that_was_not_told_yet_what_to_do_dies_with_the_script(launch: Any) -> None:
     program = launch(BOOTED + 'print("workers", first_call().result(), "\\nready", flush=True)\ntime.sleep(60)')
     program.read_until("ready")

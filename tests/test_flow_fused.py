@@ -285,6 +285,7 @@ async def test_who_dies_on_a_trip_is_told_of_the_whole_trip() -> None:
     assert await collected(pipeline) == [9]
 
 
+@pytest.mark.slow
 async def test_each_step_counts_what_it_leaves_out() -> None:
     pipeline = Pipeline(range(-3, 3)).map(inverse, lane="process", on_error="skip")
     async with pipeline.map(plus_one, lane="process", on_error="skip").map(

@@ -557,6 +557,7 @@ async def test_items_that_do_not_fit_into_one_batch_raise() -> None:
 # --- errors -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), FAILING)
 async def test_an_error_comes_in_its_turn_and_names_stage_index_and_item(fn: Any, lane: str | None) -> None:
     seen: list[int] = []
@@ -582,6 +583,7 @@ def test_an_error_reaches_a_plain_for() -> None:
     assert "item 7 of epoch 0: 7" in caught.value.__notes__[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane"), FAILING)
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_skipped_items_are_counted_and_kept_and_batches_keep_their_size(

@@ -443,6 +443,7 @@ HANGING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane", "where"), [*HANGING, pytest.param(blocks_the_loop, "loop", "in hangs", id="b")])
 def test_a_for_that_stalls_says_what_hangs_where(fn: Any, lane: str, where: str, tmp_path: Path) -> None:
     path = tmp_path / "released"
@@ -457,6 +458,7 @@ def test_a_for_that_stalls_says_what_hangs_where(fn: Any, lane: str, where: str,
     assert log.texts[-1].startswith("the consumer of a pipeline goes on, after")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fn", "lane", "where"), HANGING)
 async def test_an_async_for_that_stalls_says_what_hangs_where(fn: Any, lane: str, where: str, tmp_path: Path) -> None:
     path = tmp_path / "released"

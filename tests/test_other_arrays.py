@@ -50,6 +50,7 @@ async def test_a_data_frame_of_pandas(runner: aj.Runner) -> None:
     assert frame["a"].sum() > 0
 
 
+@pytest.mark.slow
 async def test_a_table_of_pyarrow(runner: aj.Runner) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"numbers": np.arange(200_000), "text": [f"row {n}" for n in range(200_000)]})

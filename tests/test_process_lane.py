@@ -297,6 +297,7 @@ async def test_an_argument_is_a_snapshot_of_the_moment_of_submit(runner: aj.Runn
     assert (await job, await listed) == (1, 1)
 
 
+@pytest.mark.slow
 async def test_many_different_functions_do_not_pile_up(runner: aj.Runner) -> None:
     for number in range(600):
         assert await process(runner).run(lambda number=number: number) == number

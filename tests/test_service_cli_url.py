@@ -65,6 +65,7 @@ def test_jobs_are_given_followed_looked_at_and_listed(serving: ServiceProcess) -
     assert told(serving, "logs", "last")["log"] == ""
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why_and_is_run_again(serving: ServiceProcess) -> None:
     done = over(serving, "run", "service_jobs:fail", "--arg", '"no luck"')
     assert done.returncode == 1
@@ -73,6 +74,7 @@ def test_a_job_that_fails_says_why_and_is_run_again(serving: ServiceProcess) -> 
     assert serving.ended(again)["state"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_the_service_is_paused_resumed_measured_and_jobs_are_cancelled(serving: ServiceProcess) -> None:
     assert told(serving, "pause")["paused"] == ["all"]
     job = over(serving, "submit", "service_jobs:add", "--arg", "1").stdout.strip()
@@ -82,6 +84,7 @@ def test_the_service_is_paused_resumed_measured_and_jobs_are_cancelled(serving: 
     assert url_of(serving) in over(serving, "stats").stdout
 
 
+@pytest.mark.slow
 def test_the_token_comes_from_a_variable_or_a_file_and_the_file_goes_first(
     serving: ServiceProcess, tmp_path: Path
 ) -> None:
@@ -117,6 +120,7 @@ def test_what_is_wrong_with_an_address_is_said_in_one_line(args: tuple[str, ...]
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_service_that_dies_in_the_middle_is_named_and_stop_waits_for_its_end(tmp_path: Path) -> None:
     with service(tmp_path / "state", "--http", "0", processes=1) as served:
         url, token = url_of(served), (served.folder / "token").read_text().strip()

@@ -573,6 +573,7 @@ async def test_a_submit_that_is_cancelled_before_it_was_sent_is_not_sent(
     assert len(stand.rows) == 2
 
 
+@pytest.mark.slow
 async def test_a_closed_client_says_so(stand: Stand) -> None:
     client = aj.connect(stand.state.path)
     with pytest.raises(aj.ServiceError, match="not open"):

@@ -118,6 +118,7 @@ def nightly(service: ServiceProcess, wall: WallClock, minutes: int) -> Any:
     return service.json("POST", "/v1/schedules", request)
 
 
+@pytest.mark.slow
 @FIRST_LEAPS
 def test_F81_what_waits_when_the_wall_clock_leaps_waits_as_long_as_it_was_to(
     tmp_path: Path, running: ServiceProcess, wall: WallClock, hours: int

@@ -49,6 +49,7 @@ def submit_until_refused(s: ServiceProcess) -> tuple[list[str], dict[str, str]]:
         accepted.append(json.loads(body)["jobs"][0]["id"])
 
 
+@pytest.mark.slow
 def test_F75_a_full_disk_refuses_submits_ends_what_runs_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     notes, gate = str(tmp_path / "notes"), tmp_path / "gate"
     with small_disk(tmp_path / "disk", "1m") as disk, service(disk / "state") as s:

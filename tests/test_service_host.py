@@ -154,6 +154,7 @@ def test_F68_to_F73_a_SIGKILL_at_a_named_point_loses_nothing_and_doubles_nothing
         assert [event["kind"] for event in s.events(job["id"])].count("succeeded") == 1
 
 
+@pytest.mark.slow
 def test_F70_a_service_that_is_killed_leaves_no_temporary_files_for_ever() -> None:
     """Those of multiprocessing lie in its own folder, where its next start removes them."""
     with (

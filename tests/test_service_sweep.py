@@ -178,8 +178,8 @@ ELSEWHERE = {"shm.attach"}
 """No array goes through the service: its calls and outcomes are sealed bytes."""
 
 SWEEP = [
-    pytest.param(name, n, id=f"{name}@{n}", marks=[pytest.mark.slow] if n > 1 else [])
-    for name, place in POINTS.items()
+    pytest.param(name, n, id=f"{name}@{n}", marks=[pytest.mark.slow] if row or n > 1 else [])
+    for row, (name, place) in enumerate(POINTS.items())
     for n in range(1, place.times + 1)
 ]
 
