@@ -34,8 +34,12 @@ except ImportError:  # not on Windows
 HANG = 110.0
 """Seconds after which every thread's stack is printed; pytest-timeout ends the test at 120."""
 
-LEFT = 10.0
-"""Seconds after which what a test left behind is a leak."""
+LEFT = 2.0
+"""Seconds after which what a test left behind is a leak: what the contract gives."""
+LOOK = 0.05
+"""Seconds of these in a row, so that a machine that stops for a while does not use them up."""
+STRAY = 10.0
+"""Seconds in which processes end that are nobody's children any more."""
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
@@ -104,15 +108,15 @@ def _stacks_when_it_hangs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_leaks(request: pytest.FixtureRequest, _stacks_when_it_hangs: None) -> Iterator[None]:
-    """Threads, processes, descriptors and shared memory are back as they were.
-
-    The contract's two seconds have dedicated tests; here a machine that stops for a while finds no leak.
-    """
+    """Threads, processes, descriptors and shared memory are back as they were within 2 s."""
     before = take_census()
     yield
     if request.node.get_closest_marker("may_leak") is None:
-        leaks = [leak for leak in wait_for_no_leaks(before, LEFT) if not _is_of_another_process(leak)]
-        if leaks:
+        for _ in range(round(LEFT / LOOK)):
+            leaks = [leak for leak in wait_for_no_leaks(before, LOOK) if not _is_of_another_process(leak)]
+            if not leaks:
+                break
+        else:
             pytest.fail(f"left behind after {LEFT:g} s:\n" + "\n".join(leaks), pytrace=False)
 
 
@@ -132,7 +136,7 @@ def _services_end_and_are_silent(request: pytest.FixtureRequest, _no_leaks: None
         return
     before = strays()
     yield
-    wrong = [] if request.node.get_closest_marker("may_leak") else wait_for_no_strays(before, LEFT)
+    wrong = [] if request.node.get_closest_marker("may_leak") else wait_for_no_strays(before, STRAY)
     if "services" in sys.modules and request.node.get_closest_marker("may_complain") is None:
         wrong += sys.modules["services"].complaints()
     if wrong:
