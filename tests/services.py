@@ -70,17 +70,17 @@ class ServiceProcess:
         self.process: subprocess.Popen[bytes]
         self.output = ""
         """What it printed on either stream."""
-        self.past = ""
-        """What those before it printed, if it was started again."""
-        self.pids: set[int] = set()
-        """The service and all that ever descended from it, as far as seen."""
+        self.said = ""
+        """The same of all its lives."""
+        self._seen: set[psutil.Process] = set()
+        """The service and all that ever descended from it, as far as seen; a number alone may be another's by now."""
         self.start(ready=ready)
 
     # --- life ---------------------------------------------------------------------------
 
     def start(self, *, ready: bool = True) -> None:
         """Start it, for the first time or again."""
-        self.past, self.output = self.past + self.output, ""
+        self.output = ""
         near, far = os.pipe()
         self._near = near
         self.process = subprocess.Popen(

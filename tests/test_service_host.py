@@ -188,6 +188,7 @@ async def test_F76_what_is_closed_when_the_disk_has_failed_is_closed_to_the_end(
     assert done == ["closed"]
 
 
+@pytest.mark.slow
 def test_F76_a_disk_that_fails_ends_the_service_with_74_and_what_was_accepted_stands(tmp_path: Path) -> None:
     with service(tmp_path / "state", environment={"ASYNCJOBS_FAILPOINTS": "result.before_commit=errno:EIO@1"}) as s:
         job = s.submit("add", 1)["id"]

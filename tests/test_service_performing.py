@@ -207,6 +207,17 @@ async def test_a_coroutine_function_runs_to_its_end_and_hears_of_a_cancel(tmp_pa
             await b.value(waiting)
 
 
+@pytest.mark.parametrize(("name", "error"), [("no_such", UnknownFunction), ("pid", TypeError)])
+async def test_what_goes_wrong_before_the_function_begins_shows_no_frames_of_ours(
+    tmp_path: Path, name: str, error: type[Exception]
+) -> None:
+    async with bench(tmp_path, processes=1) as b:
+        with pytest.raises(error) as caught:
+            await b.value(await b.submit(name, "an argument"))
+        assert name in str(caught.value.__cause__)
+        assert "File" not in str(caught.value.__cause__)
+
+
 @pytest.mark.slow
 async def test_a_plot_of_a_job_lies_in_the_folder_of_its_job(tmp_path: Path) -> None:
     async with bench(tmp_path, processes=1) as b:

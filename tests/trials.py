@@ -100,7 +100,7 @@ class Trial:
             self.ends.append(code)
             if self._is_over:
                 return
-            assert len(self.ends) < MOST_ENDS, f"it ends again and again:\n{self.service.past}"
+            assert len(self.ends) < MOST_ENDS, f"it ends again and again:\n{self.service.said}"
             self.service.command = self._plain
             self.service.environment["ASYNCJOBS_FAILPOINTS"], self._next = self._next, ""
             await asyncio.to_thread(self.service.restart, ready=False)
@@ -230,7 +230,7 @@ class Trial:
                 descriptors=descriptors,
                 # Over a service that is started again: its clients wait for it.
                 bounds=dict.fromkeys(("submit", "cancel"), AWAY),
-                stderr=self.service.past + self.service.output + log,
+                stderr=self.service.said + log,
                 **evidence,
             )
         )

@@ -42,7 +42,7 @@ async def _pieces(api: Api, path: str, follow: bool, offset: int) -> AsyncGenera
         try:
             async with api.stream(f"{path}/log?offset={offset}{'&follow=1' * follow}") as connection:
                 patience.answered()
-                offset = int(connection.headers.get("x-offset", offset))
+                offset = int(connection.headers.get(b"x-offset", offset))
                 async for piece in connection.chunks():
                     offset += len(piece)
                     patience = Patience(api.timeout)

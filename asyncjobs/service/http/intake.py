@@ -57,6 +57,7 @@ def new_job(request: JobRequest, key: bytes, now: float) -> NewJob:
         key=request.key,
         priority=request.priority,
         due=due,
+        deadline=terms.deadline,
         after=_parents(request, job, call),
         limit=None if request.limit is None else Limit(*msgspec.structs.astuple(request.limit)),
         at_most_once=request.at_most_once,

@@ -142,18 +142,20 @@ class Claims:
         finally:
             self._stop_timer()
 
-    async def _claim(self) -> None:
+    async def _claim(self) -> float:
+        # Seconds for which there is no use in trying again.
         is_due = self._is_due()
         wants = self._room(self.windows)
         wants = {lane: number for lane, number in wants.items() if is_due or self._store.waiting(lane)}
         if self.is_over or not (wants or is_due):
             return SHORTEST_TIMER
         try:
+            # What is due is dealt with where nothing is wanted, too: it may be a deadline.
             with self._counted(wants):
                 claims = await self._store.claim(wants)
         except StorageFull:
             self._loop.call_later(DISK_WAIT, self._bell.set)
-            return
+            return DISK_WAIT
         if claims:
             self._begin(claims)
             self._bell.set()
@@ -165,13 +167,11 @@ class Claims:
             return
         now, due = self._loop.time(), self._store.next_due()
         self._awaited = due
-        seconds = math.inf if due is None else due - self._clock()
+        waits = [] if due is None else [due - self._clock()]
         if self._held_until > now:
-            seconds = self._held_until - now
-        elif seconds <= 0 and not self._room(self.windows):  # `left` rings
-            seconds = math.inf
-        if seconds < math.inf:
-            self._timer = self._loop.call_later(min(max(seconds, SHORTEST_TIMER), LONGEST_TIMER), self._bell.set)
+            waits.append(self._held_until - now)
+        if waits:
+            self._timer = self._loop.call_later(min(max(min(waits), at_least), LONGEST_TIMER), self._bell.set)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
