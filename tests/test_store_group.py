@@ -157,7 +157,7 @@ async def test_F76_a_disk_that_fails_under_a_large_outcome_ends_the_service(tmp_
         with pytest.raises(StorageBroken):
             await store.finish([ended(claims[0], outcome=bytes(300_000))])
         arm("")
-        assert store.broken.done()
+        assert isinstance(store.broken.result(), StorageBroken)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -415,7 +416,8 @@ async def test_a_hundred_thousand_jobs_are_taken_at_a_flat_rate_in_flat_memory_a
             await asyncio.gather(*[store.submit(batch) for batch in batches])
             rates.append(10_000 / (time.process_time() - begin))  # of the processor: others use the machine too
             sizes.append(process.memory_info().rss)
-    assert min(rates[5:]) > max(rates[:5]) / 3, rates
+    # One stretch in which the machine or the disk stood still says nothing.
+    assert statistics.median(rates[5:]) > statistics.median(rates[:5]) / 2, rates
     assert sizes[-1] - sizes[2] < 30 * 2**20, sizes
     assert path.stat().st_size < 100_000 * 600
     begin = clock()

@@ -345,7 +345,7 @@ async def main():
                 await store.submit([job()])
             except StorageBroken:
                 print("still", flush=True)
-        assert store.broken.done()
+        assert isinstance(store.broken.result(), StorageBroken)
     await store.aclose()
 
 asyncio.run(main())
@@ -437,7 +437,7 @@ async def test_F76_a_failing_disk_is_told_to_everybody(path: Path) -> None:
         for _ in range(2):
             with pytest.raises(StorageBroken):
                 await store.rows(Query())
-        assert store.broken.done()
+        assert isinstance(store.broken.result(), StorageBroken)
     async with opened(path) as store:
         assert await store.rows(Query()) == []
 

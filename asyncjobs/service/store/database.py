@@ -125,9 +125,11 @@ class Database:
 
     def fail(self, error: BaseException) -> StorageBroken:
         """What to raise when the disk failed beside the database: the process has to end."""
+        problem = StorageBroken(f"the disk failed: {error}")
+        problem.__cause__ = error
         if not self.broken.done():
-            self.broken.set_result(error)
-        return StorageBroken(f"the disk failed: {error}")
+            self.broken.set_result(problem)
+        return problem
 
     def post(self, kind: Kind, work: Work[Any]) -> None:
         """Have it done, without waiting for it."""
@@ -168,7 +170,7 @@ class Database:
         if error is not None and not self._opened.done():
             self._opened.set_exception(error)
         elif error is not None and not self.broken.done():
-            self.broken.set_result(error)
+            self.broken.set_result(self._refusal() if isinstance(error, (sqlite3.Error, OSError)) else error)
         for request in [*unanswered, *self._drain()]:
             request.error = self._refusal()
             answer(request)
