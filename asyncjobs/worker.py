@@ -23,7 +23,7 @@ import threading
 import traceback
 from _thread import _count as _threads_alive  # as active_count(), in C: asked after each job
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, sleep
 from types import FrameType
 from typing import Any, NoReturn, cast
 
@@ -41,6 +41,8 @@ from asyncjobs.wire.frames import CALL, CHUNK
 from asyncjobs.wire.hold import Hold
 from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, PARCEL, STARRED, Definition, Settings
 
+RINGS = (0.001, 0.005, 0.025)
+"""Seconds in which an interrupt is heard, before the next one."""
 PROGRESS_INTERVAL = 0.05
 """Seconds between two progress reports of one job; the last one always goes out."""
 
@@ -384,7 +386,17 @@ class Worker:
                 self._interrupted = ticket
             if self._running != ticket:
                 return
+        _ring_until(lambda: self._interrupted != ticket or self._running != ticket)
+
+
+def _ring_until(is_heard: Callable[[], bool]) -> None:
+    """SIGUSR1 to the main thread. One that comes between Python's last look at signals and the call of the system that
+    the job is about to make does not end that call: so once more, as long as nobody has heard."""
+    for seconds in RINGS:
         signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGUSR1)
+        sleep(seconds)
+        if is_heard():
+            return
 
 
 def _is_importing(frame: FrameType | None) -> bool:
