@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from asyncjobs.remote.hosted import Hosted
-from asyncjobs.service.errors import BadRequest, NotNow, ServiceError, StorageFull
+from asyncjobs.service.errors import BadRequest, NotNow, ServiceError, ServiceGone, StorageFull
 from asyncjobs.service.work.performing import BEGIN, CHECKPOINT
 from asyncjobs.service.work.writing import DISK_WAIT
 from asyncjobs.token import travelling
@@ -47,7 +47,13 @@ class Desk(Hosted):
             work = self._begin(*argument)
         else:
             raise BadRequest(f"a job asked for {verb!r}, which the service does not know")
-        return Asked(self.tasks.create_task(_answer(work)))
+        answer = _answer(work)
+        try:
+            return Asked(self.tasks.create_task(answer))
+        except RuntimeError:  # the engine's group ends, as the disk has failed
+            answer.close()
+            work.close()
+            raise ServiceGone("the service is stopping") from None
 
     async def _begin(self, job: str, fence: int) -> bool:
         while True:
