@@ -32,6 +32,11 @@ ROOT = Path(aj.__file__).parent.parent
 
 
 _ALARMS = re.compile(f"{ALARMS.pattern}|ResourceWarning|Exception ignored in")
+# The standard library's fork server says so when whom it serves is killed in the middle of asking for a worker.
+_ORPHANED = re.compile(
+    r"Traceback \(most recent call last\):\n(?:  [^\n]*\n)*?  File \"[^\n]*forkserver\.py\", line \d+, in main\n"
+    r"[^\n]*recvfds[^\n]*\n(?:  [^\n]*\n)*EOFError\n"
+)
 _ended: list[ServiceProcess] = []
 
 
@@ -120,7 +125,7 @@ class ServiceProcess:
         data = os.read(self._near, 65536)
         text = data.decode(errors="replace")
         self.output += text
-        self.said += text
+        self.said = _ORPHANED.sub("", self.said + text)
         return bool(data)
 
     def _take_rest(self) -> None:
