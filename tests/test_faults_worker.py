@@ -279,7 +279,7 @@ async def _timed_out(job: aj.Job[Any], limit: float, clock: PauseClock) -> None:
 
 @pytest.mark.slow
 async def test_F06_a_job_deaf_to_every_signal_is_killed_at_its_limit(either: aj.Runner, clock: PauseClock) -> None:
-    for attempt in attempts(3, pause=0):  # the best of three: others use the machine, too
+    for attempt in attempts(3):
         with attempt:
             async with common_outcome(either), new_door() as door:
                 job = await process(either, timeout=0.2, grace=0.2).submit(jobs.spin, door.path)
@@ -291,7 +291,7 @@ async def test_F06_a_job_deaf_to_every_signal_is_killed_at_its_limit(either: aj.
 
 @pytest.mark.slow
 async def test_F06_a_stopped_process_is_killed_at_its_limit(runner: aj.Runner, clock: PauseClock) -> None:
-    for attempt in attempts(3, pause=0):  # the best of three: others use the machine, too
+    for attempt in attempts(3):
         with attempt:
             async with common_outcome(runner), new_door() as door:
                 job = await process(runner, timeout=0.2, grace=0.2).submit(jobs.stop_itself, door.path)
@@ -322,7 +322,7 @@ async def test_F06_cancelling_a_deaf_job_ends_it_too(runner: aj.Runner) -> None:
 async def test_F07_a_job_that_holds_the_interpreter_lock_is_killed(
     either: aj.Runner, fn: Callable[..., Any], args: tuple[Any, ...], clock: PauseClock
 ) -> None:
-    for attempt in attempts(3, pause=0):  # the best of three: others use the machine, too
+    for attempt in attempts(3):
         with attempt:
             async with common_outcome(either):
                 job = await process(either, timeout=0.2, grace=0.2).submit(fn, *args)
@@ -976,7 +976,7 @@ async def test_F25_a_daemon_thread_that_outlives_its_job_costs_the_worker(either
 async def test_F25_a_thread_that_blocks_the_exit_costs_the_worker_and_no_time(
     either: aj.Runner, clock: PauseClock
 ) -> None:
-    for attempt in attempts(3, pause=0):  # the best of three: others use the machine, too
+    for attempt in attempts(3):
         with attempt:
             async with common_outcome(either) as neighbour:
                 began = clock()

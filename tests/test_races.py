@@ -31,7 +31,7 @@ from asyncjobs.lanes.base import (
 )
 from asyncjobs.testing import ShuffledLoop, VirtualClockLoop, check_history
 
-SEEDS = 200
+SEEDS = 500
 MANY = 1000
 NANOSECOND = 1e-9
 

@@ -363,7 +363,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 # Without making a failure smaller: that takes longer than a test may.
 COMMON = settings(suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.reuse, Phase.generate))
-QUICK = settings(COMMON, max_examples=4, stateful_step_count=25)
+QUICK = settings(COMMON, max_examples=12, stateful_step_count=25)
 LONG = settings(COMMON, max_examples=40, stateful_step_count=60)
 
 
