@@ -137,7 +137,7 @@ class Intake:
             raise engine.refusal("the runner is closed; it takes jobs inside `async with Runner() as runner:`")
         plan.home.lane.check(plan)
         call = Call(plan)
-        call.output = Tail() if output is None and plan.captures else output
+        call.output = Tail() if output is None and plan.options.output == "capture" else output
         if plan.encodes:
             call.payload = self._payload(fn, plan, args, kwargs) if payload is None else payload
             if payload is not None and len(payload.data) >= LARGE:

@@ -33,13 +33,13 @@ class Plan:
     __slots__ = (
         "__weakref__",
         "by_name",
-        "captures",
         "chunked",
         "encodes",
         "function",
         "home",
         "is_coroutine",
         "is_plain",
+        "keeps_output",
         "lane",
         "marks",
         "name",
@@ -57,7 +57,8 @@ class Plan:
         self.home: Any = None
         """The runner's own note; lanes never look."""
         self.is_plain: bool = options.is_plain
-        self.captures: bool = options.output == "capture"
+        self.keeps_output: bool = options.output != "pass"
+        """What it prints is not passed on: it must not mix with that of the calls before and after it."""
         self.marks: bool = False
         """Its worker says in the output itself where each call's begins: short calls may follow each other
         at once, and what each prints is still known."""

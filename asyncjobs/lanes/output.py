@@ -134,7 +134,7 @@ class Voices:
             self._read_with = answers  # what the others of them printed is there, too
             return True
         # As long as it is the first, what is printed is its own.
-        return call.plan.captures or call.cell is not None
+        return call.plan.keeps_output or call.cell is not None
 
     def tell(self, stream: str, text: str, printed: Callable[[str, str, Call | None], None]) -> None:
         """Pass the pieces of `text` on, each with its call."""

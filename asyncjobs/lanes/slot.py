@@ -111,7 +111,7 @@ class Slot:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
         if self._is_long or self._lane.has_idle_slot():
             return False
-        if self._wear.max_rss is not None or call.plan.captures or (call.cell and _is_of_another(call, self._calls)):
+        if self._wear.max_rss is not None or call.plan.keeps_output or (call.cell and _is_of_another(call, self._calls)):
             return False  # a call must not be killed for what another one used, nor get what it printed
         if call.plan.chunked:
             return len(self._calls) < 2
@@ -125,9 +125,11 @@ class Slot:
             self._lane.wait_for_room()
             self._host.give_back([call])
             return
+        if call.plan.keeps_output and self._body is not None:
+            self._body.read_output()  # what is there now came from those before it
         self._calls[ticket] = call
         pace = call.plan.pace
-        if pace is None or call.plan.captures:
+        if pace is None or call.plan.keeps_output:
             self._alone = not call.plan.chunked
         else:
             self._load += pace
