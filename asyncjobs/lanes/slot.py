@@ -46,16 +46,14 @@ class Slot:
         self._lane = lane
         self._host = lane.host
         self._body: Body | None = None
-        self._up = False
+        self._up = self._retiring = self._alone = False
         self._calls: dict[int, Call] = {}
         self._load = 0.0
-        self._alone = False
         self._ticket = self._begun = 0
         self._is_long = False
         """What runs has kept others waiting: those went back, for another slot to take."""
         self._outbox: Outbox
         self._stopping = Stopping(self._host.loop, self._calls)
-        self._retiring = False
         self._started_at = 0.0
         self._overdue = Overdue(self._host.loop, self._calls, self._share_out)
         self._starter = Starter(name)
@@ -111,7 +109,7 @@ class Slot:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
         if self._is_long or self._lane.has_idle_slot():
             return False
-        if self._wear.max_rss is not None or call.plan.keeps_output or (call.cell and _is_of_another(call, self._calls)):
+        if self._wear.max_rss is not None or _could_mix(call, self._calls):
             return False  # a call must not be killed for what another one used, nor get what it printed
         if call.plan.chunked:
             return len(self._calls) < 2
@@ -128,11 +126,10 @@ class Slot:
         if call.plan.keeps_output and self._body is not None:
             self._body.read_output()  # what is there now came from those before it
         self._calls[ticket] = call
-        pace = call.plan.pace
-        if pace is None or call.plan.keeps_output:
+        if call.plan.pace is None or call.plan.keeps_output:
             self._alone = not call.plan.chunked
         else:
-            self._load += pace
+            self._load += call.plan.pace
         if len(self._calls) == 1:
             self._begin_first()
 
@@ -354,9 +351,9 @@ class Slot:
             self._body.hang_up()
 
 
-def _is_of_another(call: Call, calls: dict[int, Call]) -> bool:
-    """Whether `calls` were submitted in another notebook cell."""
-    return next(iter(calls.values()), call).cell is not call.cell
+def _could_mix(call: Call, calls: dict[int, Call]) -> bool:
+    """Whether what these calls print could be taken for what `call` prints."""
+    return call.plan.keeps_output or next(iter(calls.values()), call).cell is not call.cell
 
 
 def _unheard(calls: dict[int, Call], begun: int, body: Body) -> Call | None:
