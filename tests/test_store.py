@@ -416,6 +416,37 @@ async def test_a_list_by_a_name_looks_only_where_such_jobs_may_be(
     assert await store.rows(both) == []
 
 
+async def test_F85_what_is_over_goes_in_small_portions_and_others_are_served_between(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    await submitted(store, 3000, keep=10.0, payload=bytes(2000))
+    await store.finish([ended(claim) for claim in await claimed(store, 3000)])
+    [stays] = await submitted(store)
+    clock.now += 11
+    database = tmp_path / "jobs.db"
+    portions, size = [], database.stat().st_size
+
+    async def prune() -> None:
+        while number := await store.prune():
+            portions.append(number)
+
+    pruning, waited = asyncio.create_task(prune()), []
+    while not pruning.done():
+        before = len(portions)
+        assert (await store.row(stays)).state is JobState.QUEUED
+        waited.append(len(portions) - before)
+    await pruning
+    assert sum(portions) == 3000
+    assert max(portions) <= 200
+    assert len(waited) >= len(portions)
+    assert max(waited) <= 1, "a reader had to wait for more than the portion that was under way"
+    # Nothing is vacuumed: the file keeps its size, and the next jobs take the room.
+    kept = database.stat().st_size
+    assert kept >= size
+    await submitted(store, 3000, payload=bytes(2000))
+    assert database.stat().st_size <= 1.1 * kept
+
+
 async def test_a_name_whose_jobs_are_pruned_is_forgotten(store: Store, clock: Clock) -> None:
     await submitted(store, 3, name="gone", keep=1.0)
     await submitted(store, name="gone", keep=100.0)
