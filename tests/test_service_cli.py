@@ -102,6 +102,10 @@ class Terminal:
             assert self._take(until), f"it ended before it said {text!r}:\n{self.output}"
         return self.output
 
+    def type(self, text: str) -> None:
+        """As if a user typed it."""
+        os.write(self._near, text.encode())
+
     def ends(self, within: float = 30.0) -> int:
         """Its exit code."""
         until = time.monotonic() + within

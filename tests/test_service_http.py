@@ -713,6 +713,37 @@ async def test_a_failed_job_is_replayed_as_a_new_one(served: Served) -> None:
     assert reply.json()["id"] != job
 
 
+async def test_many_jobs_are_cancelled_in_one_request_each_for_itself(served: Served) -> None:
+    queued, running = await served.submit(2)
+    (claim,) = await served.claim()
+    nobody = "0" * 26
+    reply = await served.ask("POST", "/v1/cancels", {"ids": [running, nobody, claim.id], "reason": "enough"})
+    assert reply.json()["jobs"] == [
+        {"id": running, "answer": "cancelled", "state": "CANCELLED"},
+        {"id": nobody, "answer": "unknown", "state": None},
+        {"id": queued, "answer": "requested", "state": "STOPPING"},
+    ]
+
+
+async def test_many_jobs_are_replayed_in_one_request_and_none_twice(served: Served) -> None:
+    dead, open_ = await served.submit(2)
+    (claim,) = await served.claim()
+    await served.store.finish([Ending(dead, claim.attempt, claim.epoch, JobState.FAILED, note="no")])
+    asked = {"ids": [dead, open_]}
+    dry = (await served.ask("POST", "/v1/replays", {**asked, "dry_run": True})).json()["jobs"]
+    assert [(one["of"], one.get("id"), one.get("error")) for one in dry] == [
+        (dead, None, None),
+        (open_, None, "NotNow"),
+    ]
+    (first, refused) = (await served.ask("POST", "/v1/replays", asked)).json()["jobs"]
+    assert first["id"] != dead
+    assert refused["error"] == "NotNow"
+    (second, _) = (await served.ask("POST", "/v1/replays", asked)).json()["jobs"]
+    assert first["id"] in second["message"]
+    (third, _) = (await served.ask("POST", "/v1/replays", {**asked, "again": True})).json()["jobs"]
+    assert third["id"] not in (first["id"], dead)
+
+
 @pytest.mark.parametrize("what", ["", "/outcome", "/result", "/events", "/log", "/figures", "/figures/x"])
 async def test_a_job_that_is_not_there_is_404(served: Served, what: str) -> None:
     reply = await served.ask("GET", f"/v1/jobs/{'0' * 26}{what}")

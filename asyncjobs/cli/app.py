@@ -38,8 +38,13 @@ announce(
         "show": "One job: its history and its result.",
         "logs": "What a job printed; -f follows it.",
         "figures": "The plots that a job has made.",
-        "cancel": "Ask jobs to stop.",
-        "retry": "Run jobs that failed again.",
+    },
+)  # fmt: skip
+announce(
+    app, JOBS, "asyncjobs.cli.commands.several",
+    {
+        "cancel": "Ask jobs to stop: some, or all of a tag, a state, a name.",
+        "retry": "Run jobs that failed again, the same way.",
     },
 )  # fmt: skip
 announce(app, SERVICE, "asyncjobs.cli.service", {"serve": "Run the service, in this terminal or under systemd."})

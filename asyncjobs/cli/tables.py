@@ -228,6 +228,11 @@ def span(seconds: float) -> str:
     return f"{whole} s"
 
 
+def counted(number: int, what: str = "job") -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def size(nbytes: int) -> str:
     """``512 bytes``, ``3.1 MB``."""
     if nbytes < 1000:

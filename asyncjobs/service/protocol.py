@@ -34,6 +34,7 @@ Instant = Annotated[float, Meta(ge=0, le=LATEST)]
 Label = Annotated[str, Meta(min_length=1, max_length=LONGEST_LABEL)]
 Line = Annotated[str, Meta(max_length=LONGEST_LINE)]
 Id = Annotated[str, Meta(pattern="^[0-9a-hjkmnp-tv-z]{26}$", min_length=26, max_length=26)]
+Ids = Annotated[list[Id], Meta(min_length=1, max_length=1000)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Some = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
@@ -224,6 +225,48 @@ class CancelView(msgspec.Struct, frozen=True):
     answer: str
     """``cancelled``, ``requested`` or ``ended``."""
     state: str
+
+
+class CancelsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cancel all of these."""
+
+    ids: Ids
+    reason: Line = "cancelled"
+    grace: Span | None = None
+
+
+class CancelledView(msgspec.Struct, frozen=True):
+    id: str
+    answer: str
+    """As in `CancelView`, or ``unknown``."""
+    state: str | None = None
+
+
+class CancelsAnswer(msgspec.Struct, frozen=True):
+    jobs: list[CancelledView]
+
+
+class ReplaysRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Run all of these once more, as new jobs."""
+
+    ids: Ids
+    again: bool = False
+    """Those too that were run again before."""
+    dry_run: bool = False
+    """Say which it would be, and change nothing."""
+
+
+class ReplayedView(msgspec.Struct, frozen=True, omit_defaults=True):
+    of: str
+    id: str | None = None
+    """The new job's."""
+    error: str = ""
+    """The class of `service.errors`, where there is no new job."""
+    message: str = ""
+
+
+class ReplaysAnswer(msgspec.Struct, frozen=True):
+    jobs: list[ReplayedView]
 
 
 class ScopeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,75 +1,41 @@
-"""``asyncjobs jobs``, ``show``, ``logs``, ``cancel`` and ``retry``: look at jobs, and steer single ones."""
+"""``asyncjobs jobs``, ``show``, ``logs`` and ``figures``: look at jobs."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from asyncjobs.cli import exits, plain, tables
+from asyncjobs.cli import exits, tables
 from asyncjobs.cli.asking import Desk, job_path, loaded
-from asyncjobs.cli.finding import find_id, suggestions
+from asyncjobs.cli.chosen import Function, Id, JobName, Schedule, States, Tag
+from asyncjobs.cli.finding import find_id
 from asyncjobs.cli.following import LogReader, patiently
 from asyncjobs.cli.opening import Opened, open_outcome, result_json
-from asyncjobs.cli.options import Json, desk, now, seconds
+from asyncjobs.cli.options import Json, desk, now
 from asyncjobs.cli.place import Where
 from asyncjobs.cli.showing import say, show, show_json, width
 from asyncjobs.cli.spread import spread
-from asyncjobs.service.errors import ServiceError, ServiceGone
-from asyncjobs.service.protocol import (
-    AcceptedAnswer,
-    CancelRequest,
-    CancelView,
-    EventView,
-    FigureView,
-    JobView,
-    ListAnswer,
-)
+from asyncjobs.service.errors import ServiceGone
+from asyncjobs.service.protocol import EventView, FigureView, JobView, ListAnswer
 
 app: typer.Typer = typer.Typer()
-
-
-def _ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """What the shell may complete an id to; nothing where no service answers."""
-    try:
-        given = {one.name: ctx.params[one.name] for one in fields(Where) if ctx.params.get(one.name) is not None}
-        return suggestions(Desk(Where(**given)), incomplete)
-    except ServiceError:
-        return []
-
-
-def _states(incomplete: str) -> list[str]:
-    return [state for state in tables.STATES if state.startswith(incomplete.upper())]
-
-
-Id = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID", help="The job's id, its beginning or end, or 'last' for the newest job.", autocompletion=_ids
-    ),
-]
-Ids = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Ids, or their beginnings or ends.", autocompletion=_ids)
-]
 
 
 @app.command()
 @spread
 def jobs(
     service: Where,
-    state: Annotated[
-        list[str] | None, typer.Option(help="Only these; may be repeated.", autocompletion=_states)
-    ] = None,
-    job_name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
-    function: Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help="Only jobs of this function.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    state: States = None,
+    job_name: JobName = None,
+    function: Function = None,
+    tag: Tag = None,
     lane: Annotated[str | None, typer.Option(help="Only jobs of this lane.", hidden=True)] = None,
-    schedule: Annotated[str | None, typer.Option(help="Only jobs that this schedule made.")] = None,
+    schedule: Schedule = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Jobs on a page.")] = 20,
     before: Annotated[int | None, typer.Option(metavar="NUMBER", help="The next page: what the last one said.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All pages.")] = False,
@@ -204,40 +170,3 @@ def _copy_figures(asked: Desk, where: str, found: list[FigureView], to: Path) ->
             (to / Path(one.name).name).write_bytes(asked.get_raw(job_path(where, "figures", one.name)))
     except OSError as error:
         raise typer.BadParameter(f"{to} cannot be written: {error.strerror}", param_hint="--to") from None
-
-
-@app.command()
-@spread
-def cancel(
-    service: Where,
-    ids: Ids,
-    reason: Annotated[str, typer.Option(help="What the job is told, and lists show.")] = "cancelled",
-    grace: Annotated[
-        float | None,
-        typer.Option(parser=seconds, metavar="SPAN", help="Between asking it and stopping it. Default: the job's own."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Ask jobs to stop. One that has not begun is cancelled at once; one that runs is asked, then stopped."""
-    with desk(service) as asked:
-        for where in [find_id(asked, given) for given in ids]:
-            body = asked.post(job_path(where, "cancel"), CancelRequest(reason=reason, grace=grace))
-            if as_json:
-                show_json({"id": where, **loaded(body)})
-                continue
-            view = msgspec.json.decode(body, type=CancelView)
-            said = {"ended": f"has ended already: {view.state}", "requested": "is asked to stop"}
-            sys.stdout.write(f"{where} {said.get(view.answer, plain.line(view.answer, 40))}\n")
-
-
-@app.command()
-@spread
-def retry(service: Where, ids: Ids, as_json: Json = False) -> None:
-    """Run jobs that failed again, as new jobs with the same call. Prints their ids."""
-    with desk(service) as asked:
-        for where in [find_id(asked, given) for given in ids]:
-            accepted = msgspec.json.decode(asked.post(job_path(where, "replay")), type=AcceptedAnswer)
-            if as_json:
-                show_json({"of": where, **msgspec.to_builtins(accepted)})
-            else:
-                sys.stdout.write(f"{accepted.id}\n")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from asyncjobs.service.http import control, copying, files, jobs, outcomes, streams
+from asyncjobs.service.http import control, copying, files, jobs, many, outcomes, streams
 from asyncjobs.service.http.route import Media, Route
 from asyncjobs.service.protocol import (
     AcceptedAnswer,
     BackupRequest,
     CancelRequest,
+    CancelsAnswer,
+    CancelsRequest,
     CancelView,
     FigureView,
     Health,
@@ -18,6 +20,8 @@ from asyncjobs.service.protocol import (
     ListAnswer,
     OutcomesAnswer,
     OutcomesRequest,
+    ReplaysAnswer,
+    ReplaysRequest,
     ResultView,
     ScheduleRequest,
     ScheduleView,
@@ -63,6 +67,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("POST", f"{_JOB}/cancel", jobs.cancel_job, {200: CancelView}, errors=(404, 503, 507), body=CancelRequest),
     Route("POST", f"{_JOB}/replay", jobs.replay_job, {201: AcceptedAnswer}, errors=(404, 409, 429, 507)),
+    Route("POST", "/v1/cancels", many.cancel_jobs, {200: CancelsAnswer}, errors=(503, 507), body=CancelsRequest),
+    Route("POST", "/v1/replays", many.replay_jobs, {200: ReplaysAnswer}, body=ReplaysRequest),
     Route("POST", "/v1/outcomes", outcomes.outcomes, {200: OutcomesAnswer}, body=OutcomesRequest, waits=True),
     Route("GET", f"{_JOB}/events", streams.job_events, {200: _EVENTS}, errors=(404,), query=streams.EventsQuery),
     Route("GET", f"{_JOB}/log", files.log, {200: Media(files.TEXT, "Text.")}, errors=(404,), query=files.LogQuery),

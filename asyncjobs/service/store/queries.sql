@@ -383,3 +383,6 @@ UPDATE schedules SET next_at = ? WHERE name = ?;
 SELECT j.seq, j.state, j.attempt, j.name, j.function, j.lane, j.priority, j.after, j.at_most_once, j.max_crashes, j.keep,
     j.tags, j.limit_name, j.digest, c.payload, c.terms
 FROM jobs AS j JOIN calls AS c ON c.seq = j.seq WHERE j.id = ?;
+
+-- name: job_with_tag
+SELECT j.id FROM tags AS t JOIN jobs AS j ON j.seq = t.seq WHERE t.tag = ? ORDER BY t.seq DESC LIMIT 1;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from asyncjobs.service.errors import NoSuchJob, NotNow
 from asyncjobs.service.ids import new_id
@@ -16,21 +17,34 @@ TAG = "replay:"
 """Before the id of the job that it repeats."""
 
 
-def replay(tx: Transaction, id: str) -> Accepted:
-    """Submit the call of job `id` under a new id.
+def look(tx: Transaction, id: str, *, again: bool) -> tuple[Any, ...]:
+    """What is needed of job `id` to run it once more; if not `again`, only one that was not yet.
 
     Raises:
         NoSuchJob: there is none of that id.
-        NotNow: it has not ended, or it succeeded.
-        BadRequest, ServiceFull: as `submit`.
+        NotNow: it has not ended, it succeeded, or it was run again before.
     """
-    row = tx.one("job_to_replay", (id,))
+    row: tuple[Any, ...] | None = tx.one("job_to_replay", (id,))
     if row is None:
         raise NoSuchJob(f"there is no job {id} (any more)")
+    state = JobState(row[1])
+    if state < JobState.FAILED:
+        raise NotNow(f"job {id} is {state.name}; only one that ended, and did not succeed, is run again")
+    if not again and (former := tx.one("job_with_tag", (TAG + id,))) is not None:
+        raise NotNow(f"job {id} was run again before, as job {former[0]}")
+    return row
+
+
+def replay(tx: Transaction, id: str, *, again: bool = True) -> Accepted:
+    """Submit the call of job `id` under a new id.
+
+    Raises:
+        NoSuchJob, NotNow: see `look`.
+        BadRequest, ServiceFull: as `submit`.
+    """
+    row = look(tx, id, again=again)
     seq, state, attempt, name, function, lane, priority, after, at_most_once, max_crashes, keep = row[:11]
     tags, limit_name, digest, payload, terms = row[11:]
-    if state < JobState.FAILED:
-        raise NotNow(f"job {id} is {JobState(state).name}; only one that ended, and did not succeed, is run again")
     new = new_id()
     kept = [tag for tag in (json.loads(tags) if tags else []) if not tag.startswith(TAG)]
     job = NewJob(

@@ -165,14 +165,21 @@ class Store:
         """
         return await self._database.run(_CANCEL, lambda tx: cancelling.cancel(tx, id, reason))
 
-    async def replay(self, id: str) -> Accepted:
+    async def replay(self, id: str, *, again: bool = True) -> Accepted:
         """Run the call of a job that ended otherwise than well again, as a new job with a new id.
 
+        Args:
+            again: also if that was done before.
+
         Raises:
-            NoSuchJob, NotNow: there is none, it has not ended, or it succeeded.
+            NoSuchJob, NotNow: there is none, it has not ended, it succeeded, or it was run again before.
             BadRequest, ServiceFull: as `submit`.
         """
-        return await self._database.run(_SUBMIT, lambda tx: replaying.replay(tx, id))
+        return await self._database.run(_SUBMIT, lambda tx: replaying.replay(tx, id, again=again))
+
+    async def check_replay(self, id: str, *, again: bool = True) -> None:
+        """Raise what stands against a `replay`, as far as it is known now."""
+        await self._database.run(_READ, lambda tx: replaying.look(tx, id, again=again))
 
     async def checkpoint_job(self, id: str, attempt: int, epoch: int, data: bytes) -> bool:
         """Keep `data` for the job's next attempt, in the place of the last; False: that attempt does not run."""
