@@ -150,6 +150,23 @@ async def test_closing_is_quick_with_idle_callers_and_may_be_done_twice(served: 
         wire.writer.transport.abort()
 
 
+async def test_F75_a_socket_whose_file_cannot_be_removed_is_told_and_every_door_is_shut(served: Served) -> None:
+    """Its folder is none any more; a disk that fails just then does the same."""
+    folder = served.socket.parent
+    moved = folder.rename(f"{folder}-moved")
+    folder.touch()
+    try:
+        async with await served.connect(tcp=True) as wire:
+            with pytest.raises(NotADirectoryError):
+                await served.server.aclose()
+            assert await wire.is_closed()
+        with socket.socket(socket.AF_UNIX) as caller, pytest.raises(ConnectionRefusedError):
+            caller.connect(os.fspath(moved / served.socket.name))
+    finally:
+        folder.unlink()
+        moved.rename(folder)
+
+
 async def test_F79_a_second_server_at_the_socket_does_not_start_and_leaves_nothing_behind(served: Served) -> None:
     with pytest.raises(ServiceRunning):
         async with serving(place=served.socket):

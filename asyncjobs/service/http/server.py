@@ -126,11 +126,20 @@ class HttpServer:
         return functools.partial(Connection, self, door, peer_of)
 
     async def aclose(self, drain: float = _CLOSE_SECONDS) -> None:
-        """Let nobody in any more, end the streams, let answers go out for `drain` seconds, then drop the rest."""
+        """Let nobody in any more, end the streams, let answers go out for `drain` seconds, then drop the rest.
+
+        Raises:
+            OSError: the unix socket's file cannot be removed; all else is closed.
+        """
         self._is_closing = True
         unix, self._unix = self._unix, None
-        if unix is not None:
-            unix.remove()
+        try:
+            if unix is not None:
+                unix.remove()
+        finally:
+            await self._shut(unix, drain)
+
+    async def _shut(self, unix: UnixDoor | None, drain: float) -> None:
         # A connection that the loop has accepted and not made yet would be forgotten, open, by a closed asyncio server.
         for _ in range(3):
             await asyncio.sleep(0)
