@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import typer
 from services import HERE, ROOT, ServiceProcess, eventually, service
+from typer.testing import CliRunner
 
 from asyncjobs.cli import app
 from asyncjobs.cli.lazy import LazyGroup
@@ -268,6 +269,21 @@ def test_F96_a_function_that_is_not_allowed_exits_with_77(serving: ServiceProces
     done = aj(serving, "submit", "os:system", "--arg", '"true"')
     assert (done.returncode, done.stdout) == (77, "")
     assert "not allowed" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["submit", "run", "schedule"])
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("service_jobs.add", "is service_jobs:add meant?"), ("add", ""), ("a:b:c", ""), ("a b:c", ""), (":add", "")],
+)
+def test_what_is_no_module_and_function_is_a_matter_of_usage(command: str, text: str, meant: str) -> None:
+    more = ("nightly", "0 3 * * *") if command == "schedule" else ()
+    # It is seen here: no service is asked.
+    refused = CliRunner().invoke(app.app, [command, *more, text, "--dir", "/nowhere/at/all"])
+    assert refused.exit_code == 2
+    complaint = " ".join(refused.output.replace("│", " ").split())
+    assert f"{text!r} is not MODULE:FUNCTION, such as study:fit" in complaint
+    assert meant in complaint
 
 
 # --- looking ----------------------------------------------------------------------------

@@ -21,6 +21,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead: what the
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_WORDS = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_FUNCTION = re.compile(f"{_WORDS}:{_WORDS}")
 _LIMIT = re.compile(r"([^=]+)=([0-9]+)")
 _RATE = re.compile(r"([^=]+)=([0-9]+)/([0-9]+(?:\.[0-9]+)?[smhd]?)")
 
@@ -50,6 +52,15 @@ def hint(option: str) -> Iterator[None]:
         yield
     except typer.BadParameter as error:
         raise typer.BadParameter(error.message, param_hint=option) from None
+
+
+def function(text: str) -> str:
+    """``module:function``; whether it may be run is for the service to say."""
+    if _FUNCTION.fullmatch(text) is None:
+        module, _, name = text.rpartition(".")
+        meant = f"; is {module}:{name} meant?" if _FUNCTION.fullmatch(f"{module}:{name}") else ""
+        raise typer.BadParameter(f"{text[:80]!r} is not MODULE:FUNCTION, such as study:fit{meant}")
+    return text
 
 
 def seconds(text: str | float) -> float:

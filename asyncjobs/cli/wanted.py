@@ -22,7 +22,10 @@ _WHEN, _LIMITS, _LABELS = "When", "Limits and retries", "Labels"
 class Wanted:
     """A job as it stands on the command line."""
 
-    function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What to run, such as study:fit.")]
+    function: Annotated[
+        str,
+        typer.Argument(parser=options.function, metavar="MODULE:FUNCTION", help="What to run, such as study:fit."),
+    ]
     arg: Annotated[
         list[str] | None, typer.Option(metavar="JSON", help="A positional argument; again for each further one.")
     ] = None
