@@ -7,8 +7,10 @@ loop, in a thread and in a worker process (which loads no asyncio).
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from numbers import Integral, Real
 from typing import Any, Protocol
 
 from asyncjobs.token import CancelToken
@@ -80,8 +82,21 @@ class JobContext:
         return self._running.runner
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far the job is; shown as `Job.progress`. Cheap, never blocks the loop."""
-        self._running.report_progress(done, total, note)
+        """Say how far the job is; shown as `Job.progress`. Cheap, never blocks the loop.
+
+        Args:
+            done: a finite number from 0. More than `total` is allowed: a total may be an estimate.
+            total: a finite number from 0; None: not known.
+            note: a few words.
+
+        Raises:
+            ValueError: a value that is not allowed; names it and what is.
+        """
+        amount = _amount("done", done)
+        whole = None if total is None else _amount("total", total)
+        if not isinstance(note, str):
+            raise ValueError(f"note={note!r} is not allowed; allowed: text")
+        self._running.report_progress(amount, whole, note)
 
     # --- for what must not be lost, or not happen twice ---------------------------------
 
@@ -144,6 +159,20 @@ class JobContext:
 
     def __repr__(self) -> str:
         return f"<JobContext {self.name!r} {self.id} attempt {self.attempt}>"
+
+
+def _amount(name: str, value: object) -> float:
+    """The number as plain Python's, whatever library it is of.
+
+    Raises:
+        ValueError: it is none that a bar could show.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = int(value) if isinstance(value, Integral) else float(value)
+        if 0 <= number <= sys.float_info.max:  # false for what is not a number
+            return number
+    or_none = "None, or " if name == "total" else ""
+    raise ValueError(f"{name}={value!r} is not allowed; allowed: {or_none}a finite number from 0")
 
 
 running: ContextVar[Running | None] = ContextVar("asyncjobs.running", default=None)

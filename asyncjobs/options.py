@@ -238,6 +238,12 @@ def check_initializer(initializer: object, initargs: object) -> None:
         raise TypeError(f"initargs={initargs!r} is not allowed; allowed: a tuple of arguments")
 
 
+def check_text(name: str, value: object) -> None:
+    """Raise ValueError, naming the value, unless it is text that says something."""
+    if not (isinstance(value, str) and value):
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: text, such as 'loss.html'")
+
+
 def check_mapping(name: str, value: object) -> None:
     """Raise TypeError, naming the value, unless it is a mapping or None."""
     if not (value is None or isinstance(value, Mapping)):

@@ -318,3 +318,11 @@ async def unharmed(runner: Runner, *lanes: str) -> AsyncIterator[None]:
             assert await job == f"untouched in {lane}"
         ended_once(job)
     await still_works(runner, *lanes)
+
+
+def tell(*args: Any) -> None:
+    current_job().progress(*args)
+
+
+async def atell(*args: Any) -> None:
+    tell(*args)

@@ -9,12 +9,15 @@ import gc
 import logging
 import math
 import random
+import re
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 import runner_jobs as jobs
 from runner_jobs import (
@@ -1384,6 +1387,44 @@ async def test_what_cannot_travel_through_an_await_comes_as_remote_error_with_th
     assert type(job.exception()) is error
     assert job.state is JobState.FAILED
     await still_works(runner, lane)
+
+
+@each_lane
+async def test_progress_that_no_bar_could_show_is_refused_at_the_call(runner: Runner, lane: str) -> None:
+    fn = jobs.atell if lane == "loop" else jobs.tell
+    wrong: list[tuple[tuple[Any, ...], str]] = [
+        ((math.nan,), "done=nan"),
+        ((math.inf, 3), "done=inf"),
+        ((-1,), "done=-1"),
+        (("half",), "done='half'"),
+        ((True,), "done=True"),
+        ((10**400,), "done=1000"),
+        ((1, -3), "total=-3"),
+        ((1, -math.inf), "total=-inf"),
+        ((1, "3"), "total='3'"),
+        ((1, 3, 5), "note=5"),
+    ]
+    for args, said in wrong:
+        job = await runner.options(lane=lane).submit(fn, *args)
+        with pytest.raises(ValueError, match=re.escape(said)) as caught:
+            await job
+        assert "is not allowed; allowed: " in str(caught.value)
+        assert job.progress is None
+
+
+@each_lane
+async def test_progress_takes_the_numbers_of_any_library_and_more_than_the_total(runner: Runner, lane: str) -> None:
+    fn = jobs.atell if lane == "loop" else jobs.tell
+    for args, seen in [
+        ((np.float32(0.5), np.int64(2)), (0.5, 2, "")),
+        ((Fraction(1, 2),), (0.5, None, "")),
+        ((5, 3, "more"), (5, 3, "more")),
+        ((0, 0), (0, 0, "")),
+    ]:
+        job = await runner.options(lane=lane).submit(fn, *args)
+        await job
+        assert job.progress == seen
+        assert [type(number) for number in job.progress[:2]] == [type(number) for number in seen[:2]]
 
 
 @pytest.mark.slow

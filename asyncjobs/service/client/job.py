@@ -15,7 +15,7 @@ import msgspec
 
 from asyncjobs.errors import JobError, ResultNotSendable
 from asyncjobs.job import CancelAnswer
-from asyncjobs.options import check_seconds
+from asyncjobs.options import check_seconds, check_text
 from asyncjobs.service import envelope
 from asyncjobs.service import outcome as coding
 from asyncjobs.service.client.api import Api, path_of
@@ -322,7 +322,9 @@ class ServiceJob(coding.StandsForResult, Generic[R_co]):
 
         Raises:
             NoSuchJob: there is none of that name.
+            ValueError: it is no name.
         """
+        check_text("name", name)
         await self.accepted()
         return (await self._desk.api.ask("GET", path_of(self._id, f"/figures/{quote(name, safe='')}"))).body
 
