@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import pickle
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -339,6 +340,24 @@ async def test_a_key_gives_the_job_that_has_it(client: aj.ServiceClient) -> None
     assert (first.is_new, second.is_new) == (True, False)
     assert second.id == first.id
     assert await second == 1, "it had ended before the second submit"
+
+
+async def test_a_zone_is_for_schedules_and_refused_elsewhere(client: aj.ServiceClient) -> None:
+    there = client.options(zone="Europe/Berlin")
+    said = "zone='Europe/Berlin' is not allowed here: it is for schedule()"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        await there.submit(service_jobs.add, 1)
+    with pytest.raises(ValueError, match="zone="):
+        there.submit_nowait(service_jobs.add, 1)
+    with pytest.raises(ValueError, match="zone="):
+        there.map(service_jobs.add, [1])
+
+
+@pytest.mark.parametrize("name", [5, "", None, b"loss.html"])
+async def test_what_is_no_name_of_a_figure_is_refused_at_the_call(client: aj.ServiceClient, name: Any) -> None:
+    job = await client.submit(service_jobs.add, 1)
+    with pytest.raises(ValueError, match=re.escape(f"name={name!r} is not allowed; allowed: text")):
+        await job.figure(name)
 
 
 @pytest.mark.parametrize(

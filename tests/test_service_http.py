@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from callers import KEY, TOKEN, Served, Wire, serving
@@ -14,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncjobs import failpoint
-from asyncjobs.service import envelope
-from asyncjobs.service.http import copying
+from asyncjobs.service import envelope, protocol
+from asyncjobs.service.http import copying, wording
+from asyncjobs.service.http import jobs as handlers
 from asyncjobs.service.http.gate import Door, Gate, Guesses
 from asyncjobs.service.http.limits import Limits
 from asyncjobs.service.http.message import Peer, Refusal, Request
@@ -770,6 +773,21 @@ async def test_schedules_are_made_listed_and_removed(served: Served) -> None:
     assert (await served.ask("DELETE", drop, headers="X-Asyncjobs: 1\r\n")).status == 404
     for wrong in ({"cron": "x"}, {"zone": "Nowhere/Such"}, {"name": "../x"}):
         assert (await served.ask("POST", "/v1/schedules", {**asked, **wrong})).status == 400
+
+
+async def test_a_name_that_a_schedule_cannot_have_is_refused_in_words(served: Served) -> None:
+    asked = {"name": "every night", "cron": "0 3 * * *", "job": {"function": "service_jobs:add", "args": [1]}}
+    refused = await served.ask("POST", "/v1/schedules", asked)
+    assert (refused.status, refused.json()["message"]) == (
+        400,
+        "name='every night' is not allowed: allowed are letters, digits, '.', '_' and '-', at most 100 of them, and a "
+        "letter or a digit first",
+    )
+
+
+def test_every_pattern_of_a_request_has_words() -> None:
+    sources = [Path(module.__file__ or "").read_text() for module in (protocol, handlers)]
+    assert {found for source in sources for found in re.findall(r'pattern="([^"]+)"', source)} == set(wording.WORDS)
 
 
 async def test_a_schedule_with_a_deadline_is_refused_for_every_job_of_it_would_come_too_late(served: Served) -> None:

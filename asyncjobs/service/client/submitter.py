@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from asyncjobs.mapping.source import Source
+from asyncjobs.options import UNSET
 from asyncjobs.service.client.drafts import Plan, plan_for
 from asyncjobs.service.client.intake import Intake
 from asyncjobs.service.client.job import ServiceJob
@@ -180,9 +181,14 @@ class ServiceSubmitter:
         Raises:
             BadRequest: it is no cron expression.
         """
-        return await self._client._intake.schedule(cron, fn, self._plan(fn), args, dict(kwargs))
+        return await self._client._intake.schedule(cron, fn, self._plan(fn, comes_again=True), args, dict(kwargs))
 
-    def _plan(self, fn: Callable[..., Any]) -> Plan:
+    def _plan(self, fn: Callable[..., Any], *, comes_again: bool = False) -> Plan:
+        zone = self._options.zone
+        if zone is not UNSET and not comes_again:
+            raise ValueError(
+                f"zone={zone!r} is not allowed here: it is for schedule(); a job may start `at` an instant"
+            )
         known = self._plans.get(id(fn))
         if known is not None and known[0]() is fn:
             return known[1]
