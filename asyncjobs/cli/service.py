@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -46,5 +47,8 @@ def serve(
     settings = Settings(
         path, name, tuple(allow or ()), processes, http, queue_limit, drain, allow_remote, tls_cert, tls_key
     )
+    # What the imports made is there to the end: the collector looked through it all again, mostly at the very end,
+    # for 0.15 s of the 0.7 s of processor time that a start, a job and a stop take.
+    gc.freeze()
     with asyncio.Runner(loop_factory=new_event_loop) as loop_runner:
         raise typer.Exit(loop_runner.run(run_service(settings)))
