@@ -20,12 +20,15 @@ LEAST: int = 16 * 2**10
 class Ballast:
     """A file full of noise: noise, so that a file system which compresses keeps the space too.
 
-    It takes at most a quarter of the space that is free: on a small disk it must not be what fills it.
+    It takes at most a quarter of the space that is free: on a small disk it must not be what fills it. What was given
+    free is taken back as a whole, or not at all: a part of it would leave the rest for others to use up.
     """
 
     def __init__(self, path: Path, size: int = SIZE) -> None:
         self.path = path
         self.size = size
+        self._given = 0
+        """Bytes that were given free, and not taken back yet."""
 
     def release(self) -> bool:
         """Give the space free; False: there is none any more.
@@ -45,10 +48,11 @@ class Ballast:
             os.fsync(fd)
         finally:
             os.close(fd)
+        self._given = max(self._given, had)
         return had > 0
 
     def restore(self) -> bool:
-        """Keep the space back again; False: there is too little.
+        """Keep the space back again, all that was given; False: there is too little.
 
         Raises:
             StateRefused: something else lies in its place.
@@ -64,7 +68,10 @@ class Ballast:
         if has >= self.size:
             return True
         system = os.fstatvfs(fd)
-        want = min(self.size, (system.f_bavail * system.f_frsize + has) // 4)
+        room = system.f_bavail * system.f_frsize + has
+        want = self._given or min(self.size, room // 4)
+        if want > room - LEAST:
+            return False
         if want < LEAST or want <= has:
             return has >= LEAST
         try:
@@ -72,6 +79,7 @@ class Ballast:
         except OSError:  # others were faster: what is there now is not worth the trouble it may make
             os.ftruncate(fd, 0)
             return False
+        self._given = 0
         return True
 
 

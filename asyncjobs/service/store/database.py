@@ -203,7 +203,7 @@ class Database:
             self._numbers, self._epoch = opened.numbers, opened.epoch
             self._mark.set(self._numbers.event)
             if self.settings.ballast is not None:
-                self.settings.ballast.restore()
+                self._is_room_given = not self.settings.ballast.restore()
             if opened.has_more:
                 self._queue.put([Request(_SETTLE, self._leftover, None)])
             self._call(self._tell_opened, opened, look_ahead(connection))
@@ -230,10 +230,11 @@ class Database:
         if not group:
             return
         self._group = group
+        self._take_room_back()
         self._commit(connection, group)
         self._group = []
         self._copy_log(connection)
-        if any(request.kind.name == "prune" for request in group):
+        if any(request.kind.makes_room for request in group):
             self._take_room_back()
 
     def _take(self, *, waits: bool) -> list[Request[Any]]:
@@ -271,17 +272,21 @@ class Database:
 
     def _commit(self, connection: sqlite3.Connection, group: list[Request[Any]]) -> None:
         try:
-            self._try(connection, group)
+            if not self._is_room_given:
+                return self._try(connection, group)
         except sqlite3.Error as error:
             if not is_full(error):
                 raise
             _roll_back(connection)
-            while self._group:
-                self._commit_alone(connection, self._group[0])
-                del self._group[0]
+        while self._group:
+            self._commit_alone(connection, self._group[0])
+            del self._group[0]
+        return None
 
     def _commit_alone(self, connection: sqlite3.Connection, request: Request[Any]) -> None:
-        for _ in range(2):
+        # What the ballast left is for what is owed: a claim or a submit would use it up.
+        tries = 0 if self._is_room_given and request.kind.may_wait else 2
+        for _ in range(tries):
             try:
                 return self._try(connection, [request])
             except sqlite3.Error as error:
@@ -341,7 +346,7 @@ class Database:
                 raise
 
     def _take_room_back(self) -> None:
-        # After a prune: it comes often enough, and makes space.
+        # Looked at when something is asked, not by the clock: an idle service uses no room.
         if self._is_room_given and self.settings.ballast is not None:
             self._is_room_given = not self.settings.ballast.restore()
 

@@ -23,6 +23,8 @@ class Kind(NamedTuple):
     writes: bool = True
     is_owed: bool = False
     """Must be written down, for it has happened: on a full disk the ballast is given for it."""
+    makes_room: bool = False
+    """Leaves more space than it takes, so that a full disk is no reason to refuse it."""
 
     @property
     def before(self) -> str:
@@ -33,6 +35,11 @@ class Kind(NamedTuple):
     def after(self) -> str:
         """Its failpoint after the commit."""
         return f"{self.name}.after_commit"
+
+    @property
+    def may_wait(self) -> bool:
+        """It is not to use up the room that the ballast left."""
+        return self.writes and not self.is_owed and not self.makes_room
 
 
 @dataclass(eq=False)
