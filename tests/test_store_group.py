@@ -40,6 +40,20 @@ async def test_tasks_that_submit_one_by_one_share_commits(tmp_path: Path) -> Non
         assert len(commits) < 100
 
 
+async def test_submits_of_one_turn_are_written_as_one_and_start_what_they_want_together(tmp_path: Path) -> None:
+    commits: list[list[str]] = []
+    async with opened(tmp_path / "jobs.db") as store:
+        store.listen(lambda events: commits.append([event.kind for event in events]))
+        jobs = [[job(), job()] for _ in range(8)]
+        answers = await asyncio.gather(*[store.submit_and_claim(some, {"process": 1}) for some in jobs])
+        assert [[answer.id for answer in accepted] for accepted, _ in answers] == [
+            [one.id for one in some] for some in jobs
+        ]
+        begun = [claim.id for _, claims in answers for claim in claims]
+        assert begun == [one.id for some in jobs for one in some][:8]
+        assert commits == [["submitted"] * 16 + ["claimed"] * 8]
+
+
 async def test_of_what_shares_a_commit_only_what_is_refused_is_undone(tmp_path: Path) -> None:
     async with opened(tmp_path / "jobs.db") as store:
         asked = [submitted(store, 2, after=("0" * 26,) if number % 3 == 0 else ()) for number in range(9)]

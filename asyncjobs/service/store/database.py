@@ -21,11 +21,11 @@ from asyncjobs.failpoint import has_flaw, point
 from asyncjobs.service.errors import ServiceError, ServiceGone, StorageBroken, StorageFull
 from asyncjobs.service.records import Event, StoredEnd
 from asyncjobs.service.store.connecting import LOG_BYTES, checkpoint, close, connect
-from asyncjobs.service.store.faults import is_broken, is_full
+from asyncjobs.service.store.faults import is_full
 from asyncjobs.service.store.mark import Mark
 from asyncjobs.service.store.opening import Opened, look_first, make_ready
 from asyncjobs.service.store.outlook import Outlook, look_ahead
-from asyncjobs.service.store.requests import Errand, Item, Kind, News, R, Request, Work, answer
+from asyncjobs.service.store.requests import Errand, Item, Kind, News, R, Request, Together, Work, answer, perform
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.transaction import Numbers, Transaction
 
@@ -92,8 +92,14 @@ class Database:
         self._thread.start()
         return await self._opened
 
-    async def run(self, kind: Kind, work: Work[R], undo: Callable[[R], None] | None = None) -> R:
-        """The result of `work`, once it is on disk.
+    async def run(
+        self,
+        kind: Kind,
+        work: Work[R],
+        undo: Callable[[R], None] | None = None,
+        together: Together | None = None,
+    ) -> R:
+        """The result of `work`, once it is on disk; see `Request` for the others.
 
         Raises:
             StorageFull: the disk is full; nothing was written.
@@ -103,7 +109,7 @@ class Database:
         if self._is_closing:
             raise self._refusal()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._ask(Request(kind, work, future, undo))
+        self._ask(Request(kind, work, future, undo, together))
         return await future
 
     async def run_outside(self, work: Callable[[sqlite3.Connection, Callable[[], None]], R]) -> R:
@@ -309,8 +315,7 @@ class Database:
         tx = Transaction(connection, self.settings, self._numbers, self._epoch, self._last_now)
         connection.execute("BEGIN IMMEDIATE")
         before = connection.total_changes
-        for request in group:
-            _perform(tx, request)
+        perform(tx, group)
         numbers = tx.finish()
         has_written = connection.total_changes != before
         kinds = {request.kind for request in group if request.kind.writes}
@@ -357,21 +362,6 @@ class Database:
         # A loop that was closed without `close` has nobody who could wait.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *args)
-
-
-def _perform(tx: Transaction, request: Request[Any]) -> None:
-    if request.future is not None and request.future.cancelled():
-        return
-    mark = tx.mark()
-    try:
-        request.result, request.error = request.work(tx), None
-    except Exception as error:
-        if is_full(error) or is_broken(error):
-            raise
-        tx.back_to(mark)
-        request.error = error
-    else:
-        tx.keep(mark)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -6,14 +6,18 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from asyncjobs.service.records import Event, StoredEnd
+from asyncjobs.service.store.faults import is_broken, is_full
 from asyncjobs.service.store.outlook import Outlook
 from asyncjobs.service.store.transaction import Transaction
 
 R = TypeVar("R")
 Work = Callable[[Transaction], R]
+Together = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 
 
 class Kind(NamedTuple):
@@ -51,6 +55,8 @@ class Request(Generic[R]):
     future: asyncio.Future[R] | None
     undo: Callable[[R], None] | None = None
     """Called on the loop with the result if nobody waits for it any more."""
+    together: Together | None = None
+    """Gives the results of several works of such requests, which come one after the other, in one go."""
     result: Any = field(default=None)
     error: BaseException | None = field(default=None)
 
@@ -90,3 +96,42 @@ def answer(request: Request[Any] | Errand[Any]) -> None:
         future.set_exception(request.error)
     else:
         future.set_result(request.result)
+
+
+def perform(tx: Transaction, group: Sequence[Request[Any]]) -> None:
+    """Do their works; what one raises itself is its own, what the disk raises comes out."""
+    wanted = [request for request in group if request.future is None or not request.future.cancelled()]
+    for together, some in groupby(wanted, attrgetter("together")):
+        requests = list(some)
+        if together is None or len(requests) == 1 or not _performed_together(tx, together, requests):
+            for request in requests:
+                _perform_alone(tx, request)
+
+
+def _performed_together(tx: Transaction, together: Together, requests: Sequence[Request[Any]]) -> bool:
+    # False: one of them is refused; nothing has happened.
+    mark = tx.mark()
+    try:
+        results = together(tx, [request.work for request in requests])
+    except Exception as error:
+        if is_full(error) or is_broken(error):
+            raise
+        tx.back_to(mark)
+        return False
+    tx.keep(mark)
+    for request, result in zip(requests, results, strict=True):
+        request.result, request.error = result, None
+    return True
+
+
+def _perform_alone(tx: Transaction, request: Request[Any]) -> None:
+    mark = tx.mark()
+    try:
+        request.result, request.error = request.work(tx), None
+    except Exception as error:
+        if is_full(error) or is_broken(error):
+            raise
+        tx.back_to(mark)
+        request.error = error
+    else:
+        tx.keep(mark)

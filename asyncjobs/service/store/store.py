@@ -38,7 +38,6 @@ from asyncjobs.service.store import (
     reading,
     replaying,
     schedules,
-    submitting,
 )
 from asyncjobs.service.store.database import Database
 from asyncjobs.service.store.ending import settle_more
@@ -48,7 +47,7 @@ from asyncjobs.service.store.outlook import EMPTY, Outlook
 from asyncjobs.service.store.requests import Kind
 from asyncjobs.service.store.results import Results
 from asyncjobs.service.store.settings import StoreSettings
-from asyncjobs.service.store.transaction import Transaction
+from asyncjobs.service.store.submission import Submission, submit_together
 from asyncjobs.state import JobState
 
 _SUBMIT = Kind("submit")
@@ -126,20 +125,18 @@ class Store:
             KeyConflict: a key, or an id, stands for another call.
             ServiceFull: too many wait.
         """
-        timed = self._timed(jobs)
-        return await self._database.run(_SUBMIT, lambda tx: submitting.submit(tx, timed))
+        accepted, _ = await self.submit_and_claim(jobs, {})
+        return accepted
 
     async def submit_and_claim(
         self, jobs: Sequence[NewJob], wants: Mapping[str, int]
     ) -> tuple[list[Accepted], list[Claim]]:
-        """Both in one transaction, so that a job for which there is room starts after one wait for the disk."""
+        """Both in one transaction, so that a job for which there is room starts after one wait for the disk.
 
-        timed = self._timed(jobs)
-
-        def work(tx: Transaction) -> tuple[list[Accepted], list[Claim]]:
-            return submitting.submit(tx, timed), claiming.claim(tx, wants)
-
-        return await self._database.run(_SUBMIT, work, lambda both: self._return(both[1]))
+        The claims may be those of others that were submitted at the same time; theirs come with another call then.
+        """
+        submission = Submission(self._timed(jobs), wants)
+        return await self._database.run(_SUBMIT, submission, lambda both: self._return(both[1]), submit_together)
 
     async def claim(self, wants: Mapping[str, int]) -> list[Claim]:
         """Start the next jobs: for each lane at most so many, highest priority first, then the oldest."""
@@ -348,7 +345,8 @@ class Store:
 
     def _return(self, claims: Sequence[Claim]) -> None:
         # Whoever asked for them was cancelled meanwhile.
-        self._database.post(_RESULT, lambda tx: finishing.give_back(tx, claims))
+        if claims:
+            self._database.post(_RESULT, lambda tx: finishing.give_back(tx, claims))
 
     async def _write(self, ending: Ending) -> Written:
         size = len(ending.outcome)
