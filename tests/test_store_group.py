@@ -13,7 +13,7 @@ from stored import Clock, check_sound, claimed, ended, job, looked_at, opened, s
 
 from asyncjobs.failpoint import arm
 from asyncjobs.service.clock import SteadyClock
-from asyncjobs.service.errors import BadRequest, ServiceGone, StorageBroken, StorageFull
+from asyncjobs.service.errors import BadRequest, KeyConflict, ServiceFull, ServiceGone, StorageBroken, StorageFull
 from asyncjobs.service.records import Event, Query
 from asyncjobs.state import JobState
 
@@ -52,6 +52,50 @@ async def test_submits_of_one_turn_are_written_as_one_and_start_what_they_want_t
         begun = [claim.id for _, claims in answers for claim in claims]
         assert begun == [one.id for some in jobs for one in some][:8]
         assert commits == [["submitted"] * 16 + ["claimed"] * 8]
+
+
+async def test_of_submits_of_one_turn_the_first_gets_the_room_that_is_left(tmp_path: Path) -> None:
+    async with opened(tmp_path / "jobs.db", queue_limit=5) as store:
+        answers = await asyncio.gather(*[submitted(store, 2) for _ in range(4)], return_exceptions=True)
+        assert [type(answer) for answer in answers] == [list, list, ServiceFull, ServiceFull]
+        assert len(await store.rows(Query())) == 4
+    check_sound(tmp_path / "jobs.db")
+
+
+async def test_of_submits_of_one_turn_the_first_has_a_key_and_another_call_is_refused(tmp_path: Path) -> None:
+    calls = [b"one", b"one", b"another"]
+    async with opened(tmp_path / "jobs.db") as store:
+        asked = [store.submit([job(call, key="a key"), job()]) for call in calls]
+        first, again, other = await asyncio.gather(*asked, return_exceptions=True)
+        assert not isinstance(first, BaseException)
+        assert not isinstance(again, BaseException)
+        assert [answer.is_new for answer in (*first, *again)] == [True, True, False, True]
+        assert again[0].id == first[0].id
+        assert isinstance(other, KeyConflict)
+        assert other.id == first[0].id
+        assert len(await store.rows(Query())) == 3
+    check_sound(tmp_path / "jobs.db")
+
+
+async def test_a_submit_may_name_jobs_of_another_one_of_its_turn(tmp_path: Path) -> None:
+    async with opened(tmp_path / "jobs.db") as store:
+        parent = job()
+        child = job(after=(parent.id,))
+        both = await asyncio.gather(*[store.submit_and_claim([one], {"process": 1}) for one in (parent, child)])
+        assert [claim.id for _, claims in both for claim in claims] == [parent.id]
+        await store.finish([ended(claim) for _, claims in both for claim in claims])
+        assert [claim.id for claim in await claimed(store)] == [child.id]
+
+
+async def test_claims_of_a_turn_whose_first_caller_is_gone_go_back(tmp_path: Path) -> None:
+    def hear(events: Sequence[Event]) -> None:  # between the commit and the answers
+        gone.cancel()
+
+    async with opened(tmp_path / "jobs.db") as store:
+        gone, other = (asyncio.ensure_future(store.submit_and_claim([job()], {"process": 1})) for _ in range(2))
+        store.listen(hear)
+        assert (await other)[1] == []
+        assert len(await claimed(store, 2)) == 2
 
 
 async def test_of_what_shares_a_commit_only_what_is_refused_is_undone(tmp_path: Path) -> None:
