@@ -25,7 +25,7 @@ from asyncjobs.service import envelope, outcome
 from asyncjobs.service.errors import BadRequest, NotAllowed, ServiceGone, UnknownFunction
 from asyncjobs.service.records import Limit, NewJob, Query, Schedule
 from asyncjobs.service.store.checking import check_database
-from asyncjobs.service.work import claims, joblog
+from asyncjobs.service.work import claims, engine, joblog
 from asyncjobs.service.work.sweeping import prune, sweep
 from asyncjobs.service.work.window import MOST_AHEAD, Window
 from asyncjobs.state import JobState
@@ -457,6 +457,27 @@ async def test_what_a_job_left_goes_with_the_job(tmp_path: Path) -> None:
         assert not joblog.path_of(logs, gone).exists()
         assert joblog.path_of(logs, stays).exists()
         assert not (tmp_path / "figures" / gone).exists()
+
+
+async def test_an_end_that_nobody_waits_for_needs_no_commit_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PATIENCE", 3600.0)
+    async with bench(tmp_path, processes=1) as b:
+        commits: list[list[str]] = []
+        b.store.listen(lambda events: commits.append([event.kind for event in events]))
+        watched = await b.submit("add", 1)
+        assert await b.value(watched) == 1
+        b.engine.is_watched = lambda: False
+        job = await b.submit("add", 2)
+        async with asyncio.timeout(30):
+            while not b.engine._writer.is_busy:
+                await asyncio.sleep(0.01)
+        assert b.kinds(job) == ["submitted", "claimed"]
+        b.engine.is_watched = lambda: True
+        other = await b.submit("add", 3)
+        assert any({"succeeded", "submitted"} <= set(commit) for commit in commits), "the next request takes it along"
+        assert (await b.value(job), await b.value(other)) == (2, 3)
 
 
 @pytest.mark.slow

@@ -672,6 +672,7 @@ async def test_who_waits_for_an_outcome_gets_it_when_it_comes(served: Served) ->
         wire.write(served.request("GET", f"/v1/jobs/{job}/outcome?wait=60"))
         other.write(served.request("POST", "/v1/outcomes", {"ids": [job, "0" * 26], "wait": 60}))
         await asyncio.sleep(0.05)
+        assert served.engine.is_watched()
         await served.end([claim])
         assert (await wire.reply()).status == 200
         answer = (await other.reply()).json()
@@ -693,6 +694,7 @@ async def test_a_waiting_caller_that_leaves_is_forgotten(served: Served) -> None
         await asyncio.sleep(0.05)
     await gone(served)
     assert served.server.feeds.waiting == 0
+    assert not served.engine.is_watched()
 
 
 async def test_a_job_is_cancelled_and_says_what_became_of_it(served: Served) -> None:

@@ -98,6 +98,25 @@ async def test_claims_of_a_turn_whose_first_caller_is_gone_go_back(tmp_path: Pat
         assert len(await claimed(store, 2)) == 2
 
 
+async def test_what_has_patience_goes_with_the_next_request(tmp_path: Path) -> None:
+    commits: list[list[str]] = []
+    async with opened(tmp_path / "jobs.db") as store:
+        await submitted(store, 3)
+        first, second, third = await claimed(store, 3)
+        store.listen(lambda events: commits.append([event.kind for event in events]))
+        writing = asyncio.ensure_future(store.finish([ended(first)], patience=3600))
+        await asyncio.sleep(0)
+        await submitted(store)
+        assert await writing == [JobState.SUCCEEDED]
+        assert commits == [["succeeded", "submitted"]]
+        # Nobody came for so long; and what waits when the store is closed is written.
+        assert await store.finish([ended(second)], patience=0.001) == [JobState.SUCCEEDED]
+        writing = asyncio.ensure_future(store.finish([ended(third)], patience=3600))
+        await asyncio.sleep(0)
+    assert await writing == [JobState.SUCCEEDED]
+    assert looked_at(tmp_path / "jobs.db", "SELECT count(*) FROM events WHERE kind = 'succeeded'") == [(3,)]
+
+
 async def test_of_what_shares_a_commit_only_what_is_refused_is_undone(tmp_path: Path) -> None:
     async with opened(tmp_path / "jobs.db") as store:
         asked = [submitted(store, 2, after=("0" * 26,) if number % 3 == 0 else ()) for number in range(9)]

@@ -19,6 +19,9 @@ from asyncjobs.state import JobState
 class EngineDesk(Protocol):
     """`work.engine.Engine`, as far as it is asked here."""
 
+    is_watched: Callable[[], bool]
+    """Asked when jobs end: whether anybody waits for that."""
+
     @property
     def news(self) -> News: ...
 

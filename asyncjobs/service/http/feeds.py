@@ -147,6 +147,10 @@ class Feeds:
         for reader in self._readers:
             reader.put(lines)
 
+    def is_watched(self) -> bool:
+        """Whether somebody would hear of an end at once."""
+        return bool(self._waiting or self._readers or self._of_all or self._of_job)
+
     @property
     def waiting(self) -> int:
         """Jobs for whose end somebody waits."""

@@ -66,6 +66,7 @@ class HttpServer:
         self.urls: tuple[str, ...] = ()
         """Of the TCP listener, once started."""
         self.feeds: Feeds = Feeds(store, self.limits)
+        engine.is_watched = self.feeds.is_watched
         self._tally = Tally()
         document = functools.cache(functools.partial(openapi.encode, ROUTES))
         self._api = Api(Desk(engine, store, surroundings, self.feeds, self._tally, self.limits, document))

@@ -28,6 +28,7 @@ from asyncjobs.service.store.outlook import Outlook, look_ahead
 from asyncjobs.service.store.requests import Errand, Item, Kind, News, R, Request, Together, Work, answer, perform
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.transaction import Numbers, Transaction
+from asyncjobs.service.store.turn import Turn
 
 GROUP = 256
 """So many requests share a transaction at most."""
@@ -63,8 +64,7 @@ class Database:
         self._leftover = leftover
         self._hear = hear
         self._queue: SimpleQueue[list[Item]] = SimpleQueue()
-        self._turn: list[Item] = []
-        """What this turn of the loop asks for: it travels together, and so shares a transaction."""
+        self._turn = Turn(self._loop, self._queue.put)
         self._is_closing = False
         self._failure: BaseException | None = None
         self._opened: asyncio.Future[Opened] = self._loop.create_future()
@@ -98,8 +98,12 @@ class Database:
         work: Work[R],
         undo: Callable[[R], None] | None = None,
         together: Together | None = None,
+        patience: float = 0.0,
     ) -> R:
         """The result of `work`, once it is on disk; see `Request` for the others.
+
+        Args:
+            patience: seconds that it may wait for others to share its transaction.
 
         Raises:
             StorageFull: the disk is full; nothing was written.
@@ -109,7 +113,7 @@ class Database:
         if self._is_closing:
             raise self._refusal()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._ask(Request(kind, work, future, undo, together))
+        self._turn.add(Request(kind, work, future, undo, together), patience)
         return await future
 
     async def run_outside(self, work: Callable[[sqlite3.Connection, Callable[[], None]], R]) -> R:
@@ -122,7 +126,7 @@ class Database:
         if self._is_closing:
             raise self._refusal()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._ask(Errand(work, future))
+        self._turn.add(Errand(work, future))
         return await future
 
     async def make_room(self) -> bool:
@@ -140,23 +144,14 @@ class Database:
     def post(self, kind: Kind, work: Work[Any]) -> None:
         """Have it done, without waiting for it."""
         if not self._is_closing:
-            self._ask(Request(kind, work, None))
+            self._turn.add(Request(kind, work, None))
 
     async def close(self) -> None:
         """Finish what has been asked for, and close the database. May be called again."""
         if not self._is_closing:
             self._is_closing = True
-            self._ask(None)
+            self._turn.add(None)
         await asyncio.shield(self._ended)
-
-    def _ask(self, item: Item) -> None:
-        if not self._turn:
-            self._loop.call_soon(self._send)
-        self._turn.append(item)
-
-    def _send(self) -> None:
-        items, self._turn = self._turn, []
-        self._queue.put(items)
 
     def _deliver(self, news: News) -> None:
         if (news.outlook is not None or news.events) and not has_flaw("lost_wakeup"):
@@ -187,7 +182,7 @@ class Database:
         items = [*self._inbox]
         while not self._queue.empty():
             items += self._queue.get_nowait()
-        items += self._turn
+        items += self._turn.items
         return [item for item in items if item is not None]
 
     def _refusal(self) -> Exception:

@@ -142,13 +142,15 @@ class Store:
         """Start the next jobs: for each lane at most so many, highest priority first, then the oldest."""
         return await self._database.run(_CLAIM, lambda tx: claiming.claim(tx, wants), self._return)
 
-    async def finish(self, ends: Sequence[Ending]) -> list[JobState | None]:
+    async def finish(self, ends: Sequence[Ending], patience: float = 0.0) -> list[JobState | None]:
         """Write down what became of attempts; the state that each job has now.
+
+        With `patience` it may wait so many seconds for the next request of any kind, to share a commit with it.
 
         None: another attempt of it was claimed meanwhile, or it has ended; an event says so, nothing changed.
         """
         written = [await self._write(ending) for ending in ends]
-        return await self._database.run(_RESULT, lambda tx: finishing.finish(tx, written))
+        return await self._database.run(_RESULT, lambda tx: finishing.finish(tx, written), patience=patience)
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
         """These never started: QUEUED again, uncounted."""

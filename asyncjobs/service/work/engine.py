@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -48,6 +48,8 @@ _SUCCEEDED = JobState.SUCCEEDED  # looking a member up in its enum costs as much
 
 TEND_INTERVAL = 1.0
 """Seconds that a claimed job may wait for a worker before it goes back to the queue."""
+PATIENCE = 0.002
+"""Seconds that ends may wait for somebody else's commit if nobody waits for them: one of their own costs more."""
 LONGEST_GRACE = 2.0
 """Seconds that an interrupted job has at most to clean up."""
 LAST_WAIT = 2.5
@@ -79,6 +81,8 @@ class Engine:
         lanes: Sequence[str] = ("process",),
     ) -> None:
         self.news: News = News()
+        self.is_watched: Callable[[], bool] = lambda: True
+        """Whether anybody waits for the ends of jobs."""
         self._store = store
         self._runner = runner
         self._key = key
@@ -101,7 +105,7 @@ class Engine:
         self._quiet = asyncio.Event()
         self._claims = Claims(self._store, self._clock, self._lanes, self._workers_of, self._begin)
         self._drafter = Drafter(self._runner, self._key, self._folder, self.news, self._loop)
-        self._writer = Writer(self._store, self._written)
+        self._writer = Writer(self._store, self._patience, self._written)
         self._tending: asyncio.TimerHandle | None = None
         self._tasks = asyncio.TaskGroup()
         await self._tasks.__aenter__()
@@ -231,6 +235,11 @@ class Engine:
 
     def _is_busy(self) -> bool:
         return self._writer.is_busy or self._fetching > 0 or self._claims.count > 0
+
+    def _patience(self) -> float:
+        # An end that nobody waits for, neither a caller nor a job in the queue, needs no commit of its own.
+        is_awaited = self._claims.is_over or self.is_watched() or any(map(self._store.waiting, self._lanes))
+        return 0.0 if is_awaited else PATIENCE
 
     def _written(self) -> None:
         self._quiet.set()

@@ -21,15 +21,21 @@ DISK_WAIT = 1.0
 class Ledger(Protocol):
     """The store, as far as it is asked here."""
 
-    async def finish(self, ends: Sequence[Ending]) -> list[JobState | None]: ...
+    async def finish(self, ends: Sequence[Ending], patience: float = 0.0) -> list[JobState | None]: ...
     async def give_back(self, claims: Sequence[Claim]) -> None: ...
 
 
 class Writer:
-    """Endings on their way to the store; `on_written` is called when none are left."""
+    """Endings on their way to the store.
 
-    def __init__(self, store: Ledger, on_written: Callable[[], None]) -> None:
+    Args:
+        patience: seconds that they may wait now, for a commit that somebody else needs.
+        on_written: called when none are left.
+    """
+
+    def __init__(self, store: Ledger, patience: Callable[[], float], on_written: Callable[[], None]) -> None:
         self._store = store
+        self._patience = patience
         self._on_written = on_written
         self._endings: list[Ending] = []
         self._back: list[Claim] = []
@@ -74,7 +80,7 @@ class Writer:
                 await self._store.give_back(back)
                 back = []
             if endings:
-                await self._store.finish(endings)
+                await self._store.finish(endings, self._patience())
                 endings = []
         except StorageFull:
             logger.error("the disk is full: %d ends wait in memory", len(endings))
