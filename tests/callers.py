@@ -74,6 +74,9 @@ class Idle:
     def busy(self) -> int:
         return 0
 
+    def trouble(self) -> str:
+        return ""
+
     def size(self) -> int:
         return 2
 

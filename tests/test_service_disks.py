@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from damaged import files_of, small_disk
 from services import ServiceProcess, eventually, service
 from stored import check_sound
+from test_service_cli import aj
 
 from asyncjobs.service.store.checking import Evidence, check
 
@@ -178,3 +180,28 @@ def answers(s: ServiceProcess) -> bool:
     with contextlib.suppress(ConnectionError):
         return s.ask("GET", "/health")[0] == 200
     return False
+
+
+@pytest.mark.slow
+def test_F64_jobs_that_wait_for_want_of_descriptors_say_so_and_start_when_there_are_some(tmp_path: Path) -> None:
+    with service(tmp_path / "state", processes=1) as s:
+        pid = s.process.pid
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 6, usual[1]))  # enough for those who ask
+        job = s.submit("add", 1)["id"]
+        assert eventually(lambda: s.json("GET", "/health")["trouble"])
+        trouble = s.json("GET", "/v1/stats")["trouble"]
+        assert "no worker could be started" in trouble
+        assert "no descriptors are left" in trouble
+        for command in (["show", job], ["jobs"], ["stats"]):
+            done = aj(s, *command)
+            assert "no descriptors are left" in " ".join((done.stdout + done.stderr).split()), command
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        assert s.value(job) == 1
+        assert s.json("GET", "/health")["trouble"] == ""
+        assert aj(s, "show", job).stderr == ""
+        log = (s.folder / "logs" / "service.log").read_text()
+        assert log.count("no worker could be started") == 1
+        assert log.count("jobs are started again") == 1
+        assert s.stop() == 0

@@ -191,6 +191,7 @@ def stats_grid(stats: StatsView, place: str, now: float) -> Table:
         "service": Text(f"asyncjobs {line(stats.version)}, pid {stats.pid}, up {span(now - stats.started_at)}"),
         "directory": Text(line(place)),
         "workers": Text(f"{stats.busy} of {stats.processes} busy"),
+        **({"trouble": Text(line(stats.trouble, 400), style="bold red")} if stats.trouble else {}),
         "jobs": counts if counts.plain else Text("none"),
         "paused": Text(line(", ".join(stats.paused)), style="yellow") if stats.paused else Text("nothing"),
         "memory": Text(f"{size(stats.rss)} for the service itself"),

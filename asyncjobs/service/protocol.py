@@ -327,6 +327,8 @@ class StatsView(msgspec.Struct, frozen=True, kw_only=True):
     db_bytes: int
     disk_free: int
     rss: int
+    trouble: str = ""
+    """Why nothing is started, although jobs wait."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -335,6 +337,8 @@ class Health(msgspec.Struct, frozen=True):
     version: str
     protocol: int
     pid: int
+    trouble: str = ""
+    """Why nothing is started, although jobs wait."""
 
 
 class ErrorView(msgspec.Struct, frozen=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from asyncjobs.cli import exits, tables
+from asyncjobs.cli import exits, plain, tables
 from asyncjobs.cli.asking import Desk, job_path, loaded
 from asyncjobs.cli.chosen import Function, Id, JobName, Schedule, States, Tag
 from asyncjobs.cli.finding import find_id
@@ -21,7 +22,7 @@ from asyncjobs.cli.place import Where
 from asyncjobs.cli.showing import say, show, show_json, width
 from asyncjobs.cli.spread import spread
 from asyncjobs.service.errors import ServiceGone
-from asyncjobs.service.protocol import EventView, FigureView, JobView, ListAnswer
+from asyncjobs.service.protocol import EventView, FigureView, Health, JobView, ListAnswer
 
 app: typer.Typer = typer.Typer()
 
@@ -54,9 +55,16 @@ def jobs(
                 show_json(loaded(body))
             else:
                 _show_page(page, every, bool(before))
+                _say_trouble(asked, page.jobs)
             before = page.next
             if not every or before is None:
                 return
+
+
+def _say_trouble(asked: Desk, found: Sequence[JobView]) -> None:
+    """Why they wait, if it is no matter of patience."""
+    if any(job.state in ("QUEUED", "RUNNING") for job in found) and (trouble := asked.get("/health", Health).trouble):
+        say(plain.line(trouble, 400), "bold red")
 
 
 def _show_page(page: ListAnswer, every: bool, is_later: bool) -> None:
@@ -84,6 +92,7 @@ def show_command(service: Where, job_id: Id, as_json: Json = False) -> None:
             show_json(loaded(body) | known)
             return
         show(tables.job_grid(job, now()))
+        _say_trouble(asked, [job])
         if (result := tables.result_lines(opened)) is not None:
             show(result)
         sys.stdout.write("\n")

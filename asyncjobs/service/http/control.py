@@ -88,6 +88,7 @@ async def stats(desk: Desk, call: Call) -> Answer:
         db_bytes=found.db_bytes,
         disk_free=found.free,
         rss=rss(),
+        trouble=desk.engine.trouble(),
     )
     return Answer(200, views.encode(view))
 
@@ -95,7 +96,7 @@ async def stats(desk: Desk, call: Call) -> Answer:
 async def health(desk: Desk, call: Call) -> Answer:
     """Whether it answers, and whether it is about to stop."""
     status = "stopping" if desk.service.is_stopping() else "ok"
-    return Answer(200, views.encode(Health(status, __version__, VERSION, os.getpid())))
+    return Answer(200, views.encode(Health(status, __version__, VERSION, os.getpid(), desk.engine.trouble())))
 
 
 async def stop(desk: Desk, call: Call) -> Answer:

@@ -18,6 +18,7 @@ logger: logging.Logger = logging.getLogger("asyncjobs.service")
 LONGEST_TIMER = 30.0
 """Seconds: the loop's timers stand still while the machine sleeps, what is due does not."""
 SHORTEST_TIMER = 0.001
+_WORKERS, _DISK = "workers", "disk"
 FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
 """Seconds in which nothing is claimed after no worker could be started; doubled each time."""
 
@@ -58,6 +59,8 @@ class Claims:
         """What came due next when the timer was set."""
         self._held_until = 0.0
         self._hold = FIRST_HOLD
+        self._troubles: dict[str, str] = {}
+        """Of what kind, and what is to be said of it."""
         self.windows: dict[str, Window] = {lane: Window() for lane in lanes}
         self.is_over: bool = False
         """Nothing more is to be claimed."""
@@ -89,13 +92,31 @@ class Claims:
         """No worker could be started: claim nothing for a while."""
         now = self._loop.time()
         if now >= self._held_until:
-            logger.error("no worker could be started, jobs wait for %g s: %s", self._hold, error)
+            self._in_trouble(_WORKERS, f"no worker could be started, jobs wait: {error}")
             self._held_until, self._hold = now + self._hold, min(2 * self._hold, LONGEST_HOLD)
 
     def ran(self, lane: str, seconds: float) -> None:
         """A worker ran a job of the lane: the next hold is a short one."""
         self._hold = FIRST_HOLD
         self.windows[lane].measured(seconds)
+        self._out_of_trouble(_WORKERS)
+
+    def trouble(self, *, is_busy: bool) -> str:
+        """Why nothing is started, although jobs wait; empty: nothing is wrong, as far as is known.
+
+        Args:
+            is_busy: some worker runs a job, so that there are workers.
+        """
+        return "; ".join(text for kind, text in self._troubles.items() if not (is_busy and kind == _WORKERS))
+
+    def _in_trouble(self, kind: str, what: str) -> None:
+        if kind not in self._troubles:  # said once, however often it is tried
+            logger.error("%s", what)
+        self._troubles[kind] = what
+
+    def _out_of_trouble(self, kind: str) -> None:
+        if self._troubles.pop(kind, None) is not None:
+            logger.info("jobs are started again")
 
     def wants(self, jobs: Sequence[NewJob]) -> dict[str, int]:
         """For how many of these there is room now, by lane."""
@@ -153,9 +174,11 @@ class Claims:
             # What is due is dealt with where nothing is wanted, too: it may be a deadline.
             with self._counted(wants):
                 claims = await self._store.claim(wants)
-        except StorageFull:
+        except StorageFull as error:
+            self._in_trouble(_DISK, f"nothing new is started, jobs wait: {error}")
             self._loop.call_later(DISK_WAIT, self._bell.set)
             return DISK_WAIT
+        self._out_of_trouble(_DISK)
         if claims:
             self._begin(claims)
             self._bell.set()

@@ -199,6 +199,10 @@ class Engine:
         """How many workers run something."""
         return sum(self._runner._lanes[lane].busy() for lane in self._lanes)
 
+    def trouble(self) -> str:
+        """Why nothing is started, although jobs wait; empty: nothing is wrong."""
+        return self._claims.trouble(is_busy=self.busy() > 0)
+
     def size(self) -> int:
         """How many workers there may be."""
         return sum(map(self._workers_of, self._lanes))
