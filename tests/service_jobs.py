@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,8 @@ class Shelf:
 def clock() -> float:
     """When it ran, on the clock that all processes of a machine share."""
     return time.monotonic()
+
+
+def fraction(above: int, below: int) -> Fraction:
+    """What JSON cannot say."""
+    return Fraction(above, below)

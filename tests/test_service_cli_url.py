@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 from services import ServiceProcess, eventually, service
 from test_service_cli import environment
+
+import asyncjobs as aj_
 
 pytestmark = pytest.mark.may_leak("a service that several tests share starts and replaces workers in any of them")
 
@@ -63,6 +67,18 @@ def test_jobs_are_given_followed_looked_at_and_listed(serving: ServiceProcess) -
     assert [one["id"] for one in told(serving, "jobs", "--tag", "mine")["jobs"]] == [job]
     assert "service_jobs:add" in over(serving, "show", job).stdout
     assert told(serving, "logs", "last")["log"] == ""
+
+
+def test_a_pickled_result_says_what_it_is_and_how_to_get_it(serving: ServiceProcess) -> None:
+    done = over(serving, "run", "service_jobs:fraction", "--arg", "1", "--arg", "2")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.strip()
+    assert shown.startswith("a pickled value of ")
+    assert "bytes (fractions.Fraction);" in shown
+    [advice] = re.findall(r"with aj\.connect\(DIR\)\.sync as service: service\.attach\('(\w+)'\)\.result\(\)$", shown)
+    with aj_.connect(serving.folder).sync as service:
+        assert service.attach(advice).result() == Fraction(1, 2)
+    assert told(serving, "show", advice)["repr"] == shown
 
 
 @pytest.mark.slow

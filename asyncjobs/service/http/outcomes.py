@@ -18,6 +18,7 @@ from asyncjobs.service.http.limits import MIB
 from asyncjobs.service.http.message import Answer, Stream
 from asyncjobs.service.http.route import Call, Desk
 from asyncjobs.service.outcome import JSON
+from asyncjobs.service.pickled import names_in
 from asyncjobs.service.protocol import OutcomesAnswer, OutcomesRequest, ResultView
 from asyncjobs.service.records import ID
 from asyncjobs.state import JobState
@@ -75,8 +76,16 @@ def _view(desk: Desk, job: str, state: JobState, note: str, size: int, sealed: b
     body = envelope.open(desk.service.key, job, sealed) if sealed else b""
     if body[:1] == JSON:
         return ResultView(views.STATES[state], note, value=json.loads(body[1:]))
-    text = f"a value of {size - envelope.OVERHEAD - 1} bytes, which the client of asyncjobs can load"
-    return ResultView(views.STATES[state], note, repr=text)
+    return ResultView(views.STATES[state], note, repr=_described(job, size - envelope.OVERHEAD - 1, body[1:]))
+
+
+def _described(job: str, size: int, content: bytes) -> str:
+    # Never loaded here: that would run what the job put into it.
+    names = ", ".join(names_in(content))
+    return (
+        f"a pickled value of {size:,} bytes{f' ({names})' if names else ''}; to have it, in Python on the service's "
+        f"machine: with aj.connect(DIR).sync as service: service.attach({job!r}).result()"
+    )
 
 
 async def _ended_outcome(desk: Desk, job: str, seconds: float) -> tuple[JobState, int, int, bytes | BinaryIO]:
