@@ -86,6 +86,37 @@ with aj.connect(STATE).sync as service:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", ["asyncio.run", "aj.run"])
+def test_streams_that_are_left_open_end_with_the_loop_without_a_word(
+    running: ServiceProcess, launch: Callable[..., Program], run: str
+) -> None:
+    program = launch(
+        f"""
+import asyncio, time
+
+def talk():
+    print("begun", flush=True)
+    time.sleep(0.5)
+
+held = []
+
+async def main():
+    async with aj.connect(STATE) as service:
+        job = await service.submit(talk)
+        held.extend([job.events(), job.logs()])
+        for stream in held:
+            async for one in stream:
+                break
+    print("left")
+
+{run}(main())
+"""
+    )
+    assert program.ends() == 0
+    assert program.output.split() == ["left"]
+
+
+@pytest.mark.slow
 def test_F74_the_submitter_is_killed_in_the_middle_of_waiting(
     running: ServiceProcess, launch: Callable[..., Program], tmp_path: Path
 ) -> None:

@@ -7,8 +7,6 @@ Whoever asks need not know of either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -133,24 +131,27 @@ class Api:
                 raise problem
             await patience.pause(problem)
 
-    @asynccontextmanager
-    async def stream(self, path: str, headers: tuple[str, ...] = ()) -> AsyncGenerator[Connection, None]:
-        """A GET whose answer comes piece by piece; asked once.
+    def stream(self, path: str, headers: tuple[str, ...] = ()) -> Streaming:
+        """A GET whose answer comes piece by piece, for ``async with``; asked once.
 
         Raises:
             ServiceNotRunning: nobody answers.
             ServiceGone: it went away in the middle.
         """
         self._check_open()
+        return Streaming(self, path, headers)
+
+    async def _begin_stream(self, path: str, headers: tuple[str, ...]) -> Connection:
+        connection = await self._transport.begin_stream("GET", path, headers)
+        if connection.status < 400:
+            return connection
         try:
-            async with self._transport.stream("GET", path, headers) as connection:
-                if connection.status >= 400:
-                    raise error_of(await whole(connection))
-                yield connection
-        except ServiceError:
-            raise
-        except OSError as error:
-            raise self._unreachable(error) from error
+            raise error_of(await whole(connection))
+        finally:
+            self._end_stream(connection)
+
+    def _end_stream(self, connection: Connection) -> None:
+        self._transport.end_stream(connection)
 
     def _unreachable(self, error: Exception) -> ServiceError:
         if isinstance(error, ServiceError):
@@ -161,6 +162,34 @@ class Api:
             f"the service at {self.place.name} stopped answering ({type(error).__name__}: {error}); what it accepted "
             "stands, and goes on when it is started again"
         )
+
+
+class Streaming:
+    """An answer that is being read (`Api.stream`).
+
+    No generator: a loop that closes ends the generators that are left in any order, and one that is ended before
+    the block that it stands in breaks that block.
+    """
+
+    def __init__(self, api: Api, path: str, headers: tuple[str, ...]) -> None:
+        self._api = api
+        self._path = path
+        self._headers = headers
+        self._connection: Connection
+
+    async def __aenter__(self) -> Connection:
+        try:
+            self._connection = await self._api._begin_stream(self._path, self._headers)
+        except ServiceError:
+            raise
+        except OSError as error:
+            raise self._api._unreachable(error) from error
+        return self._connection
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._api._end_stream(self._connection)
+        if isinstance(error, OSError) and not isinstance(error, ServiceError):
+            raise self._api._unreachable(error) from error
 
 
 class Patience:

@@ -12,7 +12,6 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
 from httptools import HttpParserError, HttpResponseParser
@@ -241,17 +240,21 @@ class Transport:
             finally:
                 self._release(connection)
 
-    @asynccontextmanager
-    async def stream(self, method: str, path: str, headers: tuple[str, ...] = ()) -> AsyncGenerator[Connection, None]:
-        """An answer that comes piece by piece, over a connection of its own."""
+    async def begin_stream(self, method: str, path: str, headers: tuple[str, ...] = ()) -> Connection:
+        """An answer that comes piece by piece, over a connection of its own; `end_stream` gives that back."""
         async with asyncio.timeout(HEAD_SECONDS):
             connection = await self._connection(True)
         try:
             async with asyncio.timeout(HEAD_SECONDS):
                 await connection.send(head_of(method, path, None, connection.address, headers), b"")
-            yield connection
-        finally:
-            self._release(connection)
+        except BaseException:
+            self.end_stream(connection)
+            raise
+        return connection
+
+    def end_stream(self, connection: Connection) -> None:
+        """Nobody reads it any more."""
+        self._release(connection)
 
     async def _connection(self, is_fresh: bool) -> Connection:
         while self._idle and not is_fresh:
