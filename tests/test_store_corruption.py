@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from damaged import copy_of, files_of, fill, left_by_a_killed_one
 from stored import check_sound, claimed, ended, looked_at, opened, submitted
+from test_store_opening import version_1
 
 from asyncjobs.service import private
 from asyncjobs.service.errors import StateRefused
@@ -235,6 +237,22 @@ async def test_F77_a_lost_first_page_is_put_back(originals: list[Original], tmp_
             file.write(os.urandom(size))
         assert "put in its place" in salvaged(database).notes[0]
         assert await after_salvage(database, originals[0].ids) == len(originals[0].ids)
+
+
+async def test_deadlines_of_an_older_database_are_salvaged_too(tmp_path: Path) -> None:
+    database = tmp_path / "jobs.db"
+    version_1(database)
+    connection = sqlite3.connect(database)
+    # Of the first the job has ended, those of the second are damaged.
+    for seq, terms in ((1, b'{"deadline": 1.0}'), (2, b'{"deadline": 9'), (3, b'{"deadline": 9000000000}')):
+        connection.execute("UPDATE calls SET terms = ? WHERE seq = ?", (terms, seq))
+    connection.commit()
+    connection.close()
+    salvaged(database)
+    assert looked_at(database, "SELECT seq, deadline FROM jobs ORDER BY seq") == [(1, None), (2, None), (3, 9e9)]
+    async with opened(database) as store:
+        assert (await store.row(f"{3:026}")).state == JobState.QUEUED
+    check_sound(database)
 
 
 async def test_what_was_salvaged_without_its_call_or_its_parent_ends_and_says_why(

@@ -29,6 +29,19 @@ def mend(target: sqlite3.Connection, last_event: int) -> list[str]:
     return notes
 
 
+def take_deadlines_from_terms(target: sqlite3.Connection) -> None:
+    """For rows of a database before version 3, as its migration does; but terms may be damaged here."""
+    target.execute(
+        f"""
+        UPDATE jobs SET deadline = (
+            SELECT terms ->> '$.deadline' FROM (SELECT CAST(terms AS TEXT) AS terms FROM calls WHERE seq = jobs.seq)
+            WHERE CASE WHEN json_valid(terms) THEN json_type(terms, '$.deadline') IN ('real', 'integer') END
+        )
+        WHERE NOT ({_ENDED})
+        """
+    )
+
+
 def _set_counters(target: sqlite3.Connection, last_event: int) -> None:
     for name, table in (("last_event", "events"), ("last_job", "jobs")):
         (highest,) = target.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()

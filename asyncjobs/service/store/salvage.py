@@ -82,6 +82,8 @@ def _rebuild(report: Salvaged, source: Path, fresh: Path, last_event: int) -> in
         _fill(report, source, target)
         if not report.rows.get("jobs"):
             raise _nothing(report)
+        if "deadline" not in _columns(source, target, "jobs"):
+            mending.take_deadlines_from_terms(target)
         report.notes += mending.mend(target, last_event)
         target.execute("COMMIT")
         (last_event,) = target.execute("SELECT value FROM counters WHERE name = 'last_event'").fetchone()
