@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -66,7 +65,7 @@ async def test_F68_to_F73_a_SIGKILL_at_the_Nth_call_loses_nothing_and_doubles_no
                 await live(trial, client)
             report = await trial.verdict()
         assert (number, report.violations, trial.refusals) == (number, [], [])
-        if not re.search(r"= \?$|unfinished", (folder / "calls").read_text(), re.MULTILINE):
+        if "killed by SIGKILL" not in (folder / "calls").read_text():
             return
 
 
