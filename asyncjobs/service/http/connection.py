@@ -63,7 +63,7 @@ class House(Protocol):
 
     def work(self, request: Request) -> Work: ...
 
-    def keep(self, task: asyncio.Task[Answer | Stream]) -> None:
+    def keep(self, task: asyncio.Task[None]) -> None:
         """It goes on without its connection."""
 
     def note(self, request: Request, status: int, seconds: float) -> None:
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._has_room.set()
         self._current: Request | None = None
         """The one that is being answered; at most one of the next three works on it."""
-        self._task: asyncio.Task[Answer | Stream] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._may_cancel = False
@@ -240,8 +240,7 @@ class Connection(asyncio.Protocol):
             self._began = self._loop.time()
             work = self._house.work(following)
             self._may_cancel = work.may_cancel
-            self._task = self._loop.create_task(work.answer)
-            self._task.add_done_callback(self._answered)
+            self._task = self._loop.create_task(self._answer(following, work.answer))
             self._expect(work.seconds)
         elif following.delay:
             self._later = self._loop.call_later(following.delay, self._tell, following)
@@ -254,18 +253,20 @@ class Connection(asyncio.Protocol):
         self._house.note(request, refusal.status, 0.0)
         self._send(refusal.answer(), closes=True, is_head=request.method == "HEAD")
 
-    def _answered(self, task: asyncio.Task[Answer | Stream]) -> None:
-        if task is not self._task:  # told already that it takes too long
-            return
-        self._task = None
+    async def _answer(self, request: Request, work: Coroutine[Any, Any, Answer | Stream]) -> None:
+        # Sent by the task that made it: one turn of the loop earlier than by whoever waits for the task.
+        try:
+            answer = await work
+        except asyncio.CancelledError:
+            if self._current is request and not self._is_gone:
+                self._transport.abort()
+            raise
+        if self._current is request and not self._is_gone:  # else it was told already that it takes too long
+            self._task = None
+            self._answered(request, answer)
+
+    def _answered(self, request: Request, answer: Answer | Stream) -> None:
         self.due = math.inf
-        request = self._current
-        if self._is_gone or request is None:
-            return
-        if task.cancelled():
-            self._transport.abort()
-            return
-        answer = task.result()
         if isinstance(answer, Stream):
             self._house.note(request, 200, self._loop.time() - self._began)
             self._pump = self._loop.create_task(self._send_parts(request, answer))
@@ -273,7 +274,7 @@ class Connection(asyncio.Protocol):
         else:
             self._finish(request, answer)
 
-    def _answer_is_late(self, task: asyncio.Task[Answer | Stream]) -> None:
+    def _answer_is_late(self, task: asyncio.Task[None]) -> None:
         self._task = None
         self._abandon(task)
         self._reader.is_deaf = True
@@ -282,7 +283,7 @@ class Connection(asyncio.Protocol):
         assert self._current is not None
         self._finish(self._current, answer)
 
-    def _abandon(self, task: asyncio.Task[Answer | Stream]) -> None:
+    def _abandon(self, task: asyncio.Task[None]) -> None:
         if self._may_cancel:
             task.cancel()
         self._house.keep(task)

@@ -20,7 +20,7 @@ from asyncjobs.service.http.feeds import Feeds
 from asyncjobs.service.http.gate import Door, Gate, Guesses, own_hosts
 from asyncjobs.service.http.limits import Limits
 from asyncjobs.service.http.listening import LOCAL_NAMES, UnixDoor, listen_tcp, listen_unix, tcp_peer, unix_peer
-from asyncjobs.service.http.message import Answer, Peer, Refusal, Request, Stream, retry_after
+from asyncjobs.service.http.message import Peer, Refusal, Request, retry_after
 from asyncjobs.service.http.reading import Held
 from asyncjobs.service.http.requestlog import RequestLog
 from asyncjobs.service.http.route import Desk
@@ -79,7 +79,7 @@ class HttpServer:
         self._names = tuple(names)
         self.connections: set[Connection] = set()
         self._counts = self._tally.connections
-        self._kept: set[asyncio.Task[Answer | Stream]] = set()
+        self._kept: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._unix: UnixDoor | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -226,7 +226,7 @@ class HttpServer:
     def work(self, request: Request) -> Work:
         return self._api.work(request)
 
-    def keep(self, task: asyncio.Task[Answer | Stream]) -> None:
+    def keep(self, task: asyncio.Task[None]) -> None:
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
 
