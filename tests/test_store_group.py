@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from stored import Clock, check_sound, claimed, ended, job, looked_at, opened, submitted
 
+from asyncjobs import portal
 from asyncjobs.failpoint import arm
 from asyncjobs.service.clock import SteadyClock
 from asyncjobs.service.errors import BadRequest, KeyConflict, ServiceFull, ServiceGone, StorageBroken, StorageFull
 from asyncjobs.service.records import Event, Query
+from asyncjobs.service.store.requests import Item
+from asyncjobs.service.store.turn import Turn
 from asyncjobs.state import JobState
 
 
@@ -115,6 +119,28 @@ async def test_what_has_patience_goes_with_the_next_request(tmp_path: Path) -> N
         await asyncio.sleep(0)
     assert await writing == [JobState.SUCCEEDED]
     assert looked_at(tmp_path / "jobs.db", "SELECT count(*) FROM events WHERE kind = 'succeeded'") == [(3,)]
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, portal.new_event_loop])
+def test_what_has_patience_is_sent_once_though_its_time_is_over_when_a_request_comes(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    sent: list[list[Item]] = []
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        turn = Turn(loop, sent.append)
+        turn.add(None, patience=0.001)
+        began = time.monotonic()
+        while time.monotonic() < began + 0.005:  # the loop stands still meanwhile
+            pass
+        turn.add(None)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(ask())
+    assert sent == [[None, None]]
 
 
 async def test_of_what_shares_a_commit_only_what_is_refused_is_undone(tmp_path: Path) -> None:

@@ -31,13 +31,17 @@ class Turn:
             return
         if not patience:
             self._is_over = True
+            self._stop_timer()  # here and now: on uvloop it may be due before the end of this turn comes
             self._loop.call_soon(self._go)
         elif self._timer is None:
             self._timer = self._loop.call_later(patience, self._go)
 
-    def _go(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _go(self) -> None:
         self._timer, self._is_over = None, False
         items, self.items = self.items, []
         self._send(items)
