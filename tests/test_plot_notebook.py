@@ -360,7 +360,7 @@ import asyncjobs as aj
 def picture():
     return {"data": [{"type": "bar", "y": [1, 2, 3]}]}
 
-with aj.plot(title="fit", max_points=50_000) as p:
+with aj.plot(title="fit", max_points=50_000, linger=30) as p:  # a busy machine draws for longer than a cell waits
     for step in range(50_000):
         p.log(step, a=step / 2, b=-1.0 * step, c=step % 10)
     p.write(range(100_000), range(100_000), name="line")
