@@ -28,6 +28,9 @@ class JobState(IntEnum):
     LOST = 8
     """The machinery under it died: see the error's `cause`."""
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def is_final(self) -> bool:
         """Whether no move leads out of it."""

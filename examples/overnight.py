@@ -60,7 +60,14 @@ async def attach() -> None:
     async with aj.connect(SERVICE, start=True) as service:
         jobs = await service.jobs(tag="overnight", limit=None)
         print(f"{len(jobs)} trainings, {sum(job.done() for job in jobs)} of them have ended")
-        results = {job: await job for job in jobs}  # waits for those that go on
+        for job in jobs:
+            await job.wait()  # those that go on
+            if job.state is not aj.JobState.SUCCEEDED:
+                print(f"{job.state}: {job.name}; asyncjobs show {job.id} --dir {SERVICE} says why")
+        jobs = [job for job in jobs if job.state is aj.JobState.SUCCEEDED]
+        if not jobs:
+            return
+        results = {job: await job for job in jobs}
         best_first = sorted(jobs, key=lambda job: -results[job]["curve"][-1])
         for job in best_first[:5]:
             print(f"{results[job]['curve'][-1]:.1%}  {job.name}")

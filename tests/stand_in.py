@@ -25,6 +25,7 @@ import msgspec
 from asyncjobs.service import envelope, outcome
 from asyncjobs.service.access import Address, StateDir
 from asyncjobs.service.protocol import (
+    PYTHON,
     AcceptedAnswer,
     CancelRequest,
     CancelView,
@@ -98,6 +99,7 @@ class Stand:
         self.faults: list[str] = []
         """What goes wrong with the next answers to submits: see `_Connection._go_wrong`."""
         self.allows = True
+        self.python = PYTHON
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -197,7 +199,7 @@ class Stand:
         """Status and body."""
         parts = path.strip("/").split("/")
         if path == "/health":
-            return 200, Health("ok", "0", 1, os.getpid())
+            return 200, Health("ok", "0", 1, os.getpid(), python=self.python)
         if path == "/v1/jobs" and method == "POST":
             jobs = msgspec.json.decode(body, type=JobsRequest).jobs
             self.sizes.append(len(jobs))

@@ -106,6 +106,20 @@ async def test_a_function_without_a_name_travels_by_value(client: aj.ServiceClie
     assert await client.run(partial(math.pow, 2), 3) == 8.0
 
 
+@pytest.mark.parametrize("has_name", [True, False])
+async def test_no_function_travels_by_value_to_another_version_of_python(stand: Stand, has_name: bool) -> None:
+    stand.python, stand.allows = "3.4", not has_name
+    async with aj.connect(stand.state.path) as client:
+        fn = service_jobs.add if has_name else lambda x: x
+        with pytest.raises(aj.NotSendable, match=r"which runs Python 3\.4, and this program 3\.[0-9]+"):
+            await client.run(fn, 1)
+        if not has_name:
+            with pytest.raises(aj.NotSendable, match="--allow"):
+                await client.schedule("0 3 * * *", fn, 1)
+        stand.allows = True
+        assert await client.run(service_jobs.sha, "x"), "one that goes by its name is no matter of versions"
+
+
 async def test_a_function_that_the_service_does_not_allow_by_name_travels_by_value(
     client: aj.ServiceClient, stand: Stand
 ) -> None:

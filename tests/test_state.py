@@ -111,3 +111,7 @@ def test_a_job_succeeds_or_is_lost_only_after_a_start(events: list[Event]) -> No
 @pytest.mark.parametrize("state", JobState, ids=lambda state: state.name)
 def test_state_travels_as_itself(state: JobState) -> None:
     assert pickle.loads(pickle.dumps(state)) is state
+
+
+def test_a_state_is_shown_by_its_name_and_kept_as_a_number() -> None:
+    assert (f"{S.LOST}", str(S.LOST), f"{S.LOST:d}", S.LOST + 0) == ("LOST", "LOST", "8", 8)

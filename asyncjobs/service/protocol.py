@@ -6,6 +6,7 @@ service. Bytes travel as base 64.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +21,8 @@ LARGEST_BODY: int = 64 * 2**20
 """Bytes of a request."""
 LARGEST_CALL: int = 47 * 2**20
 """Bytes of a sealed call; base 64 makes four of three, and there is the rest of the request."""
+PYTHON: str = f"{sys.version_info[0]}.{sys.version_info[1]}"
+"""Ours. A function by value is made of what one version of Python runs, and breaks another."""
 LONGEST_LABEL, LONGEST_LINE = 200, 500
 """Characters."""
 LATEST: float = 1e11
@@ -339,6 +342,8 @@ class Health(msgspec.Struct, frozen=True):
     pid: int
     trouble: str = ""
     """Why nothing is started, although jobs wait."""
+    python: str = ""
+    """Its `PYTHON`."""
 
 
 class ErrorView(msgspec.Struct, frozen=True):

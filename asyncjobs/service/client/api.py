@@ -55,6 +55,8 @@ class Api:
         self.timeout: float = timeout
         self.key: bytes | None = None
         """What the service's outcomes are sealed with; None if we do not know it. `open` finds out."""
+        self.python: str = ""
+        """The version of the service's Python; empty: not known."""
         self._transport = Transport(place.find)
         self._is_closed = False
 

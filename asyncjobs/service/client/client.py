@@ -103,6 +103,7 @@ class ServiceClient(ServiceSubmitter):
                     f"the service at {self._place.name} (asyncjobs {health.version}) speaks version {health.protocol} "
                     f"of the protocol, this client {VERSION}; use the same version of asyncjobs for both"
                 )
+            api.python = health.python
         except BaseException:
             await api.aclose()
             raise

@@ -14,7 +14,7 @@ from asyncjobs.errors import NotSendable
 from asyncjobs.service import envelope, outcome
 from asyncjobs.service.client.options import ServiceOptions, Settled, name_of, settle
 from asyncjobs.service.ids import new_id
-from asyncjobs.service.protocol import LARGEST_CALL, JobRequest
+from asyncjobs.service.protocol import LARGEST_CALL, PYTHON, JobRequest
 from asyncjobs.wire import codec
 
 
@@ -80,6 +80,20 @@ def draft(
         **plain,
         **settled.fields,
     )
+
+
+def check_python(fn: Callable[..., Any], theirs: str) -> None:
+    """Refuse to send a function by value to another version of Python, which would crash.
+
+    Raises:
+        NotSendable: it is another one.
+    """
+    if theirs not in ("", PYTHON):
+        raise NotSendable(
+            f"the function {getattr(fn, '__qualname__', fn)!r} cannot be sent to the service, which runs Python "
+            f"{theirs}, and this program {PYTHON}: run both with the same, or put it into a module that the service "
+            "allows (--allow)"
+        )
 
 
 def by_value(fn: Callable[..., Any], request: JobRequest, key: bytes) -> JobRequest:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from asyncjobs.errors import WrongLoop
 from asyncjobs.service.client.api import Api
-from asyncjobs.service.client.drafts import Plan, by_value, draft
+from asyncjobs.service.client.drafts import Plan, by_value, check_python, draft
 from asyncjobs.service.client.endings import Endings
 from asyncjobs.service.client.job import ServiceJob
 from asyncjobs.service.client.outbox import Outbox
@@ -64,6 +64,8 @@ class Intake:
         self.check_loop()
         if plan.function in self._not_by_name:
             plan = plan._replace(function="")
+        if not plan.function:
+            check_python(fn, self.api.python)
         request = draft(fn, plan, args, kwargs, self.api.key)
         job: ServiceJob[Any] = ServiceJob(self, request.id, request.name)
         # Known before it is sent, or its end could come before us.
@@ -76,6 +78,7 @@ class Intake:
 
     def _by_value(self, fn: Callable[..., Any], function: str, request: JobRequest) -> JobRequest:
         assert self.api.key is not None
+        check_python(fn, self.api.python)
         self._not_by_name.add(function)
         return by_value(fn, request, self.api.key)
 
@@ -99,6 +102,8 @@ class Intake:
     ) -> ScheduleView:
         """Make or replace a schedule."""
         self.check_loop()
+        if not plan.function:
+            check_python(fn, self.api.python)
         request = draft(fn, plan, args, kwargs, self.api.key)
         asked = ScheduleRequest(plan.settled.name, cron, request, plan.settled.zone)
         try:
@@ -106,6 +111,7 @@ class Intake:
         except NotAllowed:
             if not plan.function or self.api.key is None:
                 raise
+            check_python(fn, self.api.python)
             asked = ScheduleRequest(plan.settled.name, cron, by_value(fn, request, self.api.key), plan.settled.zone)
             return await self.api.post("/v1/schedules", asked, ScheduleView)
 

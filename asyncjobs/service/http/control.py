@@ -15,6 +15,7 @@ from asyncjobs.service.http.intake import new_job
 from asyncjobs.service.http.message import Answer
 from asyncjobs.service.http.route import PARAMETERS, Call, Desk
 from asyncjobs.service.protocol import (
+    PYTHON,
     VERSION,
     Health,
     ScheduleRequest,
@@ -96,7 +97,7 @@ async def stats(desk: Desk, call: Call) -> Answer:
 async def health(desk: Desk, call: Call) -> Answer:
     """Whether it answers, and whether it is about to stop."""
     status = "stopping" if desk.service.is_stopping() else "ok"
-    return Answer(200, views.encode(Health(status, __version__, VERSION, os.getpid(), desk.engine.trouble())))
+    return Answer(200, views.encode(Health(status, __version__, VERSION, os.getpid(), desk.engine.trouble(), PYTHON)))
 
 
 async def stop(desk: Desk, call: Call) -> Answer:
