@@ -39,7 +39,7 @@ from asyncjobs.wire import codec, failure, frames, marks
 from asyncjobs.wire.answers import encoded
 from asyncjobs.wire.frames import CALL, CHUNK
 from asyncjobs.wire.hold import Hold
-from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, PARCEL, STARRED, Definition, Settings
+from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, MARKED, PARCEL, STARRED, Definition, Settings
 
 RINGS = (0.001, 0.005, 0.025)
 """Seconds in which an interrupt is heard, before the next one."""
@@ -204,7 +204,7 @@ class Worker:
                 self._running = ticket
                 if self._interrupted == ticket:  # by `_break_off`, before we came to it
                     signal.raise_signal(signal.SIGUSR1)
-                if definition.marks:
+                if flags & MARKED:
                     self._mark(ticket)
                 if not resolved:
                     resolved.append(self._resolve(definition.reference))

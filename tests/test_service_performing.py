@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 import asyncjobs as aj
 from asyncjobs.errors import JobCancelled, JobTimeout, NotSendable, WorkerLost
-from asyncjobs.lanes.output import Marks
+from asyncjobs.lanes.base import Call, Plan
+from asyncjobs.lanes.output import Marks, Voices
+from asyncjobs.options import JobOptions, settle
 from asyncjobs.service import outcome
 from asyncjobs.service.errors import UnknownFunction
 from asyncjobs.service.outcome import ResultOf
@@ -163,6 +165,40 @@ def test_output_is_told_apart_wherever_a_read_cuts_it(size: int) -> None:
         for ticket, piece in marks.split(text[start : start + size]):
             found[ticket] = found.get(ticket, "") + piece
     assert found == {0: "before"} | {number: f"of {number}\0\n" for number in range(1, 20)}
+
+
+def marked_call() -> Call:
+    plan = Plan("echo", "process", settle(JobOptions()), is_coroutine=False)
+    plan.marks = True
+    return Call(plan)
+
+
+def test_a_call_needs_a_mark_only_behind_another_one() -> None:
+    calls: dict[int, Call] = {}
+    voices, told = Voices(calls), list[tuple[str, Call | None]]()
+
+    def begin(ticket: int) -> tuple[Call, bool]:
+        needs = voices.needs_mark(call := marked_call(), ticket)
+        calls[ticket] = call
+        return call, needs
+
+    def said(text: str) -> None:
+        voices.tell("stderr", text, lambda stream, piece, call: told.append((piece, call)))
+
+    (first, alone), (second, behind) = begin(1), begin(2)
+    assert (alone, behind) == (False, True)
+    said("of the first\0aj:2\0of the second")
+    calls.clear()
+    said("of nobody")
+    third, alone = begin(3)
+    said("of the third")
+    assert not alone
+    assert told == [
+        ("of the first", first),
+        ("of the second", second),
+        ("of nobody", None),
+        ("of the third", third),
+    ]
 
 
 # --- outside the service ----------------------------------------------------------------

@@ -60,8 +60,8 @@ class Plan:
         self.keeps_output: bool = options.output != "pass"
         """What it prints is not passed on: it must not mix with that of the calls before and after it."""
         self.marks: bool = False
-        """Its worker says in the output itself where each call's begins: short calls may follow each other
-        at once, and what each prints is still known."""
+        """Where several of its calls are with a worker, that says in the output itself where each one's begins: short
+        calls may follow each other at once, and what each prints is still known."""
         self.encodes: bool = False
         """Whether arguments are pickled at submit."""
         self.pace: float | None = None

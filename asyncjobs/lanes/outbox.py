@@ -18,7 +18,7 @@ from asyncjobs.lanes.vocabulary import Vocabulary
 from asyncjobs.shared import SharedObject, Shares
 from asyncjobs.wire import frames
 from asyncjobs.wire.parcel import LARGE, Packed, Parcel
-from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, PARCEL, STARRED
+from asyncjobs.wire.terms import CALL_HEAD, KEYWORDS, MARKED, PARCEL, STARRED
 
 HEARD_BY_OUTBOX = frozenset({frames.DROPPED, frames.ASK, frames.TAKEN, frames.WITHDRAWN})
 
@@ -52,11 +52,14 @@ class Outbox:
         shares.on_close.add(self._drop)
         self._errands = Errands(loop, body, threads, self._look_after)
 
-    def add(self, ticket: int, call: Call, *, may_wait: Callable[[], bool]) -> bool:
-        """Add a call; False: there is no room for its large arguments, and it `may_wait()` for some."""
+    def add(self, ticket: int, call: Call, is_marked: bool, may_wait: Callable[[], bool]) -> bool:
+        """Add a call; False: there is no room for its large arguments, and it `may_wait()` for some.
+
+        Its output begins with a mark where it `is_marked`.
+        """
         plan, payload = call.plan, call.payload
         assert payload is not None
-        flags = (KEYWORDS if payload.keywords else 0) | (STARRED if plan.starred else 0)
+        flags = (KEYWORDS if payload.keywords else 0) | (STARRED if plan.starred else 0) | (MARKED if is_marked else 0)
         data = payload.data
         if payload.buffers or len(data) >= LARGE:
             packed = self._packed(Parcel(data, payload.buffers), may_wait)

@@ -97,10 +97,14 @@ class Marks:
 
     __slots__ = ("_rest", "ticket")
 
-    def __init__(self) -> None:
-        self.ticket: int = 0
-        """Whose output it is now; 0 until a first mark came."""
+    def __init__(self, ticket: int = 0) -> None:
+        self.ticket: int = ticket
+        """Whose output it is now; 0 until a first call was known."""
         self._rest = ""
+
+    def begin(self, ticket: int) -> None:
+        """What comes from now on is of that call, without a mark; no mark is under way."""
+        self.ticket, self._rest = ticket, ""
 
     def split(self, text: str) -> Iterator[tuple[int, str]]:
         """The pieces of `text`, each with the ticket of its call; a mark may be cut by the end of a read."""
@@ -126,7 +130,19 @@ class Voices:
     def __init__(self, calls: Mapping[int, Call]) -> None:
         self._calls = calls
         self._marks: dict[str, Marks] = {}
+        self._ticket = 0
+        """The last that began without a mark."""
         self._read_with: object = None
+
+    def needs_mark(self, call: Call, ticket: int) -> bool:
+        """Whether the output of `call`, about to be sent, has to begin with a mark; a write, and a turn of our loop."""
+        if not call.plan.marks or self._calls:
+            return call.plan.marks
+        # What those before it printed was read with their answers.
+        self._ticket = ticket
+        for marks in self._marks.values():
+            marks.begin(ticket)
+        return False
 
     def must_read(self, call: Call, answers: object) -> bool:
         """Whether the output has to be read now, before the end of `call`, one of these answers, is told."""
@@ -144,5 +160,11 @@ class Voices:
             return
         # Who has ended and still prints, from a thread that it left, is none of the calls.
         other = None if first is None or first.plan.marks else first
-        for ticket, piece in self._marks.setdefault(stream, Marks()).split(text):
+        for ticket, piece in self._of(stream).split(text):
             printed(stream, piece, self._calls.get(ticket, other))
+
+    def _of(self, stream: str) -> Marks:
+        marks = self._marks.get(stream)
+        if marks is None:
+            marks = self._marks[stream] = Marks(self._ticket)
+        return marks

@@ -119,7 +119,7 @@ class Slot:
     def start(self, call: Call) -> None:
         """Put the call into the worker's window; it goes out at `flush`."""
         self._ticket = ticket = self._ticket + 1
-        if not self._outbox.add(ticket, call, may_wait=self._lane.may_wait):
+        if not self._outbox.add(ticket, call, self._voices.needs_mark(call, ticket), self._lane.may_wait):
             self._lane.wait_for_room()
             self._host.give_back([call])
             return

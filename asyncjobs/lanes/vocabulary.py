@@ -44,7 +44,7 @@ class Vocabulary:
             return number, 0
         by_value = None if function is None else pack(function) if function.is_large else function.stream
         reference = codec.Reference(plan.by_name, by_value, function is not None and function.is_large)
-        definition = Definition(plan.name, reference, plan.options.max_result, plan.marks)
+        definition = Definition(plan.name, reference, plan.options.max_result)
         outbox.append(frames.encode(frames.DEFINE, number, pickle.dumps(tuple(definition), 5)))
         if function is not None and function.nbytes > LARGE_FUNCTION and plan.function is None:
             return number, number

@@ -20,6 +20,8 @@ STARRED: Final = 2
 """In a group of items: each item is a tuple of arguments."""
 PARCEL: Final = 4
 """Instead of pickled arguments a parcel follows."""
+MARKED: Final = 64
+"""What it prints is to begin with a mark."""
 ASK_HEAD: Final = struct.Struct("<QB")
 """Before what a job asks: a hosted object's number, flags (PARCEL, NO_WAIT). A pickled (verb, argument) follows."""
 NO_WAIT: Final = 8
@@ -63,5 +65,3 @@ class Definition(NamedTuple):
     name: str
     reference: Reference
     max_result: int | None
-    marks: bool = False
-    """Each call's output begins with a mark."""
