@@ -549,6 +549,23 @@ async def test_one_stream_serves_all_who_wait_and_ends_some_time_after_the_last(
     assert stand.requests["GET /v1/ended"] == 2
 
 
+async def test_a_stream_that_tells_what_nobody_waits_for_is_closed(
+    client: aj.ServiceClient, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "LINGER", 3600.0)
+    assert await client.run(service_jobs.add, 1) == 1
+    few = await client.submit_many(service_jobs.add, range(endings.UNWANTED - 1))
+    while not all(job.done() for job in few):
+        await asyncio.sleep(0.005)
+    assert await client.run(service_jobs.add, 2) == 2
+    assert stand.requests["GET /v1/ended"] == 1
+    jobs = await client.submit_many(service_jobs.add, range(2 * endings.UNWANTED))
+    while stand.streams():
+        await asyncio.sleep(0.005)
+    assert await asyncio.gather(*jobs) == list(range(2 * endings.UNWANTED))
+    assert stand.requests["GET /v1/ended"] == 2
+
+
 async def test_a_job_that_was_sent_while_the_stream_was_open_is_not_asked_for(
     client: aj.ServiceClient, stand: Stand
 ) -> None:

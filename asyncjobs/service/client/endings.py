@@ -25,6 +25,8 @@ from asyncjobs.service.protocol import OutcomesRequest
 
 LINGER = 5.0
 """Seconds that the stream stays open after the last that waited."""
+UNWANTED = 16
+"""Ends that are told while nobody waits, before the stream is closed: each costs the service and us a message."""
 ASKED_AT_ONCE = 500
 
 
@@ -73,6 +75,8 @@ class Endings:
         self._asking: asyncio.Task[None] | None = None
         self._questions: dict[str, None] = {}
         self._leaving: asyncio.TimerHandle | None = None
+        self._unwanted = 0
+        """Ends that have been told since somebody waited."""
         self.stream: object = None
         """Stands for the stream that is open now; None if there is none."""
 
@@ -130,6 +134,7 @@ class Endings:
 
     def _attend(self) -> None:
         """Have a stream open as long as somebody waits."""
+        self._unwanted = 0
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
@@ -169,9 +174,17 @@ class Endings:
         line = _line.decode(data)
         if line.id:
             self._ended(line)
+            self._weigh()
         elif self.stream is None:
             self.stream = object()
             self._question(self._waiting)
+
+    def _weigh(self) -> None:
+        """Close the stream early if it tells a lot that nobody waits for; who waits later asks."""
+        self._unwanted += not self._waiting
+        if self._unwanted >= UNWANTED and self._leaving is not None:
+            self._leaving.cancel()
+            self._stop_listening()
 
     def _ended(self, line: EndedLine) -> None:
         job = self._known.get(line.id)
