@@ -45,8 +45,6 @@ class Desk:
         store.listen(lambda events: self.claims.wake())
 
     def _begin(self, claims: Sequence[Claim]) -> None:
-        for claim in claims:
-            self.claims.windows[claim.lane].claimed += 1
         self.begun += claims
         self._is_begun.set()
 

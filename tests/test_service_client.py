@@ -563,6 +563,7 @@ async def test_a_stream_that_tells_what_nobody_waits_for_is_closed(
     while stand.streams():
         await asyncio.sleep(0.005)
     assert await asyncio.gather(*jobs) == list(range(2 * endings.UNWANTED))
+    assert await client.run(service_jobs.add, 3) == 3
     assert stand.requests["GET /v1/ended"] == 2
 
 

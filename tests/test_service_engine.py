@@ -481,6 +481,29 @@ async def test_an_end_that_nobody_waits_for_needs_no_commit_of_its_own(
 
 
 @pytest.mark.slow
+async def test_an_end_that_another_job_may_wait_for_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PATIENCE", 3600.0)
+    async with bench(tmp_path, processes=1) as b:
+        b.engine.is_watched = lambda: False
+        first = b.new("add", 1)
+        second = b.new("add", 2)._replace(after=(first.id,))
+        await b.engine.submit([first, second])
+        await b.until(second.id, "claimed")
+
+
+@pytest.mark.slow
+async def test_whoever_submits_is_answered_before_the_job_goes_to_a_worker(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        assert await b.value(await b.submit("echo", 1)) == 1
+        await b.quiet()
+        job = await b.submit("echo", 2)
+        assert b.engine.busy() == 0
+        assert await b.value(job) == 2
+
+
+@pytest.mark.slow
 async def test_a_thousand_short_jobs_end_each_with_its_own_value(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         jobs = [b.new("sha", str(number)) for number in range(1000)]

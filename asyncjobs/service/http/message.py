@@ -30,6 +30,8 @@ GUARDS: tuple[tuple[str, str], ...] = (
 
 Headers = tuple[tuple[str, str], ...]
 
+_NO_CONTENT = 204
+
 
 class Peer(NamedTuple):
     """Who is at the other end, as far as the kernel tells."""
@@ -141,9 +143,9 @@ _DATE = _Date()
 
 def head_of(answer: Answer, *, closes: bool) -> bytes:
     """Status line and headers of an answer, with the empty line."""
-    length = b"" if answer.status == HTTPStatus.NO_CONTENT else b"Content-Length: %d\r\n" % len(answer.body)
-    media = "" if answer.status == HTTPStatus.NO_CONTENT else answer.media
-    first = _first_lines(answer.status, media, answer.headers, answer.policy)
+    has_body = answer.status != _NO_CONTENT
+    length = b"Content-Length: %d\r\n" % len(answer.body) if has_body else b""
+    first = _first_lines(answer.status, answer.media if has_body else "", answer.headers, answer.policy)
     return b"".join((first, _DATE.line(), length, b"Connection: close\r\n\r\n" if closes else b"\r\n"))
 
 

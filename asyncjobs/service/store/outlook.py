@@ -22,6 +22,8 @@ class Horizon(NamedTuple):
     has_pauses: int
     has_parked: int
     """Whether jobs lie aside for a pause."""
+    has_queued: int
+    """Whether any job is QUEUED, claimable or not."""
     lane: str | None
     """The first that has a job to be claimed, by name."""
     last_lane: str | None
@@ -43,6 +45,8 @@ class Outlook(NamedTuple):
     paused: frozenset[str]
     has_parked: bool
     """Whether jobs lie aside for a pause that is over; the next claims bring them back."""
+    has_queued: bool
+    """Whether any job is QUEUED: what one waits for may be the end of another."""
 
     def may_find(self, lane: str) -> bool:
         """Whether a claim for the lane may find something now."""
@@ -52,7 +56,7 @@ class Outlook(NamedTuple):
 
 
 _NOTHING: frozenset[str] = frozenset()
-EMPTY = Outlook(None, frozenset(), frozenset(), has_parked=False)
+EMPTY = Outlook(None, frozenset(), frozenset(), has_parked=False, has_queued=True)
 
 
 def look(connection: sqlite3.Connection) -> Horizon:
@@ -70,7 +74,7 @@ def look_ahead(connection: sqlite3.Connection) -> Outlook:
     lanes = _NOTHING if now.lane is None else frozenset((now.lane,))
     if now.lane != now.last_lane:
         lanes = frozenset(_each(connection, "next_ready_lane"))
-    return Outlook(now.next_change, lanes, paused, has_parked)
+    return Outlook(now.next_change, lanes, paused, has_parked, bool(now.has_queued))
 
 
 def _each(connection: sqlite3.Connection, name: str) -> Iterator[str]:

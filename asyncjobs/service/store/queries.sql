@@ -121,6 +121,7 @@ SELECT (SELECT min(due) FROM jobs WHERE place = 1),
         WHERE NOT EXISTS (SELECT 1 FROM pauses WHERE scope = 'schedule:' || schedules.name)),
     EXISTS (SELECT 1 FROM pauses),
     EXISTS (SELECT 1 FROM jobs WHERE place = 4 AND function >= ''),
+    (SELECT jobs > 0 FROM tallies WHERE state = 0),
     (SELECT lane FROM jobs WHERE place = 0 AND lane >= '' ORDER BY lane LIMIT 1),
     (SELECT lane FROM jobs WHERE place = 0 AND lane >= '' ORDER BY lane DESC LIMIT 1);
 

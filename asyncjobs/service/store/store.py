@@ -260,6 +260,11 @@ class Store:
         return self._outlook.may_find(lane)
 
     @property
+    def has_queued(self) -> bool:
+        """Whether any job is QUEUED, as of the last commit."""
+        return self._outlook.has_queued
+
+    @property
     def broken(self) -> asyncio.Future[BaseException]:
         """Done when the disk has failed: every method raises `StorageBroken`, and the process has to end."""
         return self._database.broken

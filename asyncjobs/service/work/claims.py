@@ -75,6 +75,11 @@ class Claims:
         """How many are claimed, or are being claimed."""
         return sum(window.claimed for window in self.windows.values())
 
+    def took(self, claims: Sequence[Claim]) -> None:
+        """These are claimed now."""
+        for claim in claims:
+            self.windows[claim.lane].claimed += 1
+
     def left(self, lane: str) -> None:
         """One is claimed no more."""
         self.windows[lane].claimed -= 1
@@ -132,22 +137,17 @@ class Claims:
     @contextmanager
     def reserved(self, wants: Mapping[str, int]) -> Iterator[None]:
         """Room that a submit counts on; what it leaves is for others that came meanwhile."""
-        try:
-            with self._counted(wants):
-                yield
-        finally:
-            if self._is_waiting():
-                self._bell.set()
-
-    @contextmanager
-    def _counted(self, wants: Mapping[str, int]) -> Iterator[None]:
-        for lane, number in wants.items():
-            self.windows[lane].claimed += number
+        self._count(wants, 1)
         try:
             yield
         finally:
-            for lane, number in wants.items():
-                self.windows[lane].claimed -= number
+            self._count(wants, -1)
+            if self._is_waiting():
+                self._bell.set()
+
+    def _count(self, wants: Mapping[str, int], sign: int) -> None:
+        for lane, number in wants.items():
+            self.windows[lane].claimed += sign * number
 
     async def run(self) -> None:
         """Claim as long as there is room and something to be found, until cancelled.
@@ -172,14 +172,18 @@ class Claims:
             return SHORTEST_TIMER
         try:
             # What is due is dealt with where nothing is wanted, too: it may be a deadline.
-            with self._counted(wants):
+            self._count(wants, 1)
+            try:
                 claims = await self._store.claim(wants)
+            finally:
+                self._count(wants, -1)
         except StorageFull as error:
             self._in_trouble(_DISK, f"nothing new is started, jobs wait: {error}")
             self._loop.call_later(DISK_WAIT, self._bell.set)
             return DISK_WAIT
         self._out_of_trouble(_DISK)
         if claims:
+            self.took(claims)
             self._begin(claims)
             self._bell.set()
         return SHORTEST_TIMER

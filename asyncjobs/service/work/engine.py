@@ -155,7 +155,9 @@ class Engine:
             return await self._store.submit(jobs)
         with self._claims.reserved(wants):
             accepted, claims = await self._store.submit_and_claim(jobs, wants)
-        self._begin(claims)
+        self._claims.took(claims)
+        # Whoever submitted hears of it first: it is at its next job while this one is on its way to a worker.
+        self._loop.call_soon(self._begin, claims)
         return accepted
 
     def check(self, job: NewJob) -> None:
@@ -241,8 +243,8 @@ class Engine:
         return self._writer.is_busy or self._fetching > 0 or self._claims.count > 0
 
     def _patience(self) -> float:
-        # An end that nobody waits for, neither a caller nor a job in the queue, needs no commit of its own.
-        is_awaited = self._claims.is_over or self.is_watched() or any(map(self._store.waiting, self._lanes))
+        # An end needs no commit of its own if nobody waits for it; a job in the queue may, for its result or its room.
+        is_awaited = self._claims.is_over or self.is_watched() or self._store.has_queued
         return 0.0 if is_awaited else PATIENCE
 
     def _written(self) -> None:
@@ -262,7 +264,6 @@ class Engine:
         """Hand them to the runner; those that need results of others first get them."""
         needy: list[tuple[Claim, bytes]] = []
         for claim in claims:
-            self._claims.windows[claim.lane].claimed += 1
             if self._claims.is_over:
                 self._give_back(claim)
                 continue
