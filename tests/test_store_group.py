@@ -155,6 +155,26 @@ async def test_of_what_shares_a_commit_only_what_is_refused_is_undone(tmp_path: 
     check_sound(tmp_path / "jobs.db")
 
 
+@pytest.mark.parametrize("number", [1, 2, 17, 50])
+async def test_of_many_that_start_and_end_at_once_each_gets_its_own(tmp_path: Path, number: int) -> None:
+    states = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+    async with opened(tmp_path / "jobs.db") as store:
+        await store.submit([job(priority=place % 7) for place in range(number)])
+        claims = await claimed(store, number)
+        starts = {event.id: event.seq for event in await store.events(None) if event.kind == "claimed"}
+        assert {claim.id: claim.fence for claim in claims} == starts
+        ends = [
+            ended(claim, states[place % 3], bytes(place + 1), note=f"note {place}")
+            for place, claim in enumerate(claims)
+        ]
+        assert await store.finish(ends) == [end.state for end in ends]
+        rows = {row.id: (row.state, row.note, row.size, row.attempt) for row in await store.rows(Query())}
+        assert rows == {end.id: (end.state, end.note, len(end.outcome), 1) for end in ends}
+    fences = looked_at(tmp_path / "jobs.db", "SELECT id, fence FROM jobs")
+    assert dict(fences) == starts
+    check_sound(tmp_path / "jobs.db")
+
+
 async def test_whoever_waits_goes_on_after_the_events_were_heard(tmp_path: Path) -> None:
     heard: list[str] = []
 

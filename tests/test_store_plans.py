@@ -12,6 +12,9 @@ import pytest
 
 import asyncjobs.service.store
 from asyncjobs.service.store.queries import SQL, text_of
+from asyncjobs.service.store.settings import StoreSettings
+from asyncjobs.service.store.transaction import Numbers, Transaction
+from asyncjobs.state import JobState
 
 FOLDER = Path(asyncjobs.service.store.__file__).parent
 
@@ -25,6 +28,7 @@ SMALL = (
     "asked",
     "json_each",
     "CONSTANT ROW",
+    "new",
     "trash",
     "telling",
     "t",
@@ -80,6 +84,20 @@ def test_no_statement_reads_a_table_or_sorts(database: sqlite3.Connection, name:
 )
 def test_a_statement_uses_the_index_that_was_made_for_it(database: sqlite3.Connection, name: str, index: str) -> None:
     assert any(index in step for step in plan_of(database, SQL[name]))
+
+
+def test_many_rows_take_a_few_statements(database: sqlite3.Connection) -> None:
+    seen: list[str] = []
+    tx = Transaction(database, StoreSettings(FOLDER), Numbers(0, 0), epoch=1, now=0.0)
+    for number in range(100):
+        tx.log(number, "", "submitted", JobState.QUEUED, 0, f"note {number}")
+    database.set_trace_callback(seen.append)
+    tx.write_log()
+    database.set_trace_callback(None)
+    assert sum(statement.startswith("INSERT") for statement in seen) == 7
+    written = database.execute("SELECT seq, job, note FROM events ORDER BY seq").fetchall()
+    assert written == [(number + 1, number, f"note {number}") for number in range(100)]
+    database.rollback()
 
 
 def used_names() -> set[str]:

@@ -106,7 +106,7 @@ def _take(tx: Transaction, rows: Sequence[Any], paused: set[str], rooms: Rooms) 
             parked += 1
         else:
             claims.append(_start(tx, row))
-    tx.run_many("start", [(claim.attempt, tx.epoch, claim.fence, tx.now, claim.seq) for claim in claims])
+    tx.run_many("start", [(claim.seq, claim.attempt, tx.epoch, claim.fence, tx.now) for claim in claims])
     if relieved is not None:
         limits.relieve(tx, relieved)
     return claims, parked

@@ -34,7 +34,8 @@ PRAGMAS = (
 def connect(path: Path) -> sqlite3.Connection:
     """The connection; the file is made, for its owner only, if there is none. For the calling thread."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+    # Room for all statements, those for several rows once for each number of rows.
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=512)
     try:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -138,4 +138,4 @@ def _row(tx: Transaction, job: Attempt, final: Final) -> tuple[Any, ...]:
     kept = job.keep if job.keep is not None else tx.settings.keep.get(final.state)
     expires_at = None if kept is None else tx.now + kept
     counts = (job.failures, job.crashes)
-    return (int(final.state), *counts, tx.now, expires_at, final.note, job.stop, final.size, job.seq)
+    return (job.seq, int(final.state), *counts, tx.now, expires_at, final.note, job.stop, final.size)

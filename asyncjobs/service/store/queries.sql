@@ -1,5 +1,6 @@
 -- Every statement of the store, by name. Question marks are filled in the order in which they stand.
 -- Where a partial index is meant, its condition is repeated word for word: SQLite uses it only then.
+-- Question marks after VALUES are a row: for many rows at once they are repeated (`Transaction.run_many`).
 
 -- ---- the transaction
 
@@ -96,9 +97,10 @@ WHERE j.place = 0 AND j.lane = ? ORDER BY j.priority DESC, j.seq LIMIT ?;
 
 -- What may start at most once has not started until its worker says so (`begin`).
 -- name: start
-UPDATE jobs SET state = 1, place = NULL, attempt = ?, epoch = ?, fence = ?,
-    started_at = CASE WHEN at_most_once THEN NULL ELSE ? END
-WHERE seq = ?;
+WITH new (seq, attempt, epoch, fence, at) AS NOT MATERIALIZED (VALUES (?, ?, ?, ?, ?))
+UPDATE jobs SET state = 1, place = NULL, attempt = new.attempt, epoch = new.epoch, fence = new.fence,
+    started_at = CASE WHEN at_most_once THEN NULL ELSE new.at END
+FROM new WHERE jobs.seq = new.seq;
 
 -- name: begin
 UPDATE jobs SET started_at = ? WHERE id = ? AND fence = ? AND state IN (1, 3);
@@ -156,9 +158,11 @@ FROM jobs WHERE seq = ?;
 INSERT INTO outcomes (seq, body, file) VALUES (?, ?, ?);
 
 -- name: end
-UPDATE jobs SET state = ?, place = NULL, failures = ?, crashes = ?, ended_at = ?, expires_at = ?, note = ?, stop = ?,
-    size = ?
-WHERE seq = ?;
+WITH new (seq, state, failures, crashes, ended_at, expires_at, note, stop, size) AS NOT MATERIALIZED
+    (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?))
+UPDATE jobs SET state = new.state, place = NULL, failures = new.failures, crashes = new.crashes,
+    ended_at = new.ended_at, expires_at = new.expires_at, note = new.note, stop = new.stop, size = new.size
+FROM new WHERE jobs.seq = new.seq;
 
 -- name: put_back
 UPDATE jobs SET state = ?, place = ?, attempt = ?, failures = ?, crashes = ?, due = ?, note = ? WHERE seq = ?;

@@ -7,11 +7,12 @@ with it: `mark` and `back_to` go with a savepoint.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from asyncjobs.service.records import Event, StoredEnd
-from asyncjobs.service.store.queries import SQL
+from asyncjobs.service.store.queries import MOST_ROWS, SQL, WIDE, widened
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.state import JobState
 
@@ -74,9 +75,18 @@ class Transaction:
         """Execute the statement of that name."""
         return self.connection.execute(SQL[name], values)
 
-    def run_many(self, name: str, rows: Iterable[Values]) -> None:
-        """Execute it for every row."""
-        self.connection.executemany(SQL[name], rows)
+    def run_many(self, name: str, rows: Collection[Sequence[Any]]) -> None:
+        """Execute it for every row; many rows at once where they stand after VALUES.
+
+        Each execution lets other threads have the interpreter, and whoever uses it too gives it back late.
+        """
+        if len(rows) < 2 or name not in WIDE:
+            self.connection.executemany(SQL[name], rows)
+            return
+        pending = tuple(rows)
+        for start in range(0, len(pending), MOST_ROWS):
+            some = pending[start : start + MOST_ROWS]
+            self.connection.execute(widened(name, len(some)), tuple(chain.from_iterable(some)))
 
     def one(self, name: str, values: Values = ()) -> Any:
         """The first row of its answer, or None."""
