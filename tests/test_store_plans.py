@@ -12,6 +12,7 @@ import pytest
 
 import asyncjobs.service.store
 from asyncjobs.service.store.queries import SQL, text_of
+from asyncjobs.service.store.reading import tallies
 from asyncjobs.service.store.settings import StoreSettings
 from asyncjobs.service.store.transaction import Numbers, Transaction
 from asyncjobs.state import JobState
@@ -97,6 +98,21 @@ def test_many_rows_take_a_few_statements(database: sqlite3.Connection) -> None:
     assert sum(statement.startswith("INSERT") for statement in seen) == 7
     written = database.execute("SELECT seq, job, note FROM events ORDER BY seq").fetchall()
     assert written == [(number + 1, number, f"note {number}") for number in range(100)]
+    database.rollback()
+
+
+def test_how_many_jobs_there_are_is_known_without_a_statement(database: sqlite3.Connection) -> None:
+    seen: list[str] = []
+    tx = Transaction(database, StoreSettings(FOLDER), Numbers(0, 0), epoch=1, now=0.0)
+    database.set_trace_callback(seen.append)
+    tx.count(None, JobState.QUEUED, 3)
+    tx.count(JobState.QUEUED, JobState.RUNNING)
+    known = tallies(tx)
+    assert not seen
+    assert (known[JobState.QUEUED], known[JobState.RUNNING]) == (2, 1)
+    assert tx.finish().tallies == tuple(known.values())
+    database.set_trace_callback(None)
+    assert database.execute(SQL["tallies"]).fetchall() == [(number,) for number in known.values()]
     database.rollback()
 
 

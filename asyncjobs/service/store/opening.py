@@ -104,7 +104,8 @@ def _make_ready(connection: sqlite3.Connection, settings: StoreSettings) -> Open
     migrate(connection)
     _spoil(connection)
     lengthen_log(connection)
-    numbers = Numbers(_number(connection, "last_job"), _number(connection, "last_event"))
+    tallies = tuple(jobs for (jobs,) in connection.execute(SQL["tallies"]))
+    numbers = Numbers(_number(connection, "last_job"), _number(connection, "last_event"), tallies)
     epoch = _number(connection, "counter", "epoch") + 1
     recovered: list[Event] = []
     has_more = True

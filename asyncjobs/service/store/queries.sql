@@ -8,10 +8,10 @@
 INSERT INTO events (seq, job, kind, state, attempt, epoch, at, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: tallies
-SELECT state, jobs FROM tallies;
+SELECT jobs FROM tallies ORDER BY state;
 
--- name: change_tally
-UPDATE tallies SET jobs = jobs + ? WHERE state = ?;
+-- name: set_tally
+UPDATE tallies SET jobs = ? WHERE state = ?;
 
 -- name: counter
 SELECT value FROM counters WHERE name = ?;

@@ -20,11 +20,11 @@ Values = Sequence[Any] | Mapping[str, Any]
 
 
 class Numbers(NamedTuple):
-    """The highest numbers given so far, and how the tallies differ from those on disk."""
+    """The highest numbers given so far, and how many jobs are in each state."""
 
     job: int
     event: int
-    changes: tuple[int, ...] = (0,) * len(JobState)
+    tallies: tuple[int, ...] = (0,) * len(JobState)
 
 
 class Mark(NamedTuple):
@@ -63,7 +63,8 @@ class Transaction:
         """Bytes of calls and outcomes that it writes."""
         self._job = numbers.job
         self._event = numbers.event
-        self._changes = list(numbers.changes)
+        self._tallies = list(numbers.tallies)
+        self._tallies_on_disk = numbers.tallies
         # One row per event; the first `_written` of them are in the database.
         self._rows: list[tuple[Any, ...]] = []
         self._written = 0
@@ -135,14 +136,13 @@ class Transaction:
     def count(self, before: JobState | None, after: JobState | None, jobs: int = 1) -> None:
         """Keep the tallies in step with `jobs` that go from `before` (None: new) to `after` (None: pruned)."""
         if before is not None:
-            self._changes[before] -= jobs
+            self._tallies[before] -= jobs
         if after is not None:
-            self._changes[after] += jobs
+            self._tallies[after] += jobs
 
     def tally(self, *states: JobState) -> int:
         """How many jobs are in one of the states now."""
-        on_disk = dict(self.all("tallies"))
-        return sum(on_disk[state] + self._changes[state] for state in states)
+        return sum(self._tallies[state] for state in states)
 
     def write_log(self) -> None:
         """Put the events into the database that are not there yet: before it is read or cut."""
@@ -157,7 +157,7 @@ class Transaction:
         is_first = self.connection.total_changes == self._began_at
         if not is_first:
             self.connection.execute("SAVEPOINT request")
-        numbers = Numbers(self._job, self._event, tuple(self._changes))
+        numbers = Numbers(self._job, self._event, tuple(self._tallies))
         lengths = len(self.events), len(self.ends), self._written, len(self.removals)
         return Mark(numbers, is_first, *lengths, self.weight)
 
@@ -175,7 +175,7 @@ class Transaction:
         else:
             self.connection.execute("ROLLBACK TO request")
             self.connection.execute("RELEASE request")
-        self._job, self._event, self._changes = mark.numbers.job, mark.numbers.event, list(mark.numbers.changes)
+        self._job, self._event, self._tallies = mark.numbers.job, mark.numbers.event, list(mark.numbers.tallies)
         self._written, self.weight = mark.written, mark.weight
         del self.events[mark.events :]
         del self._rows[mark.events :]
@@ -185,7 +185,8 @@ class Transaction:
     def finish(self) -> Numbers:
         """Write what is pending; the numbers for the next transaction. COMMIT comes next."""
         self.write_log()
-        changed = [(change, state) for state, change in enumerate(self._changes) if change]
-        if changed:
-            self.run_many("change_tally", changed)
-        return Numbers(self._job, self._event)
+        tallies = tuple(self._tallies)
+        if tallies != self._tallies_on_disk:
+            pairs = zip(tallies, self._tallies_on_disk, strict=True)
+            self.run_many("set_tally", [(new, state) for state, (new, old) in enumerate(pairs) if new != old])
+        return Numbers(self._job, self._event, tallies)
