@@ -9,8 +9,8 @@ Kill what you like in between, the service too: a training goes on with the epoc
 ones that scikit-learn brings along (UCI, 1998: 1,797 images of 8 by 8 pixels).
 """
 
+import argparse
 import itertools
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,14 @@ def draw(plot: bytes, curves: list[tuple[str, list[float]]]) -> None:
 
 
 warnings.filterwarnings("ignore", module="sklearn")
-is_quick = "--quick" in sys.argv
-if "attach" in sys.argv:
+parser = argparse.ArgumentParser(description="A night's parameter sweep in a service.")
+parser.add_argument("what", nargs="?", choices=["submit", "attach"], default="submit")
+parser.add_argument("--quick", action="store_true", help="two short trainings")
+asked = parser.parse_args()
+if asked.what == "attach":
     aj.run(attach())
 else:
     widths, rates, decays = [16, 64, 256], [1e-4, 1e-3, 1e-2, 1e-1], [0.0, 0.01]
-    if is_quick:
+    if asked.quick:
         widths, rates, decays = [16, 64], [1e-2], [0.0]
-    aj.run(submit(3 if is_quick else 200, [*itertools.product(widths, rates, decays)]))
+    aj.run(submit(3 if asked.quick else 200, [*itertools.product(widths, rates, decays)]))
