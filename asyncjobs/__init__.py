@@ -17,6 +17,7 @@ _HOMES = {
     "BadRequest": "service.errors",
     "CancelToken": "token",
     "Coordinator": "flow.coordinator",
+    "DaskLane": "lanes.dask",
     "ErrorBudget": "pipeline.faults",
     "ExecutorLane": "lanes.executor",
     "FIFOQueue": "flow.queues",

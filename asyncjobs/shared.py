@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncjobs.memory import Memory, arena_full
 from asyncjobs.spawning import Descriptor
-from asyncjobs.token import passenger
+from asyncjobs.token import adopter, passenger
 from asyncjobs.wire import parcel
-from asyncjobs.wire.arena import Arena, Segment, memory_file
+from asyncjobs.wire.arena import Arena, Reader, Segment, memory_file
 from asyncjobs.wire.parcel import Parcel
 
 if TYPE_CHECKING:  # workers import this, and have no loop
@@ -170,6 +170,11 @@ class Shares:
         weakref.finalize(held, self._free_soon, [segment for segment, _ in packed.copies]).atexit = False
         return held
 
+    def parcel_of(self, held: SharedObject) -> Parcel:
+        """What was put into shared memory, for whoever cannot map it; mapped, not copied."""
+        stream, buffers = parcel.unpack(memoryview(held.body), Reader(self.file, private=False, on_release=bool))
+        return Parcel(bytes(stream), tuple(map(memoryview, buffers)))
+
     def _free_soon(self, segments: list[Segment]) -> None:
         """Nobody looks at these any more; said in any thread."""
         if not self._is_closed:
@@ -221,6 +226,9 @@ def adopt_with(adopt: Callable[[int, bytes], Any]) -> None:
 
 
 def _arrive(number: int, body: bytes) -> Any:
+    adopt = adopter()
+    if adopt is not None:
+        return adopt("shared", number)
     if _adopt is not None:
         return _adopt(number, body)
     handle = _living.get(number)

@@ -224,6 +224,29 @@ class travelling:  # noqa: N801 - a context manager used as a statement
         _travel.passengers = self._outer
 
 
+class arriving:  # noqa: N801 - a context manager used as a statement
+    """Within it this thread may unpickle what came along with a job: ``adopt(kind, number)`` finds it here.
+
+    `kind` is ``token`` or ``shared``. For workers that serve several runners at once; one that serves a
+    single runner says it once for all, by `adopt_with`.
+    """
+
+    def __init__(self, adopt: Callable[[str, int], Any]) -> None:
+        self._adopt = adopt
+
+    def __enter__(self) -> None:
+        self._outer = getattr(_travel, "adopt", None)
+        _travel.adopt = self._adopt
+
+    def __exit__(self, *_: object) -> None:
+        _travel.adopt = self._outer
+
+
+def adopter() -> Callable[[str, int], Any] | None:
+    """How this thread finds what arrives, within `arriving`."""
+    return getattr(_travel, "adopt", None)
+
+
 def passenger(what: object) -> None:
     """While something is pickled: `what` travels along.
 
@@ -248,6 +271,10 @@ def adopt_with(adopt: Callable[[int], CancelToken]) -> None:
 
 
 def _arrive(number: int) -> CancelToken:
+    adopt = adopter()
+    if adopt is not None:
+        found: CancelToken = adopt("token", number)
+        return found
     if _adopt is not None:
         return _adopt(number)
     token = by_number(number)

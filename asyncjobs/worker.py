@@ -33,7 +33,8 @@ from asyncjobs.errors import JobStopped
 from asyncjobs.remote import hosted
 from asyncjobs.remote.asking import Asking
 from asyncjobs.remote.twins import Twins
-from asyncjobs.token import CancelToken, StopReason
+from asyncjobs.remote.workerjob import WorkerJob
+from asyncjobs.token import StopReason
 from asyncjobs.tripwire import Tripwire
 from asyncjobs.wire import codec, failure, frames, marks
 from asyncjobs.wire.answers import encoded
@@ -43,8 +44,6 @@ from asyncjobs.wire.terms import CALL_HEAD, CELL_SIZE, KEYWORDS, MARKED, PARCEL,
 
 RINGS = (0.001, 0.005, 0.025)
 """Seconds in which an interrupt is heard, before the next one."""
-PROGRESS_INTERVAL = 0.05
-"""Seconds between two progress reports of one job; the last one always goes out."""
 
 
 _settings: Settings | None = None
@@ -312,7 +311,8 @@ class Worker:
             return None
         with self._lock:
             if self._job is None or self._job.ticket != call[0]:
-                self._job = WorkerJob(self, *call)
+                ticket, number, definition, attempt = call
+                self._job = WorkerJob(self, ticket, number, definition.name, attempt)
                 reason = self._stops.get(call[0])
                 if reason is not None:
                     self._job.token.raise_for(reason)
@@ -413,35 +413,3 @@ def _annotate(error: BaseException, note: str) -> None:
     # The user's class may refuse; then its own words have to do.
     except Exception:
         return
-
-
-class WorkerJob:
-    """The running job, as `current_job()` shows it in a worker."""
-
-    runs_in = "process"
-
-    def __init__(self, worker: Worker, ticket: int, number: int, definition: Definition, attempt: int) -> None:
-        self._worker = worker
-        self._number = number
-        self._reported_at = 0.0
-        self.ticket = ticket
-        self.name: str = definition.name
-        self.attempt = attempt
-        self.token: CancelToken = CancelToken()
-
-    @property
-    def id(self) -> str:
-        return self._worker.job_id(self._number)
-
-    @property
-    def runner(self) -> NoReturn:
-        raise RuntimeError(
-            f"job {self.name!r} runs in a worker process, where there is no runner: "
-            "return what is to be submitted and submit it from the loop"
-        )
-
-    def report_progress(self, done: float, total: float | None, note: str) -> None:
-        now = perf_counter()
-        if now - self._reported_at >= PROGRESS_INTERVAL or done == total:
-            self._reported_at = now
-            self._worker.report(self.ticket, (done, total, note))

@@ -25,10 +25,10 @@ FACE = "asyncjobs"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "failpoint", "futures"}),
     frozenset({"state", "retry", "token", "processors", "spawning", "portal", "notebook", "lines"}),
-    frozenset({"options", "context", "events", "memory", "tripwire", "echo", "progressbar"}),
+    frozenset({"options", "context", "events", "memory", "tripwire", "echo", "printing", "progressbar"}),
     frozenset({"wire"}),
     frozenset({"shared", "stats", "page", "detach", "remote"}),
-    frozenset({"worker"}),
+    frozenset({"station", "worker"}),
     frozenset({"lanes", "report", "watchdog"}),
     frozenset({"jobqueue", "flow"}),
     frozenset({"job"}),

@@ -145,6 +145,8 @@ class Dispatcher:
         if timeout is not None:
             reason = overrun(call)
             self._timers[job] = self.loop.call_later(timeout, self._too_late, job, call.token, *reason)
+        if call._token is not None and call.stop is not None:  # asked to stop on its way there, and too late
+            self._move(job, Event.STOP, now)
 
     def returned(self, call: Call, value: Any, seconds: float) -> None:
         """`call` has returned `value`: the short way for what happens most."""

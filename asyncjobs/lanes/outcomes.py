@@ -6,6 +6,7 @@ Pure: bytes and facts in, values and errors out.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Any
 
 from asyncjobs.errors import ResourceExhausted, ResultNotSendable, WorkerLost, WorkerStartError
@@ -21,15 +22,27 @@ def value_of(body: memoryview, call: Call, results: Reader | None) -> Any:
     Raises:
         ResultNotSendable: it cannot be rebuilt in this process.
     """
+    return rebuilt(*_opened(body, call, results), call)
+
+
+def _opened(body: memoryview, call: Call, results: Reader | None) -> tuple[memoryview, list[memoryview | bytearray]]:
     try:
-        if results is None:
-            value = codec.loads(body)
-        else:
-            stream, buffers = parcel.unpack(body, results)
-            value = codec.loads(stream, buffers=buffers)
+        return (body, []) if results is None else parcel.unpack(body, results)
+    except (OSError, ValueError) as error:
+        raise _not_rebuilt(call, error) from error
+
+
+def rebuilt(stream: bytes | memoryview, buffers: Sequence[memoryview | bytearray], call: Call) -> Any:
+    """The value that was pickled as `stream`, with the buffers that were left out.
+
+    Raises:
+        ResultNotSendable: it cannot be rebuilt in this process.
+    """
+    try:
+        value = codec.loads(stream, buffers=buffers)
     # The user's own class may raise anything while it is rebuilt.
     except BaseException as error:
-        stream, buffers = memoryview(b""), []  # the traceback would keep them
+        stream, buffers = b"", ()  # the traceback would keep them
         raise _not_rebuilt(call, error) from error
     return _chunk(value) if call.plan.chunked else value
 

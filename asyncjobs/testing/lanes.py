@@ -82,6 +82,7 @@ async def bench(make_lane: MakeLane, **settings: Any) -> AsyncIterator[Bench]:
     with make_lane() as lane, tempfile.TemporaryDirectory() as folder:
         async with asyncio.timeout(LIMIT), Runner(lanes={"tested": lane}, watchdog=None, **settings) as runner:
             tested = Bench(runner, lane, folder)
+            await until(lambda: lane.size() > 0, "the lane to come up")
             yield tested
             await until(lambda: lane.busy() == 0, f"{lane.busy()} busy places to come free")
             assert await runner.options(lane="tested").run(tested.suited(work.double), 21) == 42, "the lane is worn out"
@@ -267,7 +268,7 @@ async def check_cancelled_waiter_leaves_the_job_alone(make_lane: MakeLane) -> No
         waiter.cancel()
         await asyncio.wait([waiter])
         assert waiter.cancelled()
-        assert job.state is JobState.RUNNING
+        await until(lambda: job.state is JobState.RUNNING, "word that it runs")
         running = asyncio.ensure_future(tested.verbs(grace=QUICK).run(tested.suited(work.hold), gate))
         await gate.arrival(2)
         (inner,) = (other for other in tested.runner.jobs() if other is not job)

@@ -9,29 +9,46 @@ from asyncjobs.errors import ResultNotSendable, ResultTooLarge
 from asyncjobs.memory import arena_full
 from asyncjobs.wire import codec, failure, frames
 from asyncjobs.wire.hold import Hold
+from asyncjobs.wire.parcel import Parcel
 from asyncjobs.wire.terms import Definition
 
 
 def encoded(kind: int, value: Any, definition: Definition, hold: Hold) -> tuple[int, bytes]:
     """The answer that carries `value`, or says why it cannot: a kind of frame, and its body."""
+    outcome, parcel = answer(value, definition.name, definition.max_result, hold.cap, is_chunk=kind == frames.CHUNK)
+    if outcome == frames.RETURNED and parcel.is_large:
+        return frames.DELIVERED, hold.pack(parcel)
+    return outcome, parcel.stream
+
+
+def answer(
+    value: Any, name: str, max_result: int | None, cap: int | None = None, *, is_chunk: bool = False
+) -> tuple[int, Parcel]:
+    """The same before it is packed: RETURNED and the value, or RAISED and a failure.
+
+    `cap` bounds the memory that the value may go through.
+    """
     try:
         parcel = codec.encode_parcel(value)
     except BaseException as error:
-        if kind == frames.CHUNK:
-            return frames.RETURNED, _encoded_items(definition.name, *value)
-        return frames.RAISED, pickle.dumps(failure.capture(_not_sendable(definition.name, value, error)), 5)
-    if not parcel.is_large and definition.max_result is None:
-        return frames.RETURNED, parcel.stream
-    nbytes, limit = parcel.nbytes, definition.max_result
-    problem: Exception | None = None
-    if limit is not None and nbytes > limit:
-        problem = ResultTooLarge(f"{definition.name} returned {nbytes} bytes; max_result is {limit}")
-        problem.nbytes, problem.limit = nbytes, limit
-    elif nbytes > hold.cap:
-        problem = arena_full(f"the result of {definition.name}", nbytes, 0, hold.cap)
-    if problem is not None:
-        return frames.RAISED, pickle.dumps(failure.capture(problem), 5)
-    return (frames.DELIVERED, hold.pack(parcel)) if parcel.is_large else (frames.RETURNED, parcel.stream)
+        if is_chunk:
+            return frames.RETURNED, Parcel(_encoded_items(name, *value))
+        return raised(_not_sendable(name, value, error))
+    if not parcel.is_large and max_result is None:
+        return frames.RETURNED, parcel
+    nbytes = parcel.nbytes
+    if max_result is not None and nbytes > max_result:
+        problem = ResultTooLarge(f"{name} returned {nbytes} bytes; max_result is {max_result}")
+        problem.nbytes, problem.limit = nbytes, max_result
+        return raised(problem)
+    if cap is not None and nbytes > cap:
+        return raised(arena_full(f"the result of {name}", nbytes, 0, cap))
+    return frames.RETURNED, parcel
+
+
+def raised(error: BaseException, *, skip_frames: int = 0) -> tuple[int, Parcel]:
+    """The answer that carries `error`."""
+    return frames.RAISED, Parcel(pickle.dumps(failure.capture(error, skip_frames=skip_frames), 5))
 
 
 def _encoded_items(name: str, values: list[Any], failures: dict[int, Any]) -> bytes:

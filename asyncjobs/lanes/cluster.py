@@ -1,0 +1,470 @@
+"""The lane over a cluster, whichever engine it is: who gets which call, and what becomes of it.
+
+Calls go to named workers, so that it is known what ran where when one dies: the engine never starts a call twice.
+Invariants:
+    A flight is a call from `start` until its answer, or until its worker is gone; its ticket is never used twice.
+    The host hears of each end once: what was abandoned stays a flight, and its answer is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from asyncjobs.errors import JobError, ResultNotSendable, WorkerLost, WorkerStartError
+from asyncjobs.lanes.base import (
+    Abandoned,
+    Call,
+    Capabilities,
+    Failed,
+    Host,
+    Lost,
+    Outcome,
+    Plan,
+    Refused,
+    Stopped,
+    nobody,
+)
+from asyncjobs.lanes.clusterengine import Engine, Sending
+from asyncjobs.lanes.clustergoods import Goods
+from asyncjobs.lanes.members import Member, Members, pace_of
+from asyncjobs.lanes.outcomes import rebuilt
+from asyncjobs.options import check_count
+from asyncjobs.station import (
+    NOT_STARTED,
+    PRINTED,
+    PROGRESS,
+    RAISED,
+    REVOKED,
+    STARTED,
+    STOP,
+    TOKEN,
+    Answer,
+    Facts,
+    versions,
+)
+from asyncjobs.token import CancelToken, StopReason, by_number
+from asyncjobs.wire import codec, failure, frames
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
+CONNECT = 10.0
+"""Seconds in which a cluster comes up, or is said not to."""
+EXACTLY = ("asyncjobs",)
+"""Whose versions have to be the same here and there; Python's up to the second number."""
+
+
+class Flight:
+    """One call at one worker."""
+
+    __slots__ = ("attempt", "call", "ended", "killed", "member", "pace", "started", "ticket", "timer")
+
+    def __init__(self, ticket: int, call: Call, member: Member, pace: float) -> None:
+        self.ticket: int = ticket
+        self.call: Call = call
+        self.attempt: int = call.attempt
+        self.member: Member = member
+        self.pace: float = pace
+        self.started: float = 0.0
+        """When we heard of its start, 0 until then."""
+        self.ended: bool = False
+        """The host was told, though no answer has come."""
+        self.killed: bool = False
+        """The engine was asked to end it by force."""
+        self.timer: asyncio.TimerHandle | None = None
+        """Its grace runs."""
+
+
+class ClusterLane:
+    """Runs plain functions on the workers of `engine`; at most `size` at once, if that is given."""
+
+    capabilities: Capabilities
+
+    def __init__(self, engine: Engine, size: int | None = None) -> None:
+        check_count("size", size, 1, or_none=True)
+        self._engine = engine
+        self.kind: str = engine.name.lower()
+        self.capabilities = engine.capabilities
+        self._limit = size
+        self.name: str = self.kind
+        self.changed: Callable[[], None] = nobody
+        self.leaving: bool = False
+        self.is_down: bool = True
+        self.is_cold: bool = False
+        self._members = Members()
+
+    # --- the lane -----------------------------------------------------------------------
+
+    def open(self, name: str, host: Host) -> None:
+        """Get ready to connect."""
+        self.name = name
+        self._host = host
+        self.is_down, self.is_cold = True, False
+        self._members = Members()
+        self._tickets = itertools.count(1)
+        self._flights: dict[int, Flight] = {}
+        self._newest: dict[Call, Flight] = {}
+        """Of each call, the flight of the attempt that the host waits for."""
+        self._full = False
+        """Nobody could take the call that was next."""
+        self._outgoing: dict[Member, list[Sending]] = {}
+        self._watched: set[tuple[str, int]] = set()
+        """Which stations have a twin of which token."""
+        self._someone = asyncio.Event()
+        self._problem: Exception | None = None
+        self._goods = Goods(self._engine, host)
+
+    def places(self) -> Sequence[ClusterLane]:
+        """The one place: this lane."""
+        return (self,)
+
+    def size(self) -> int:
+        """How many calls may run at once: the threads of all workers; 0 as long as it is not connected."""
+        threads = self._members.threads
+        return threads if self._limit is None else min(threads, self._limit)
+
+    def resize(self, size: int) -> None:
+        """Let at most `size` calls run at once."""
+        check_count("size", size, 1)
+        self._limit = size
+        self._look_again()
+
+    def busy(self) -> int:
+        """How many run, abandoned ones included."""
+        return sum(min(member.count, member.threads) for member in self._members)
+
+    def abandoned(self) -> int:
+        """How many run that nobody waits for any more."""
+        return sum(flight.ended for flight in self._flights.values())
+
+    def check(self, plan: Plan) -> None:
+        """Any function that can be pickled."""
+
+    # --- the place ----------------------------------------------------------------------
+
+    @property
+    def hungry(self) -> bool:
+        return not self.is_down and (self.idle or not self._full)
+
+    @property
+    def idle(self) -> bool:
+        """Whether a thread is free, for any call; short ones may go behind others."""
+        return self._members.has_idle(self._limit)
+
+    def admits(self, call: Call) -> bool:
+        self._full = self._members.choose(pace_of(call), self._limit) is None
+        return not self._full
+
+    def start(self, call: Call) -> None:
+        """Send `call` to a worker that has room; it has started when its station says so."""
+        pace = pace_of(call)
+        member = self._members.choose(pace, self._limit)
+        if member is None:
+            self._full = True
+            self._host.give_back([call])
+            return
+        self._members.add(member, pace)
+        flight = Flight(next(self._tickets), call, member, pace)
+        self._flights[flight.ticket] = self._newest[call] = flight
+        assert call.payload is not None
+        self._watch(member, call.payload.passengers)
+        if self._goods.must_travel(call):
+            self._goods.begin(flight.ticket, call, member, self._loaded)
+        else:
+            self._outgoing.setdefault(member, []).append(self._goods.sending(flight.ticket, call, member, {}))
+
+    def flush(self) -> None:
+        """Send what `start` collected."""
+        outgoing, self._outgoing = self._outgoing, {}
+        for member, sendings in outgoing.items():
+            self._engine.send(member.address, sendings)
+
+    def _loaded(self, ticket: int, sending: Sending | None, error: BaseException | None) -> None:
+        """What is large has arrived at the cluster; or could not be sent."""
+        flight = self._flights.get(ticket)
+        if flight is None:
+            return
+        if sending is None:
+            self._end(flight, Refused(error or JobError("its arguments could not be sent")))
+        elif flight.ended:
+            self._end(flight, None)
+        else:
+            self._engine.send(flight.member.address, [sending])
+
+    def _look_again(self) -> None:
+        self._full = False
+        self.changed()
+
+    # --- stopping -----------------------------------------------------------------------
+
+    def stop(self, call: Call) -> None:
+        flight = self._newest.get(call)
+        if flight is None or call.stop is None:
+            return
+        self._tell(flight.member, (STOP, flight.ticket, *call.stop))
+        self._wait_for_end(flight)
+
+    def hurry(self, call: Call) -> None:
+        flight = self._newest.get(call)
+        if flight is None or flight.timer is None:
+            return
+        if self._host.loop.time() + call.grace < flight.timer.when():
+            flight.timer.cancel()
+            self._wait_for_end(flight)
+
+    def _wait_for_end(self, flight: Flight) -> None:
+        flight.timer = self._host.loop.call_later(flight.call.grace, self._give_up, flight)
+
+    def _give_up(self, flight: Flight) -> None:
+        """It did not stop: kill it, if the engine can; else nobody waits for it any more."""
+        if flight.ticket not in self._flights or flight.ended:
+            return
+        if self.capabilities.kills:
+            flight.killed = True
+            self._engine.kill(flight.member.address, flight.ticket)
+            return
+        flight.ended = True
+        self._newest.pop(flight.call, None)
+        self._host.finished(flight.call, Abandoned(0.0))
+
+    # --- what the engine tells (Listener) -----------------------------------------------
+
+    def answered(self, ticket: int, answer: Answer) -> None:
+        flight = self._flights.get(ticket)
+        if flight is None:
+            return
+        if answer.kind == NOT_STARTED:
+            self._never_started([ticket])
+            return
+        if not flight.ended:
+            flight.call.plan.measured(answer.seconds)
+            self._started(flight)
+        self._end(flight, None if flight.ended else self._outcome(flight.call, answer))
+
+    def _outcome(self, call: Call, answer: Answer) -> Outcome | tuple[Any, float]:
+        kind, seconds, cargo = answer
+        stream = cargo.stream
+        if kind == frames.RETURNED:
+            try:
+                return rebuilt(stream, [memoryview(buffer) for buffer in cargo.buffers], call), seconds
+            except ResultNotSendable as error:
+                return Failed(error, seconds)
+        if kind == frames.RAISED:
+            return Failed(failure.rebuild(codec.loads(stream)), seconds)
+        return Stopped(seconds, "stopped", str(memoryview(stream), "utf-8"))
+
+    def failed(self, ticket: int, error: BaseException) -> None:
+        """The engine could not have it run."""
+        flight = self._flights.get(ticket)
+        if flight is not None:
+            self._end(flight, Failed(error, 0.0))
+
+    def _started(self, flight: Flight) -> None:
+        if not flight.started and not flight.ended:
+            flight.started = monotonic()
+            self._host.started(flight.call)
+            self.hurry(flight.call)  # it may have been asked once more meanwhile
+
+    def _end(self, flight: Flight, outcome: Outcome | tuple[Any, float] | None) -> None:
+        """The flight is over; the host is told, unless it was before."""
+        del self._flights[flight.ticket]
+        self._members.remove(flight.member, flight.pace)
+        self._goods.ended(flight.ticket)
+        if flight.timer is not None:
+            flight.timer.cancel()
+        if not flight.ended:
+            self._newest.pop(flight.call, None)
+            self._report(flight.call, outcome)
+        self._look_again()
+
+    def _report(self, call: Call, outcome: Any) -> None:
+        if isinstance(outcome, tuple) and type(outcome) is tuple:
+            self._host.returned(call, *outcome)
+        elif outcome is not None:
+            self._host.finished(call, outcome)
+
+    def _never_started(self, tickets: Sequence[int]) -> None:
+        for flight in [self._flights[ticket] for ticket in tickets if ticket in self._flights]:
+            call = flight.call
+            self._engine.forget(flight.member.address, flight.ticket)
+            if flight.ended or call.stop is not None:
+                self._end(flight, Stopped(0.0, "never started"))
+                continue
+            flight.ended = True
+            self._newest.pop(call, None)
+            self._end(flight, None)
+            self._host.give_back([call])
+
+    def heard(self, station: str, said: Sequence[Sequence[Any]]) -> None:
+        """What a station said."""
+        for what, number, *rest in said:
+            if what == REVOKED:
+                self._never_started(number)
+            elif what == RAISED:
+                token = by_number(number)
+                if token is not None:
+                    token.raise_for(StopReason(*pickle.loads(rest[0])))
+            else:
+                self._said_of(self._flights.get(number), what, rest)
+
+    def _said_of(self, flight: Flight | None, what: str, rest: Sequence[Any]) -> None:
+        if flight is None or flight.ended:
+            return
+        if what == STARTED:
+            self._started(flight)
+        elif what == PROGRESS:
+            flight.call.report_progress(*pickle.loads(rest[0]))
+        elif what == PRINTED:
+            self._host.printed(rest[0], rest[1], flight.call)
+
+    # --- workers come and go ------------------------------------------------------------
+
+    def joined(self, address: str, threads: int, facts: Facts) -> None:
+        """A worker is there: it is used if its versions are ours."""
+        differing = _differing(facts.versions)
+        if differing:
+            self.refused(address, WorkerStartError(_mismatch(self._engine.name, facts.host, differing)))
+            return
+        self._members.join(Member(address, threads, facts))
+        self._someone.set()
+        self._look_again()
+
+    def refused(self, address: str, error: Exception) -> None:
+        """A worker is there that cannot be used."""
+        logger.warning("lane %r leaves out a worker: %s", self.name, error)
+        self._problem = error
+        self._someone.set()
+
+    def left(self, address: str, cause: str) -> None:
+        """A worker is gone: what it had may have run."""
+        member = self._members.leave(address)
+        if member is None:
+            return
+        self._host.crashed(member.name, cause)
+        for flight in [flight for flight in self._flights.values() if flight.member is member]:
+            self._lose(flight, cause)
+        if not len(self._members):
+            self._full = True  # until another comes
+
+    def _lose(self, flight: Flight, cause: str) -> None:
+        seconds = monotonic() - flight.started if flight.started else 0.0
+        self._engine.forget(flight.member.address, flight.ticket)
+        if not flight.ended:
+            self._started(flight)
+        if flight.killed:
+            self._end(flight, Stopped(seconds, "killed"))
+        else:
+            self._end(flight, Lost(self._lost(flight, cause), seconds))
+
+    def _lost(self, flight: Flight, cause: str) -> WorkerLost:
+        call, member = flight.call, flight.member
+        error = WorkerLost(
+            f"worker {member.name} of the {self._engine.name} cluster is gone ({cause}) while it had {call.name!r}, "
+            f"attempt {flight.attempt}"
+        )
+        error.lane, error.attempt, error.cause, error.pid = self.name, flight.attempt, cause, member.facts.pid
+        error.item = sys.maxsize  # nobody can say which item of a group ran
+        return error
+
+    def broke(self, cause: str) -> None:
+        """The cluster is gone."""
+        if self.is_down:
+            return
+        self.is_down = self.is_cold = True
+        for member in self._members:
+            self.left(member.address, cause)
+        self._look_again()
+
+    # --- coming up and going down -------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Connect, within 10 s; or fail what waits, with the reason."""
+        self._someone.clear()
+        self._problem = None
+        self._members.clear()
+        try:
+            await self._engine.close()
+            async with asyncio.timeout(CONNECT):
+                await self._engine.connect(self, self._host.runner_id)
+                while not len(self._members):
+                    if self._problem is not None:
+                        raise self._problem
+                    await self._someone.wait()
+        except Exception as error:
+            await self._engine.close()
+            self.is_cold = True
+            problem = self._not_up(error)
+            logger.warning("lane %r: %s", self.name, problem)
+            self._host.refuse(problem)
+            return
+        self.is_down = self.is_cold = self._full = False
+
+    def _not_up(self, error: Exception) -> WorkerStartError:
+        where = f"the {self._engine.name} cluster at {self._engine.address}"
+        if isinstance(error, WorkerStartError):
+            problem = WorkerStartError(f"{where} cannot be used: {error}")
+        elif isinstance(error, TimeoutError):
+            problem = WorkerStartError(f"{where} did not come up within {CONNECT:g} s")
+        else:
+            problem = WorkerStartError(f"{where} did not come up: {failure.type_name(error)}: {error}")
+        problem.__cause__ = error
+        return problem
+
+    async def aclose(self) -> None:
+        """Let go of the cluster; what still runs there is not followed any more."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            if flight.call.stop is None and not flight.ended:
+                self._lose(flight, "closed")
+            elif flight.ticket in self._flights:
+                self._end(flight, Stopped(0.0, "never started") if not flight.started else Abandoned(0.0))
+        self.is_down = True
+        self._members.clear()
+        self._goods.close()
+        await self._engine.close()
+
+    def abort(self) -> None:
+        """The same at once, without a loop."""
+        self.is_down = True
+        self._engine.abort()
+
+    # --- tokens -------------------------------------------------------------------------
+
+    def _tell(self, member: Member, *told: tuple[Any, ...]) -> None:
+        self._engine.tell(member.address, member.facts.station, told)
+
+    def _watch(self, member: Member, passengers: tuple[Any, ...]) -> None:
+        """Raise the twins at that worker when the tokens are raised here."""
+        for token in passengers:
+            if isinstance(token, CancelToken) and (member.facts.station, token.number) not in self._watched:
+                self._watched.add((member.facts.station, token.number))
+                self._pass_on(member, token, token.number)
+
+    def _pass_on(self, member: Member, token: CancelToken, number: int) -> None:
+        def tell(reason: StopReason) -> None:
+            self._host.loop.call_soon_threadsafe(self._tell, member, (TOKEN, number, *reason))
+
+        token.add_callback(tell)
+
+
+def _differing(theirs: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """The versions here and there that may not differ, and do; the others are only warned of."""
+    ours = versions()
+    found = {name: (ours[name], theirs[name]) for name in EXACTLY if theirs[name] != ours[name]}
+    if ours["Python"].split(".")[:2] != theirs["Python"].split(".")[:2]:
+        found["Python"] = ours["Python"], theirs["Python"]
+    for name in ours.keys() & theirs.keys() - {"Python", *EXACTLY}:
+        if ours[name] != theirs[name]:
+            logger.warning("the cluster has %s %s, this program %s", name, theirs[name], ours[name])
+    return found
+
+
+def _mismatch(engine: str, host: str, differing: dict[str, tuple[str, str]]) -> str:
+    parts = "; ".join(f"{name} {ours} here, {theirs} there" for name, (ours, theirs) in sorted(differing.items()))
+    return f"versions differ at the {engine} worker on {host}: {parts}. Install the same on both sides"

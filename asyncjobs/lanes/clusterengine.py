@@ -1,0 +1,107 @@
+"""What a cluster lane needs of an engine such as Dask or Ray: `Engine`, and what it is told, `Listener`.
+
+How an engine is added
+----------------------
+
+1. Write ``lanes/<engine>.py`` with a class that is an `Engine`, and a lane that is nothing but
+   ``ClusterLane(that engine)`` with a signature of its own. Import the engine's package inside of functions, never
+   at the top: the package works without it.
+2. On each worker process of the engine call `asyncjobs.station.enrol(runner_id, voice)` once, and tell the listener
+   of the worker by `Listener.joined`, with the `Facts` that it returns and the number of calls that it may run at
+   once. The `Voice` is yours: it carries small messages from any thread of the worker to `Listener.heard`.
+3. `Engine.send` has the engine run `asyncjobs.station.perform(order, goods)` for each `Sending`, on the worker that it
+   names and on no other, once: the engine's own retries are off. It always returns an `Answer`: hand that to
+   `Listener.answered`. What the engine itself could not do (unpickle, schedule) goes to `Listener.failed`.
+4. `Engine.tell` has `asyncjobs.station.hear(station, messages)` called in that worker's process, while its jobs run.
+5. `Engine.put` stores a `Cargo` where workers get it by themselves; what it returns may be among the goods of a
+   `Sending`, and reaches `perform` as the `Cargo`.
+6. When a worker process dies, or is cut off for good, say `Listener.left`, once; the lane judges what ran there.
+   When the whole cluster is gone, say `Listener.broke`.
+
+All calls are made on the runner's loop, and `Listener` is told there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from asyncjobs.lanes.base import Capabilities
+from asyncjobs.station import Answer, Cargo, Facts, Order
+
+
+class Sending(NamedTuple):
+    """One call on its way to a worker."""
+
+    order: Order
+    goods: tuple[Any, ...]
+    """What `Engine.put` returned for what is large."""
+    priority: int
+    resources: Mapping[str, float]
+    """What the engine has to set aside for it, beside the place that it takes."""
+
+
+class Listener(Protocol):
+    """Whom an engine tells."""
+
+    def joined(self, address: str, threads: int, facts: Facts) -> None:
+        """A worker process is there, and runs so many calls at once."""
+
+    def refused(self, address: str, error: Exception) -> None:
+        """A worker process is there that cannot be enrolled."""
+
+    def left(self, address: str, cause: str) -> None:
+        """It is there no more."""
+
+    def heard(self, station: str, said: Sequence[Sequence[Any]]) -> None:
+        """What the station of a worker said."""
+
+    def answered(self, ticket: int, answer: Answer) -> None:
+        """How a call has ended."""
+
+    def failed(self, ticket: int, error: BaseException) -> None:
+        """The engine could not have it run, and never will."""
+
+    def broke(self, cause: str) -> None:
+        """The cluster is gone."""
+
+
+class Engine(Protocol):
+    """A cluster."""
+
+    name: str
+    """``Dask``, as people write it."""
+    capabilities: Capabilities
+    package: str
+    """What to install: the name of our extra."""
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people: without credentials."""
+
+    async def connect(self, listener: Listener, runner_id: str) -> None:
+        """Come up, and enrol at the workers that there are; those that come later are told, too.
+
+        Raises whatever goes wrong; may be cancelled, and is closed then.
+        """
+
+    def send(self, address: str, sendings: Sequence[Sending]) -> None:
+        """Have these calls run by that worker, each by itself."""
+
+    def tell(self, address: str, station: str, told: Sequence[tuple[Any, ...]]) -> None:
+        """Tell the station of that worker something; if it is gone, nobody minds."""
+
+    def forget(self, address: str, ticket: int) -> None:
+        """Nobody waits for the answer of that call any more; the engine may leave it out if it has not begun."""
+
+    def kill(self, address: str, ticket: int) -> None:
+        """End that call by force; `Listener.left` or `Listener.failed` follows. Only if `capabilities.kills`."""
+
+    async def put(self, cargo: Cargo, address: str | None) -> Any:
+        """Store it: for that worker, or once for all of them."""
+
+    async def close(self) -> None:
+        """Let go of the cluster. A second call does nothing."""
+
+    def abort(self) -> None:
+        """The same at once, without a loop."""

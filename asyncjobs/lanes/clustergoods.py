@@ -1,0 +1,138 @@
+"""What travels to a cluster with a call: its order, and what is large beside it, shared objects once.
+
+Small things are in the order itself. Large ones are put into the cluster first, and the engine brings them to the
+worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from asyncjobs.lanes.base import Call, Host, Plan
+from asyncjobs.lanes.clusterengine import Engine, Sending
+from asyncjobs.lanes.members import Member
+from asyncjobs.shared import SharedObject
+from asyncjobs.station import CHUNK, Cargo, Order
+from asyncjobs.wire.parcel import Parcel
+from asyncjobs.wire.terms import KEYWORDS, STARRED
+
+LARGE = 256 * 1024
+"""Bytes from which on something is put into the cluster, and does not go through its scheduler with the call."""
+
+Loaded = Callable[[int, Sending | None, BaseException | None], None]
+
+
+class Goods:
+    """What one lane has put into its cluster."""
+
+    def __init__(self, engine: Engine, host: Host) -> None:
+        self._engine = engine
+        self._host = host
+        self._shared: dict[int, asyncio.Task[Any]] = {}
+        self._functions: weakref.WeakKeyDictionary[Plan, asyncio.Task[Any]] = weakref.WeakKeyDictionary()
+        self._loading: dict[int, asyncio.Task[None]] = {}
+
+    def must_travel(self, call: Call) -> bool:
+        """Whether anything of it has to be put into the cluster first."""
+        payload = call.payload
+        assert payload is not None
+        if payload.passengers and any(isinstance(one, SharedObject) for one in payload.passengers):
+            return True
+        return payload.nbytes >= LARGE
+
+    def begin(self, ticket: int, call: Call, member: Member, loaded: Loaded) -> None:
+        """Put it there; `loaded` is told."""
+        self._loading[ticket] = self._host.loop.create_task(self._load(ticket, call, member, loaded))
+
+    async def _load(self, ticket: int, call: Call, member: Member, loaded: Loaded) -> None:
+        try:
+            refs = await self._put(call, member)
+        except Exception as error:
+            loaded(ticket, None, error)
+        else:
+            loaded(ticket, self.sending(ticket, call, member, refs), None)
+
+    async def _put(self, call: Call, member: Member) -> dict[Any, Any]:
+        """What `put` returned for: the arguments, the function, shared objects by number."""
+        payload = call.payload
+        assert payload is not None
+        refs: dict[Any, Any] = {}
+        cargo = Cargo(payload.data, payload.buffers)
+        if cargo.nbytes >= LARGE:
+            refs["arguments"] = await self._engine.put(cargo, member.address)
+        if payload.function is not None and payload.function.nbytes >= LARGE:
+            refs["function"] = await self._function(call, payload.function, member)
+        for one in payload.passengers:
+            if isinstance(one, SharedObject):
+                refs[one.number] = await self._share(one)
+        return refs
+
+    async def _function(self, call: Call, function: Parcel, member: Member) -> Any:
+        if call.plan.function is None:  # what it captured may have changed since the last call
+            return await self._engine.put(Cargo(*function), member.address)
+        putting = self._functions.get(call.plan)
+        if putting is None:
+            putting = self._host.loop.create_task(self._engine.put(Cargo(*function), None))
+            self._functions[call.plan] = putting
+        return await asyncio.shield(putting)
+
+    async def _share(self, shared: SharedObject) -> Any:
+        """Put there once, when the first call takes it."""
+        putting = self._shared.get(shared.number)
+        if putting is None:
+            parcel = shared.shares.parcel_of(shared)
+            putting = self._host.loop.create_task(self._engine.put(Cargo(*parcel), None))
+            self._shared[shared.number] = putting
+            self._host.shares.on_close.add(self._drop)
+        return await asyncio.shield(putting)
+
+    def _drop(self, shared: SharedObject) -> None:
+        """Its handle was closed; calls that took it hold it still."""
+        self._shared.pop(shared.number, None)
+
+    def sending(self, ticket: int, call: Call, member: Member, refs: Mapping[Any, Any]) -> Sending:
+        """The call as it goes out, with what was put into the cluster for it."""
+        payload, plan = call.payload, call.plan
+        assert payload is not None
+        goods = list(refs.values())
+        at = {key: index for index, key in enumerate(refs)}
+        arguments: Cargo | int = at.pop("arguments", -1)
+        function: Cargo | int | None = at.pop("function", None)
+        if arguments == -1:
+            arguments = Cargo(payload.data, payload.buffers)
+        if function is None and payload.function is not None:
+            function = Cargo(*payload.function)
+        flags = (
+            (KEYWORDS if payload.keywords else 0) | (CHUNK if plan.chunked else 0) | (STARRED if plan.starred else 0)
+        )
+        order = Order(
+            member.facts.station,
+            ticket,
+            call.number,
+            call.attempt,
+            plan.name,
+            plan.by_name,
+            function,
+            arguments,
+            flags,
+            at,
+            plan.options.max_result,
+        )
+        return Sending(order, tuple(goods), call.priority, {})
+
+    def ended(self, ticket: int) -> None:
+        """That call is over."""
+        loading = self._loading.pop(ticket, None)
+        if loading is not None and not loading.done():
+            loading.cancel()
+
+    def close(self) -> None:
+        """The lane is closed."""
+        self._host.shares.on_close.discard(self._drop)
+        for task in (*self._loading.values(), *self._shared.values(), *self._functions.values()):
+            task.cancel()
+        self._loading.clear()
+        self._shared.clear()

@@ -1,0 +1,317 @@
+"""The lane over a Dask cluster: `DaskLane`.
+
+Each call is a Dask task of its own, pinned to one worker, so that the scheduler never starts it a second time: what
+becomes of it when a worker dies is for our `lost=` to say. What jobs say meanwhile comes as events of a topic of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import Any
+
+from asyncjobs import station
+from asyncjobs.errors import WorkerStartError
+from asyncjobs.lanes.base import Capabilities
+from asyncjobs.lanes.cluster import ClusterLane
+from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.station import Answer, Cargo, Facts, Order
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
+CONNECT = 10.0
+"""Seconds for each try of Dask's own to connect."""
+CLOSE = 2.0
+"""Seconds for a good-bye."""
+
+
+class DaskLane(ClusterLane):
+    """Runs plain functions on a Dask cluster.
+
+    Args:
+        cluster: the scheduler's address (``"tcp://host:8786"``), a `distributed.Client`, or a cluster object such as
+            `distributed.LocalCluster`. The lane makes a connection of its own, and closes it with the runner.
+        security: a `distributed.Security` for TLS; that of the client or cluster if not given.
+        size: how many jobs may run at once; as many as all workers have threads if not given.
+
+    The workers and the scheduler need asyncjobs, too: ``pip install 'asyncjobs-runner[dask]'``. Dask cannot end a
+    running task: one that does not heed its token is abandoned after its grace.
+
+    Example::
+
+        async with aj.Runner(lanes={"cluster": aj.DaskLane("tcp://scheduler:8786")}) as runner:
+            print(await runner.options(lane="cluster").run(fit, data))
+    """
+
+    def __init__(self, cluster: Any, *, security: Any = None, size: int | None = None) -> None:
+        super().__init__(DaskEngine(cluster, security), size)
+
+
+class DaskEngine:
+    """One connection to a Dask scheduler."""
+
+    name = "Dask"
+    package = "dask"
+    capabilities: Capabilities = Capabilities(encodes=True)
+
+    def __init__(self, cluster: Any, security: Any) -> None:
+        self._address, self._security = _place_of(cluster, security)
+        self._client: Any = None
+        self._listener: Listener
+        self._following: dict[int, tuple[Any, asyncio.Task[None]]] = {}
+        """By ticket: Dask's future, and who waits for it."""
+        self._known: dict[str, str] = {}
+        """The station at each worker's address; empty while it is made."""
+        self._untold: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+        self._helpers: set[asyncio.Task[Any]] = set()
+
+    @property
+    def address(self) -> str:
+        """Of the scheduler, without credentials."""
+        return re.sub(r"//[^/@]*@", "//", self._address)
+
+    # --- coming up and going down -------------------------------------------------------
+
+    async def connect(self, listener: Listener, runner_id: str) -> None:
+        """Connect, and enrol at all workers."""
+        from distributed import Client
+
+        self._listener = listener
+        self._runner_id = runner_id
+        self._topic = f"asyncjobs-{runner_id}-{id(self):x}"
+        self._client = client = Client(
+            self._address,
+            asynchronous=True,
+            security=self._security,
+            set_as_default=False,
+            timeout=CONNECT,
+            name="asyncjobs",
+        )
+        await client
+        client.subscribe_topic(self._topic, self._hear)
+        client.subscribe_topic("all", self._see)
+        await self._enrol(None)
+
+    async def _enrol(self, addresses: list[str] | None) -> None:
+        enrolled = await self._client.run(_enrol, self._topic, self._runner_id, workers=addresses, on_error="return")
+        for address, result in enrolled.items():
+            if isinstance(result, BaseException):
+                self._listener.refused(address, _explained(result))
+            elif address not in self._known:
+                threads, *facts = result
+                self._known[address] = facts[0]
+                self._listener.joined(address, threads, Facts(*facts))
+
+    async def close(self) -> None:
+        """Say good-bye to the workers, and disconnect."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        for _, task in self._following.values():
+            task.cancel()
+        names = list(self._known.values())
+        self._following.clear()
+        self._known.clear()
+        if self._helpers:  # not cancelled: one that is just connecting would leave its socket behind
+            await asyncio.wait(self._helpers, timeout=CLOSE)
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE):
+                if names and client.status == "running":
+                    await client.run(_dismiss, names, on_error="ignore")
+        with suppress(Exception):
+            await client.close(timeout=CLOSE)
+
+    def abort(self) -> None:
+        """Hang up."""
+        client, self._client = self._client, None
+        with suppress(Exception):
+            client.scheduler_comm.comm.abort()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
+        return task
+
+    # --- what Dask tells ----------------------------------------------------------------
+
+    def _hear(self, event: tuple[float, Any]) -> None:
+        name, said = event[1]
+        self._listener.heard(name, said)
+
+    def _see(self, event: tuple[float, Any]) -> None:
+        """Something has happened to the cluster."""
+        told = event[1]
+        action = told.get("action") if isinstance(told, dict) else None
+        if action == "add-worker":
+            self._start(self._enrol([told["worker"]]))
+        elif action == "remove-worker":
+            self._known.pop(told["worker"], None)
+            self._listener.left(told["worker"], "it was closed" if told.get("expected") else "it died, or was cut off")
+
+    # --- calls --------------------------------------------------------------------------
+
+    def send(self, address: str, sendings: Sequence[Sending]) -> None:
+        """As Dask tasks; many in one message, where that can be."""
+        if self._client is None or self._client.status != "running":
+            self._listener.broke("the connection to the scheduler is lost")
+            return
+        plain = [sending for sending in sendings if not sending.goods]
+        for priority, group in groupby(plain, lambda sending: sending.priority):
+            self._send_many(address, priority, list(group))
+        for sending in sendings:
+            if sending.goods:
+                future = self._client.submit(
+                    _perform,
+                    _pickled(sending.order),
+                    *sending.goods,
+                    key=self._key(sending.order),
+                    **_terms(address, sending.priority),
+                )
+                self._follow(sending.order.ticket, future)
+
+    def _send_many(self, address: str, priority: int, sendings: list[Sending]) -> None:
+        orders = [sending.order for sending in sendings]
+        keys = [self._key(order) for order in orders]
+        pickled = [_pickled(order) for order in orders]
+        if len(orders) == 1:
+            futures = [self._client.submit(_perform, pickled[0], key=keys[0], **_terms(address, priority))]
+        else:
+            futures = self._client.map(_perform, pickled, key=keys, **_terms(address, priority))
+        for order, future in zip(orders, futures, strict=True):
+            self._follow(order.ticket, future)
+
+    def _key(self, order: Order) -> str:
+        """Dask's dashboard shows what comes before the first digits: the job's name."""
+        return f"{order.name}-{self._topic}-{order.ticket}"
+
+    def _follow(self, ticket: int, future: Any) -> None:
+        task = asyncio.get_running_loop().create_task(self._wait(ticket, future))
+        self._following[ticket] = future, task
+
+    async def _wait(self, ticket: int, future: Any) -> None:
+        try:
+            answer = await future
+        except Exception as error:
+            if self._following.pop(ticket, None) is not None:
+                self._failed(ticket, future, error)
+        else:
+            if self._following.pop(ticket, None) is not None:
+                self._listener.answered(ticket, Answer(*answer))
+
+    def _failed(self, ticket: int, future: Any, error: Exception) -> None:
+        if not future.cancelled():
+            self._listener.failed(ticket, error)
+        elif self._client is None or self._client.status != "running":
+            self._listener.broke("the connection to the scheduler is lost")
+        else:
+            self._listener.failed(ticket, WorkerStartError("somebody cancelled it at the Dask scheduler"))
+
+    def forget(self, address: str, ticket: int) -> None:
+        """Have the scheduler drop it."""
+        followed = self._following.pop(ticket, None)
+        if followed is not None and self._client is not None:
+            future, task = followed
+            task.cancel()
+            self._start(self._client.cancel([future]))
+
+    def kill(self, address: str, ticket: int) -> None:
+        """Dask cannot."""
+
+    # --- saying something ---------------------------------------------------------------
+
+    def tell(self, address: str, station: str, told: Sequence[tuple[Any, ...]]) -> None:
+        """Collect what there is to say in this turn of the loop; one message for each worker."""
+        if not self._untold:
+            asyncio.get_running_loop().call_soon(self._tell_all)
+        self._untold.setdefault((address, station), []).extend(told)
+
+    def _tell_all(self) -> None:
+        untold, self._untold = self._untold, {}
+        for (address, name), told in untold.items():
+            if self._client is not None:
+                self._start(self._tell(address, name, told))
+
+    async def _tell(self, address: str, name: str, told: list[tuple[Any, ...]]) -> None:
+        try:
+            await self._client.run(station.hear, name, told, workers=[address], on_error="ignore")
+        # It is gone, and its end is told elsewhere.
+        except Exception as error:
+            logger.debug("a worker could not be told: %r", error)
+
+    async def put(self, cargo: Cargo, address: str | None) -> Any:
+        """Scatter it."""
+        return await self._client.scatter(cargo, workers=None if address is None else [address], hash=False)
+
+
+def _terms(address: str, priority: int) -> dict[str, Any]:
+    return {"pure": False, "retries": 0, "workers": [address], "allow_other_workers": False, "priority": priority}
+
+
+def _pickled(order: Order) -> bytes:
+    # Dask looks for keys and futures in arguments: in bytes there is nothing to find.
+    return pickle.dumps(tuple(order), 5)
+
+
+def _place_of(cluster: Any, security: Any) -> tuple[str, Any]:
+    """Address and security of what the user gave."""
+    try:
+        import distributed  # noqa: F401
+    except ModuleNotFoundError as error:
+        hint = "aj.DaskLane needs distributed: pip install 'asyncjobs-runner[dask]'"
+        raise ModuleNotFoundError(hint, name=error.name) from error
+    if isinstance(cluster, str) and cluster:
+        return cluster, security
+    address = getattr(cluster, "scheduler_address", None) or getattr(
+        getattr(cluster, "scheduler", None), "address", None
+    )
+    if not isinstance(address, str) or not address:
+        raise TypeError(
+            f"cluster={cluster!r} is not allowed; allowed: a scheduler's address, a distributed.Client that is "
+            "connected, or a cluster such as distributed.LocalCluster"
+        )
+    return address, security if security is not None else getattr(cluster, "security", None)
+
+
+def _explained(error: BaseException) -> Exception:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "asyncjobs":
+        return WorkerStartError(
+            "its workers have no asyncjobs, or another version: pip install 'asyncjobs-runner[dask]' on each of them"
+        )
+    return error if isinstance(error, Exception) else WorkerStartError(repr(error))
+
+
+# --- on the workers ---------------------------------------------------------------------
+
+
+class _Voice:
+    """Speaks through the scheduler, to whoever listens to our topic."""
+
+    def __init__(self, worker: Any, topic: str) -> None:
+        self._worker = worker
+        self._topic = topic
+
+    def say(self, station: str, said: list[tuple[Any, ...]]) -> None:
+        self._worker.log_event(self._topic, (station, said))
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        loop = self._worker.loop
+        loop.add_callback(loop.call_later, seconds, callback)
+
+
+def _enrol(topic: str, runner_id: str, dask_worker: Any) -> tuple[Any, ...]:
+    return dask_worker.state.nthreads, *station.enrol(runner_id, _Voice(dask_worker, topic))
+
+
+def _dismiss(names: Sequence[str]) -> None:
+    for name in names:
+        station.dismiss(name)
+
+
+def _perform(order: bytes, *goods: Cargo) -> tuple[Any, ...]:
+    return tuple(station.perform(Order(*pickle.loads(order)), goods))
