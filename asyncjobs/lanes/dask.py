@@ -62,6 +62,7 @@ class DaskEngine:
     def __init__(self, cluster: Any, security: Any) -> None:
         self._address, self._security = _place_of(cluster, security)
         self._client: Any = None
+        self._connecting: asyncio.Task[None] | None = None
         self._listener: Listener
         self._following: dict[int, tuple[Any, asyncio.Task[None]]] = {}
         """By ticket: Dask's future, and who waits for it."""
@@ -79,11 +80,15 @@ class DaskEngine:
 
     async def connect(self, listener: Listener, runner_id: str) -> None:
         """Connect, and enrol at all workers."""
-        from distributed import Client
-
         self._listener = listener
         self._runner_id = runner_id
         self._topic = f"asyncjobs-{runner_id}-{id(self):x}"
+        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> None:
+        from distributed import Client
+
         self._client = client = Client(
             self._address,
             asynchronous=True,
@@ -109,6 +114,9 @@ class DaskEngine:
 
     async def close(self) -> None:
         """Say good-bye to the workers, and disconnect."""
+        if self._connecting is not None:  # not cancelled at once: one that is just connecting leaves its socket behind
+            await asyncio.wait([self._connecting], timeout=CLOSE)
+            self._connecting.cancel()
         client, self._client = self._client, None
         if client is None:
             return
@@ -117,7 +125,7 @@ class DaskEngine:
         names = list(self._known.values())
         self._following.clear()
         self._known.clear()
-        if self._helpers:  # not cancelled: one that is just connecting would leave its socket behind
+        if self._helpers:
             await asyncio.wait(self._helpers, timeout=CLOSE)
         with suppress(Exception):
             async with asyncio.timeout(CLOSE):

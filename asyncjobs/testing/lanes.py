@@ -68,8 +68,13 @@ class Bench:
         self.jobs.append(job)
         return job
 
+    async def come_up(self) -> None:
+        """Wait for places: a cluster is connected to by the way."""
+        await until(lambda: self.lane.size() > 0, "the lane to come up")
+
     async def fill(self, gate: FileGate, **options: Any) -> list[Job[Any]]:
         """Hold every place of the lane at `gate`."""
+        await self.come_up()
         size = self.lane.size()
         jobs = [await self.submit(work.hold, gate, index, **options) for index in range(size)]
         await gate.arrival(size)
@@ -82,7 +87,7 @@ async def bench(make_lane: MakeLane, **settings: Any) -> AsyncIterator[Bench]:
     with make_lane() as lane, tempfile.TemporaryDirectory() as folder:
         async with asyncio.timeout(LIMIT), Runner(lanes={"tested": lane}, watchdog=None, **settings) as runner:
             tested = Bench(runner, lane, folder)
-            await until(lambda: lane.size() > 0, "the lane to come up")
+            await tested.come_up()
             yield tested
             await until(lambda: lane.busy() == 0, f"{lane.busy()} busy places to come free")
             assert await runner.options(lane="tested").run(tested.suited(work.double), 21) == 42, "the lane is worn out"
