@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, cast
 
+from asyncjobs.resources import ALLOWED, Amounts, amounts, are_amounts
 from asyncjobs.retry import Retry
 from asyncjobs.token import CancelToken
 
@@ -52,6 +53,7 @@ class OptionFields(TypedDict, total=False):
     snapshot: bool
     max_result: int | None
     token: CancelToken | None
+    resources: Mapping[str, float | str] | None
 
 
 class JobOptions(NamedTuple):
@@ -75,6 +77,8 @@ class JobOptions(NamedTuple):
         snapshot: copy the arguments at submit, large ones and those of threads too.
         max_result: the most bytes that a process job's pickled result may have.
         token: the job stops when this token is cancelled.
+        resources: what it needs, such as ``{"cpu": 2, "gpu": 1, "memory": "2GiB"}``: it starts when
+            all of that is free.
     """
 
     lane: str | Unset | None = UNSET
@@ -92,6 +96,7 @@ class JobOptions(NamedTuple):
     snapshot: bool | Unset = UNSET
     max_result: int | Unset | None = UNSET
     token: CancelToken | Unset | None = UNSET
+    resources: Mapping[str, float | str] | Unset | None = UNSET
 
     def over(self, under: JobOptions) -> JobOptions:
         """These options, and those of `under` where these say nothing."""
@@ -125,12 +130,13 @@ class Settled(NamedTuple):
     snapshot: bool
     max_result: int | None
     token: CancelToken | None
+    resources: Amounts | None
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to be begun, watched or released around the call."""
-        watched = (self.timeout, self.queue_timeout, self.deadline, self.key, self.limiter, self.token)
-        return all(option is None for option in watched)
+        limits = (self.timeout, self.queue_timeout, self.deadline, self.token)
+        return all(option is None for option in (*limits, self.key, self.limiter, self.resources))
 
 
 DEFAULTS: Final = JobOptions(
@@ -149,6 +155,7 @@ DEFAULTS: Final = JobOptions(
     snapshot=False,
     max_result=None,
     token=None,
+    resources=None,
 )
 
 
@@ -157,7 +164,9 @@ def settle(options: JobOptions) -> Settled:
     values = options.over(DEFAULTS).given()
     retries = values.pop("retries")
     retry = retries if isinstance(retries, Retry) else Retry(cast(int, retries), backoff=0.0)
-    return Settled(retry=retry, **cast(dict[str, Any], values))
+    needs = values.pop("resources")
+    resources = None if needs is None else amounts(needs) or None
+    return Settled(retry=retry, resources=resources, **cast(dict[str, Any], values))
 
 
 def make_options(values: OptionFields) -> JobOptions:
@@ -299,4 +308,5 @@ _CHECKS: Final[dict[str, _Check]] = {
     "snapshot": _Check(lambda value: isinstance(value, bool), "True or False"),
     "max_result": _Check(lambda value: value is None or is_count(value, 1), "None, or a number of bytes from 1"),
     "token": _Check(lambda value: value is None or isinstance(value, CancelToken), "None, or a CancelToken"),
+    "resources": _Check(lambda value: value is None or are_amounts(value), ALLOWED),
 }

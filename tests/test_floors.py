@@ -24,7 +24,7 @@ FACE = "asyncjobs"
 # `mapping` below the `runner` that makes maps, and the command line above the benchmarks that it starts.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "failpoint", "futures"}),
-    frozenset({"state", "retry", "token", "processors", "spawning", "portal", "notebook", "lines"}),
+    frozenset({"state", "retry", "token", "processors", "spawning", "portal", "notebook", "lines", "resources"}),
     frozenset({"options", "context", "events", "memory", "tripwire", "echo", "printing", "progressbar"}),
     frozenset({"wire"}),
     frozenset({"shared", "stats", "page", "detach", "remote"}),

@@ -12,7 +12,7 @@ from runner_jobs import running
 
 import asyncjobs as aj
 from asyncjobs import CancelToken, Job, JobState, QueueFull, Runner
-from asyncjobs.engine.limiting import Line
+from asyncjobs.engine.line import Line
 from asyncjobs.lanes.base import Call, Plan
 from asyncjobs.options import settle
 

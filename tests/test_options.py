@@ -36,6 +36,17 @@ BAD: dict[str, tuple[Any, ...]] = {
     "snapshot": (1, None, "yes"),
     "max_result": (0, -1, 1.5, "1", True, math.inf),
     "token": ("stop", object(), True),
+    "resources": (
+        2,
+        "gpu",
+        {"gpu"},
+        {1: 1},
+        {"": 1},
+        {"cpu": -1},
+        {"cpu": True},
+        {"memory": "2 apples"},
+        {"cpu": math.inf},
+    ),
 }
 GOOD: dict[str, tuple[Any, ...]] = {
     "lane": (None, "gpu"),
@@ -53,6 +64,7 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "snapshot": (True, False),
     "max_result": (None, 1, 10**12),
     "token": (None, CancelToken()),
+    "resources": (None, {}, {"cpu": 2, "gpu": 1, "memory": "2GiB"}, {"GPU": 0.5}),
 }
 
 
@@ -248,9 +260,9 @@ def test_a_runner_names_what_is_no_mapping_and_what_is_no_lane(
 @pytest.mark.parametrize(
     ("lane", "options", "others"),
     [
-        ("loop", {"output": "capture"}, "lane, max_result, output"),
-        ("thread", {"max_result": 3, "priority": 1}, "lane, max_result, output"),
-        ("thread", {"lane": "process"}, "lane, max_result, output"),
+        ("loop", {"output": "capture"}, "lane, max_result, output, resources"),
+        ("thread", {"max_result": 3, "priority": 1}, "lane, max_result, output, resources"),
+        ("thread", {"lane": "process"}, "lane, max_result, output, resources"),
         ("process", {"lane": "process"}, "lane"),
     ],
 )

@@ -16,8 +16,8 @@ from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncjobs.engine.admission import Admission
 from asyncjobs.engine.feeding import Feeder
-from asyncjobs.engine.limiting import LimiterGate
 from asyncjobs.engine.verdict import Verdict, judge, next_attempt, no_delay, overrun, stopped_before_start
 from asyncjobs.events import EventBus, JobEvent, Progress
 from asyncjobs.job import Job
@@ -71,7 +71,8 @@ class Dispatcher:
         self.bus: EventBus = engine.bus
         self.queue: JobQueue = JobQueue(limits.queue_size, limits.queue_bytes)
         self.ledger: Ledger = Ledger(name, lane.kind, limits.history)
-        self._gate = LimiterGate(self.queue)
+        # Lanes that count what their jobs hold have a supply; clusters have schedulers of their own for that.
+        self._gate = Admission(self.queue, getattr(lane, "supply", None), self.loop)
         self._feeder = Feeder(lane, self.queue, self._gate)
         self._timers: dict[Job[Any], asyncio.TimerHandle] = {}
         self.is_deaf: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from asyncjobs.engine.limiting import LimiterGate
+from asyncjobs.engine.admission import Admission
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call, Lane, Place
 
@@ -17,7 +17,7 @@ from asyncjobs.lanes.base import Call, Lane, Place
 class Feeder:
     """The consumers of one lane."""
 
-    def __init__(self, lane: Lane, queue: JobQueue, gate: LimiterGate) -> None:
+    def __init__(self, lane: Lane, queue: JobQueue, gate: Admission) -> None:
         self._lane = lane
         self.queue: JobQueue = queue
         self._gate = gate
@@ -38,8 +38,8 @@ class Feeder:
         del self._consumers[place]
 
     def may_go(self, call: Call) -> bool:
-        """Whether `call` holds its limiter, if it has one; if not, it waits beside the queue."""
-        return call.plan.is_plain or call.plan.options.limiter is None or self._gate.admits(call, self._tasks)
+        """Whether `call` holds all that it needs, if it needs anything; if not, it waits beside the queue."""
+        return call.plan.is_plain or self._gate.admits(call, self._tasks)
 
     def pause(self) -> None:
         """Take nothing more from the queue; what runs goes on."""

@@ -8,54 +8,13 @@ asks for the next token, and gives it to whichever call is then the first in lin
 from __future__ import annotations
 
 import asyncio
-from heapq import heapify, heappop, heappush
 from typing import Any
 
 import anyio
 
+from asyncjobs.engine.line import Line
 from asyncjobs.jobqueue import JobQueue
 from asyncjobs.lanes.base import Call
-
-
-class Line:
-    """The calls of one lane that wait for one limiter, in the order in which they are to run."""
-
-    def __init__(self) -> None:
-        self.asks: asyncio.Task[None]
-        """The task that waits for the next token."""
-        self._waiting: set[Call] = set()
-        # Who has left stays in here until it is the first, or most have left. It has ended: it never comes back.
-        self._order: list[tuple[int, int, Call]] = []
-
-    def __contains__(self, call: Call) -> bool:
-        return call in self._waiting
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def calls(self) -> list[Call]:
-        """All that wait, the first in line first."""
-        return [row[2] for row in sorted(self._order) if row[2] in self._waiting]
-
-    def join(self, call: Call) -> None:
-        """Stand in line, by priority and number."""
-        self._waiting.add(call)
-        heappush(self._order, (-call.priority, call.number, call))
-
-    def leave(self, call: Call) -> None:
-        """`call` has ended."""
-        self._waiting.remove(call)
-        if len(self._order) > 100 + 2 * len(self._waiting):
-            self._order = [row for row in self._order if row[2] in self._waiting]
-            heapify(self._order)
-
-    def pop(self) -> Call:
-        """Take out who is first; somebody must wait."""
-        call = heappop(self._order)[2]
-        while call not in self._waiting:
-            call = heappop(self._order)[2]
-        self._waiting.remove(call)
-        return call
 
 
 class LimiterGate:
@@ -64,21 +23,23 @@ class LimiterGate:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._lines: dict[Any, Line] = {}
+        self._asking: dict[Line, asyncio.Task[None]] = {}
+        """For each line, the task that waits for the next token."""
         self._tokens: dict[Call, object] = {}
         """Under which name each call's token was taken: the limiter knows its borrowers by that."""
 
     def admits(self, call: Call, tasks: asyncio.TaskGroup) -> bool:
         """Whether `call` holds its limiter; if not, it is given back to the queue once it does."""
-        if call in self._tokens:
-            return True
         limiter = call.plan.options.limiter
+        if limiter is None or call in self._tokens:
+            return True
         line = self._lines.get(limiter)
         if line is None and _takes_token(limiter, call):
             self._tokens[call] = call
             return True
         if line is None:
             line = self._lines[limiter] = Line()
-            line.asks = tasks.create_task(self._ask(limiter, line))
+            self._asking[line] = tasks.create_task(self._ask(limiter, line))
         line.join(call)
         self._queue.park(call)
         return False
@@ -96,7 +57,7 @@ class LimiterGate:
             call = line.pop()
             self._tokens[call] = token
             if not line:
-                del self._lines[limiter]  # whoever comes next begins a new line
+                del self._lines[limiter], self._asking[line]  # whoever comes next begins a new line
             # It may start, and even end, in here. Its room in the queue comes free after that.
             self._queue.give_back([call])
             self._queue.unpark(call)
@@ -115,7 +76,7 @@ class LimiterGate:
             line.leave(call)
             if not line:  # nobody waits here: others may have the next token
                 del self._lines[limiter]
-                line.asks.cancel()
+                self._asking.pop(line).cancel()
             self._queue.unpark(call)
 
     def waiting(self) -> list[Call]:
@@ -124,8 +85,8 @@ class LimiterGate:
 
     def close(self) -> None:
         """Ask for no more tokens."""
-        for line in self._lines.values():
-            line.asks.cancel()
+        for task in self._asking.values():
+            task.cancel()
 
 
 def _takes_token(limiter: Any, borrower: object) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from asyncjobs.memory import Memory
 from asyncjobs.notebook import Cell
 from asyncjobs.options import Settled
+from asyncjobs.resources import Amounts
 from asyncjobs.shared import Shares
 from asyncjobs.token import CancelToken, StopReason
 from asyncjobs.wire.codec import Payload
@@ -43,6 +44,7 @@ class Plan:
         "lane",
         "marks",
         "name",
+        "needs",
         "number",
         "options",
         "pace",
@@ -57,6 +59,8 @@ class Plan:
         self.home: Any = None
         """The runner's own note; lanes never look."""
         self.is_plain: bool = options.is_plain
+        self.needs: Amounts | None = options.resources
+        """What each call holds while it runs."""
         self.keeps_output: bool = options.output != "pass"
         """What it prints is not passed on: it must not mix with that of the calls before and after it."""
         self.marks: bool = False

@@ -43,7 +43,7 @@ class ExecutorLane:
     """
 
     kind = "executor"
-    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result"}))
+    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result", "resources"}))
 
     def __init__(self, executor: Executor, size: int | None = None) -> None:
         if not isinstance(executor, Executor):

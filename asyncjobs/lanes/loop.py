@@ -25,7 +25,9 @@ class LoopLane:
     """
 
     kind = "loop"
-    capabilities: Capabilities = Capabilities(coroutines=True, unsupported=frozenset({"output", "max_result"}))
+    capabilities: Capabilities = Capabilities(
+        coroutines=True, unsupported=frozenset({"output", "max_result", "resources"})
+    )
 
     def __init__(self, size: int = 1000) -> None:
         check_count("size", size, 1)

@@ -16,6 +16,7 @@ from asyncjobs.lanes.freight import Freight
 from asyncjobs.lanes.outbox import Outbox
 from asyncjobs.lanes.resident import Recipe
 from asyncjobs.lanes.slot import Slot
+from asyncjobs.lanes.supply import VISIBLE, Devices, Supply, declared
 from asyncjobs.lanes.vocabulary import KNOWN_FUNCTIONS, Vocabulary
 from asyncjobs.options import check_count, check_initializer
 from asyncjobs.processors import usable_processors
@@ -56,6 +57,9 @@ class ProcessLane:
         recycle_after: a worker is replaced after so many jobs.
         max_rss: bytes of private memory; a worker above it is replaced, killed if need be.
         output: ``"pass"`` on what workers print, or let them ``"inherit"`` our own output.
+        resources: what the lane's jobs may hold at once, by name; see `JobOptions.resources`. What is left
+            out, the machine says: the processors (``cpu``) and the ``memory`` that this process may use, and the
+            devices of ``CUDA_VISIBLE_DEVICES`` (``gpu``; none where it is not set).
 
     Numerical libraries are told to use so many threads that all workers together do not
     use more than the processors, unless `env` or the environment says otherwise.
@@ -76,6 +80,7 @@ class ProcessLane:
         recycle_after: int | None = None,
         max_rss: int | None = None,
         output: str = "pass",
+        resources: Mapping[str, float | str] | None = None,
     ) -> None:
         for name, value in (("workers", workers), ("recycle_after", recycle_after), ("max_rss", max_rss)):
             check_count(name, value, 1, or_none=True)
@@ -90,6 +95,8 @@ class ProcessLane:
         self._workers = workers or usable_processors()
         self._initializer = (initializer, tuple(initargs)) if initializer is not None else None
         self._env = {str(name): str(value) for name, value in (env or {}).items()}
+        self.supply: Supply = Supply(declared(resources), self._env.get(VISIBLE, os.environ.get(VISIBLE)))
+        self.supply.seats = lambda: [slot.fitting.devices for slot in self._slots if slot.is_idle]
         self._preload = tuple(preload)
         self._start_method = start_method
         self.recycle_after = recycle_after
@@ -125,7 +132,10 @@ class ProcessLane:
         host = self.host
         freight = Freight(host.loop, host.memory, slot.trim)
         files = freight, host.shares.file, host.memory.cap
-        body = Body(host.loop, self.recipe, *files, slot.on_frames, slot.on_text, slot.on_change)
+        recipe = self.recipe
+        if slot.fitting.devices:
+            recipe = recipe._replace(env=recipe.env | {VISIBLE: ",".join(slot.fitting.devices)})
+        body = Body(host.loop, recipe, *files, slot.on_frames, slot.on_text, slot.on_change)
         vocabulary = Vocabulary(host.loop, self.number_for)
         return body, Outbox(host.loop, body, vocabulary, host.shares, host.threads, lambda: slot.changed())
 
@@ -178,7 +188,9 @@ class ProcessLane:
         return 0
 
     def check(self, plan: Plan) -> None:
-        """Any function that can be pickled."""
+        """Any function that can be pickled, unless it needs more resources than there are."""
+        if plan.needs is not None:
+            self.supply.require(plan.name, self.name, plan.needs)
 
     def pids(self) -> list[int]:
         """The process ids of the workers that live now."""
@@ -196,6 +208,16 @@ class ProcessLane:
     def has_spare_slot(self) -> bool:
         """Whether some worker waits for a call, or could be started for one."""
         return any(slot.is_idle or slot.is_cold for slot in self._slots)
+
+    def seat_for(self, devices: Devices, taker: Slot) -> Slot:
+        """The best for a call with these devices: an idle worker that sees just them; else a slot that has no worker
+        yet; else one whose worker was never given any."""
+        free = [slot for slot in self._slots if slot.is_cold or (slot.is_idle and slot.hungry)]
+
+        def worth(slot: Slot) -> tuple[bool, bool, bool]:
+            return slot.is_idle and slot.fitting.devices == devices, slot.is_cold, not slot.fitting.devices
+
+        return max([taker, *free], key=worth)
 
     def number_for(self, plan: Plan, by_value: Parcel | None) -> int:
         """A number for a function on the wire.

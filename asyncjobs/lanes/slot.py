@@ -13,8 +13,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from asyncjobs.errors import ResultNotSendable
-from asyncjobs.lanes.base import Call, Failed, Lost, Stopped, nobody
+from asyncjobs.lanes.base import Call, Failed, Host, Lost, Stopped, nobody
 from asyncjobs.lanes.body import Body
+from asyncjobs.lanes.fitting import Fitting
 from asyncjobs.lanes.outbox import HEARD_BY_OUTBOX, Outbox
 from asyncjobs.lanes.outcomes import closed_under, lost, unsuccessful, value_of
 from asyncjobs.lanes.output import Voices
@@ -57,6 +58,7 @@ class Slot:
         self._started_at = 0.0
         self._overdue = Overdue(self._host.loop, self._calls, self._share_out)
         self._starter = Starter(name)
+        self.fitting: Fitting = Fitting(self, lane)
         self._wear = Wear(self._host.loop, lane.recycle_after, lane.max_rss)
 
     def __repr__(self) -> str:
@@ -77,7 +79,7 @@ class Slot:
     @property
     def is_cold(self) -> bool:
         """Whether it has no worker because none was needed yet."""
-        return self._body is None
+        return self._body is None and self.fitting.call is None
 
     @property
     def is_idle(self) -> bool:
@@ -86,7 +88,7 @@ class Slot:
 
     @property
     def idle(self) -> bool:
-        return not self._calls
+        return not self._calls and self.fitting.call is None
 
     @property
     def hungry(self) -> bool:
@@ -109,15 +111,17 @@ class Slot:
         """Whether `call` may wait behind what runs: only if it is known to be short."""
         if self._is_long or self._lane.has_idle_slot():
             return False
-        if self._wear.max_rss is not None or _could_mix(call, self._calls):
-            return False  # a call must not be killed for what another one used, nor get what it printed
+        if self._wear.max_rss is not None or call.plan.needs is not None or _could_mix(call, self._calls):
+            return False  # a call must not be killed for another's memory, hold while it waits, nor get others' output
         if call.plan.chunked:
             return len(self._calls) < 2
         pace = call.plan.pace
         return pace is not None and self._load + pace <= WINDOW_SECONDS
 
     def start(self, call: Call) -> None:
-        """Put the call into the worker's window; it goes out at `flush`."""
+        """Put the call into the worker's window; it goes out at `flush`. One that holds devices may go elsewhere."""
+        if call.plan.needs is not None and not self.fitting.suits(call):
+            return
         self._ticket = ticket = self._ticket + 1
         if not self._outbox.add(ticket, call, self._voices.needs_mark(call, ticket), self._lane.may_wait):
             self._lane.wait_for_room()
@@ -126,7 +130,7 @@ class Slot:
         if call.plan.keeps_output and self._body is not None:
             self._body.read_output()  # what is there now came from those before it
         self._calls[ticket] = call
-        if call.plan.pace is None or call.plan.keeps_output:
+        if call.plan.pace is None or call.plan.keeps_output or call.plan.needs is not None:
             self._alone = not call.plan.chunked
         else:
             self._load += call.plan.pace
@@ -138,7 +142,7 @@ class Slot:
         self._outbox.flush()
         self._overdue.watch()
         if self._body is not None and self._wear.max_rss is not None:
-            self._wear.watch(self._body, lambda: bool(self._calls), self._retire)
+            self._wear.watch(self._body, lambda: bool(self._calls), self.retire)
 
     # --- answers ------------------------------------------------------------------------
 
@@ -173,7 +177,7 @@ class Slot:
                     self._load = max(0.0, self._load - (call.plan.pace or 0.0))
                 else:
                     self._load, self._alone = 0.0, False
-                self._answered(call, kind, seconds, body)
+                _answered(self._host, call, kind, seconds, body, self._body)
                 if calls:
                     self._begin_first()
             else:
@@ -185,18 +189,6 @@ class Slot:
         if self._lane.is_full:
             self._host.memory.room_came()
         self.changed()
-
-    def _answered(self, call: Call, kind: int, seconds: float, body: memoryview) -> None:
-        if kind > frames.DELIVERED:
-            self._host.finished(call, unsuccessful(kind, seconds, body))
-            return
-        results = self._body.freight.results if kind == frames.DELIVERED and self._body is not None else None
-        try:
-            value = value_of(body, call, results)
-        except ResultNotSendable as error:
-            self._host.finished(call, Failed(error, seconds))
-        else:
-            self._host.returned(call, value, seconds)
 
     def _special(self, kind: int, ticket: int, body: memoryview) -> None:
         if kind == frames.PROGRESS:
@@ -245,7 +237,7 @@ class Slot:
     # --- stopping -----------------------------------------------------------------------
 
     def stop(self, call: Call) -> None:
-        if self._body is not None:
+        if not self.fitting.withdraw(call) and self._body is not None:
             self._stopping.stop(call, self._body)
 
     def hurry(self, call: Call) -> None:
@@ -263,12 +255,15 @@ class Slot:
             self._outbox.close()
         self._reset()
         if self.leaving:
+            self.fitting.let_go()
             return
         body = await self._starter.start(self._new_body)
         if isinstance(body, Body):
             self._up = True
+            self.fitting.begin()
         else:
             self._body = None
+            self.fitting.let_go()
             self._lane.could_not_start(body)
 
     def _new_body(self) -> Body:
@@ -285,7 +280,8 @@ class Slot:
         """Whether shared memory may come free here without anybody's doing."""
         return self._up and self._body is not None and self._body.freight.may_come_free(bool(self._calls))
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
+        """Have the worker replaced once it runs nothing."""
         self._retiring = True
         self.changed()
 
@@ -336,6 +332,7 @@ class Slot:
             self._outbox.close()
         self._stop_watching()
         self._up = False
+        self.fitting.let_go()
         calls = list(self._calls.values())
         self._calls.clear()
         self._return(calls[1:])
@@ -354,6 +351,20 @@ class Slot:
 def _could_mix(call: Call, calls: dict[int, Call]) -> bool:
     """Whether what these calls print could be taken for what `call` prints."""
     return call.plan.keeps_output or next(iter(calls.values()), call).cell is not call.cell
+
+
+def _answered(host: Host, call: Call, kind: int, seconds: float, body: memoryview, worker: Body | None) -> None:
+    """Tell how `call` ended."""
+    if kind > frames.DELIVERED:
+        host.finished(call, unsuccessful(kind, seconds, body))
+        return
+    results = worker.freight.results if kind == frames.DELIVERED and worker is not None else None
+    try:
+        value = value_of(body, call, results)
+    except ResultNotSendable as error:
+        host.finished(call, Failed(error, seconds))
+    else:
+        host.returned(call, value, seconds)
 
 
 def _unheard(calls: dict[int, Call], begun: int, body: Body) -> Call | None:

@@ -47,7 +47,7 @@ class ThreadLane:
     """
 
     kind = "thread"
-    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result"}))
+    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result", "resources"}))
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from asyncjobs.wire import codec
 
 T = TypeVar("T")
 
-ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "limiter", "max_result", "retry", "output")
+ITEM_OPTIONS = ("timeout", "queue_timeout", "deadline", "lost", "limiter", "max_result", "retry", "output", "resources")
 """With any of these each item is a job of its own."""
 
 
