@@ -33,6 +33,7 @@ from asyncjobs.flow.queues import PriorityQueue as PriorityQueue
 from asyncjobs.flow.queues import RandomShuffleQueue as RandomShuffleQueue
 from asyncjobs.job import Job as Job
 from asyncjobs.jobqueue import QueueFull as QueueFull
+from asyncjobs.lanes.dask import DaskLane as DaskLane
 from asyncjobs.lanes.executor import ExecutorLane as ExecutorLane
 from asyncjobs.lanes.loop import LoopLane as LoopLane
 from asyncjobs.lanes.process import ProcessLane as ProcessLane
@@ -90,6 +91,7 @@ __all__ = [
     "BadRequest",
     "CancelToken",
     "Coordinator",
+    "DaskLane",
     "ErrorBudget",
     "ExecutorLane",
     "FIFOQueue",

@@ -16,6 +16,7 @@ from typing import Any
 
 from asyncjobs.context import running
 from asyncjobs.engine.engine import Engine
+from asyncjobs.errors import NotSendable
 from asyncjobs.job import Job
 from asyncjobs.lanes.base import Call, Lane, Output, Plan
 from asyncjobs.lanes.output import Tail
@@ -58,10 +59,21 @@ def options_of_lane(name: str, values: OptionFields, lanes: Mapping[str, Lane]) 
     if not isinstance(values, Mapping):
         raise TypeError(f"{what} is not allowed; allowed: a mapping of options to their values")
     options = make_options(values)
-    barred = lanes[name].capabilities.unsupported | {"lane"}
-    if barred & set(options.given()):
-        raise ValueError(f"{what} is not allowed; allowed: options other than {', '.join(sorted(barred))}")
+    if "lane" in options.given():
+        raise ValueError(f"{what} is not allowed; allowed: options other than lane, which these are for")
+    check_honoured(name, lanes[name], options)
     return options
+
+
+def check_honoured(name: str, lane: Lane, options: JobOptions) -> None:
+    """Raise if the lane cannot honour one of these options, and say what to do instead."""
+    unsupported = lane.capabilities.unsupported
+    refused = [option for option in options.given() if option in unsupported]
+    if refused:
+        advice = "; ".join(f"{option}: {unsupported[option]}" for option in refused)
+        raise ValueError(
+            f"lane {name!r} cannot honour the options {', '.join(refused)}, for it is {lane.kind}. {advice}"
+        )
 
 
 class Intake:
@@ -102,9 +114,7 @@ class Intake:
             raise TypeError(
                 f"{plan.name} is a plain function and would block lane {plan.lane!r}; use 'thread' or 'process'"
             )
-        refused = capabilities.unsupported & set(options.given())
-        if refused:
-            raise ValueError(f"lane {plan.lane!r} cannot honour the options {', '.join(sorted(refused))}")
+        check_honoured(plan.lane, self._lanes[plan.lane], options)
         plan.encodes = capabilities.encodes
         if plan.encodes:
             plan.by_name = codec.importable(fn)
@@ -177,6 +187,8 @@ class Intake:
         self.engine.memory.check(f"the arguments of {plan.name}", payload.nbytes)
         for passenger in payload.passengers:
             if isinstance(passenger, Hosted):
+                if not self._lanes[plan.lane].capabilities.queues:
+                    raise _stays_here(plan, passenger)
                 passenger.settle_on(self.engine.loop)
             if isinstance(passenger, SharedObject) and passenger.shares is not self.engine.shares:
                 raise ValueError(f"{plan.name} takes a shared object of another runner; share it with this one")
@@ -226,6 +238,16 @@ class Intake:
         if not job._call.number:
             self.engine.accept(job)
         return job
+
+
+def _stays_here(plan: Plan, hosted: Hosted) -> NotSendable:
+    kind = type(hosted).__name__
+    error = NotSendable(
+        f"an argument of {plan.name} is a {kind}, which jobs of lane {plan.lane!r} ({plan.home.lane.kind}) cannot "
+        "reach: take from it here and give the job the elements, or use lane 'process'"
+    )
+    error.argument = kind
+    return error
 
 
 def _snapshot(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,7 +21,6 @@ from pickle import PickleBuffer, dumps
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
-from asyncjobs import __version__
 from asyncjobs.context import running
 from asyncjobs.errors import JobStopped
 from asyncjobs.printing import Printing
@@ -49,7 +48,7 @@ REMEMBERED = 8192
 KNOWN_FUNCTIONS = 128
 SMALL = 64 * 1024
 """Bytes below which a cargo is pickled in one piece."""
-LIBRARIES = ("cloudpickle", "numpy", "distributed", "ray")
+LIBRARIES = ("asyncjobs", "cloudpickle", "numpy", "distributed", "ray")
 """Compared at connect, where both sides have them."""
 
 
@@ -128,7 +127,7 @@ class Facts(NamedTuple):
 
 def versions() -> dict[str, str]:
     """Of Python, of this package, and of the libraries that pickles depend on."""
-    found = {"Python": platform.python_version(), "asyncjobs": __version__}
+    found = {"Python": platform.python_version()}
     for name in LIBRARIES:
         module = sys.modules.get(name)
         if module is not None:

@@ -258,19 +258,26 @@ def test_a_runner_names_what_is_no_mapping_and_what_is_no_lane(
 
 
 @pytest.mark.parametrize(
-    ("lane", "options", "others"),
+    ("lane", "options", "message"),
     [
-        ("loop", {"output": "capture"}, "lane, max_result, output, resources"),
-        ("thread", {"max_result": 3, "priority": 1}, "lane, max_result, output, resources"),
-        ("thread", {"lane": "process"}, "lane, max_result, output, resources"),
-        ("process", {"lane": "process"}, "lane"),
+        (
+            "loop",
+            {"output": "capture"},
+            "lane 'loop' cannot honour the options output, for it is loop. output: what jobs print ",
+        ),
+        (
+            "thread",
+            {"max_result": 3, "priority": 1},
+            "lane 'thread' cannot honour the options max_result, for it is thread. ",
+        ),
+        ("thread", {"lane": "process"}, "lane_options={'thread': {'lane': 'process'}} is not allowed; allowed: "),
+        ("process", {"lane": "process"}, "lane_options={'process': {'lane': 'process'}} is not allowed; allowed: "),
     ],
 )
-def test_a_runner_refuses_lane_options_that_could_never_take_effect(lane: str, options: Any, others: str) -> None:
+def test_a_runner_refuses_lane_options_that_could_never_take_effect(lane: str, options: Any, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         Runner(lane_options={lane: options})
-    text = f"lane_options={{{lane!r}: {options!r}}} is not allowed; allowed: options other than {others}"
-    assert str(caught.value) == text
+    assert str(caught.value).startswith(message)
 
 
 def test_an_unknown_lane_is_named_with_the_lanes_there_are() -> None:

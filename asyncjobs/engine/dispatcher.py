@@ -137,15 +137,13 @@ class Dispatcher:
             return
         job: Job[Any] = call.owner  # type: ignore[assignment]
         now = monotonic()
-        if job.started_at is None:
-            job.started_at = now
+        job.started_at = now if job.started_at is None else job.started_at
         job.move(_START, now)
         if self.bus.subscriptions:
             self.publish(job)
         timeout = call.plan.options.timeout
         if timeout is not None:
-            reason = overrun(call)
-            self._timers[job] = self.loop.call_later(timeout, self._too_late, job, call.token, *reason)
+            self._timers[job] = self.loop.call_later(timeout, self._too_late, job, call.token, *overrun(call))
         if call._token is not None and call.stop is not None:  # asked to stop on its way there, and too late
             self._move(job, Event.STOP, now)
 
@@ -344,8 +342,7 @@ class Dispatcher:
         )
 
     def _runs_for(self, job: Job[Any], now: float) -> float:
-        began = job.attempt_at
-        return 0.0 if began is None else now - began
+        return 0.0 if (began := job.attempt_at) is None else now - began
 
     def _running(self) -> Iterator[Job[Any]]:
         """The jobs that run now: mostly the oldest of those that live, so the search is short."""

@@ -9,10 +9,11 @@ events.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextvars import Context
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 from asyncjobs.memory import Memory
 from asyncjobs.notebook import Cell
@@ -370,8 +371,18 @@ def nobody() -> None:
     """What a place's `changed` is until somebody listens."""
 
 
+IN_THIS_PROCESS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "output": "what jobs print here goes where the program prints; lane 'process' passes on, captures or drops it",
+        "max_result": "results are not copied here, whatever their size; lane 'process' can bound them",
+        "resources": "they are for lane 'process' and clusters; here bound the jobs by limiter=, or by the lane's size",
+    }
+)
+"""What no lane honours that runs its jobs in this very process."""
+
+
 class Capabilities(NamedTuple):
-    """What a lane can do with a running call."""
+    """What a lane can do. The table in ``docs/clusters.md`` is made of these."""
 
     kills: bool = False
     """A call that does not listen can be ended."""
@@ -379,8 +390,24 @@ class Capabilities(NamedTuple):
     """Takes coroutine functions, and only those."""
     encodes: bool = False
     """Arguments travel to another process: they are pickled at submit."""
-    unsupported: frozenset[str] = frozenset()
-    """Options that it cannot honour."""
+    groups: bool = False
+    """Several items of a map may share a call."""
+    knows_job: bool = True
+    """`current_job()` works inside, with its token and its progress."""
+    context: bool = False
+    """Jobs see the context variables of their submitter."""
+    tokens: bool = True
+    """A token may be an argument, and is the same token there."""
+    queues: bool = True
+    """So may a queue."""
+    shares: str = "as it is"
+    """How `Runner.share` brings an object to its jobs."""
+    priorities: str = "in our queue"
+    """Where higher priorities go first."""
+    falls_with_it: str = ""
+    """What else ends when a job kills its process."""
+    unsupported: Mapping[str, str] = MappingProxyType({})
+    """Options that it cannot honour, and what to do instead."""
 
 
 class Lane(Protocol):

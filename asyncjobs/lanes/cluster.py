@@ -12,16 +12,15 @@ import asyncio
 import itertools
 import logging
 import pickle
-import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from asyncjobs.errors import JobError, ResultNotSendable, WorkerLost, WorkerStartError
 from asyncjobs.lanes.base import (
     Abandoned,
     Call,
     Capabilities,
+    Done,
     Failed,
     Host,
     Lost,
@@ -31,11 +30,14 @@ from asyncjobs.lanes.base import (
     Stopped,
     nobody,
 )
-from asyncjobs.lanes.clusterengine import Engine, Sending
+from asyncjobs.lanes.clusteranswers import outcome_of
+from asyncjobs.lanes.clusterengine import Engine
+from asyncjobs.lanes.clusterfaults import gone, mismatch, must_not_differ, needs_too_much, not_up
 from asyncjobs.lanes.clustergoods import Goods
+from asyncjobs.lanes.clustertokens import Tokens, raised
 from asyncjobs.lanes.members import Member, Members, pace_of
-from asyncjobs.lanes.outcomes import rebuilt
 from asyncjobs.options import check_count
+from asyncjobs.resources import Amounts
 from asyncjobs.station import (
     NOT_STARTED,
     PRINTED,
@@ -44,20 +46,14 @@ from asyncjobs.station import (
     REVOKED,
     STARTED,
     STOP,
-    TOKEN,
     Answer,
     Facts,
-    versions,
 )
-from asyncjobs.token import CancelToken, StopReason, by_number
-from asyncjobs.wire import codec, failure, frames
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
 CONNECT = 10.0
 """Seconds in which a cluster comes up, or is said not to."""
-EXACTLY = ("asyncjobs",)
-"""Whose versions have to be the same here and there; Python's up to the second number."""
 
 
 class Flight:
@@ -113,9 +109,7 @@ class ClusterLane:
         """Of each call, the flight of the attempt that the host waits for."""
         self._full = False
         """Nobody could take the call that was next."""
-        self._outgoing: dict[Member, list[Sending]] = {}
-        self._watched: set[tuple[str, int]] = set()
-        """Which stations have a twin of which token."""
+        self._tokens = Tokens(self._engine, host)
         self._someone = asyncio.Event()
         self._problem: Exception | None = None
         self._goods = Goods(self._engine, host)
@@ -144,58 +138,52 @@ class ClusterLane:
         return sum(flight.ended for flight in self._flights.values())
 
     def check(self, plan: Plan) -> None:
-        """Any function that can be pickled."""
+        """Any function that can be pickled, unless it needs more than any worker has."""
+        if plan.needs and len(self._members) and not self._members.can_ever(plan.needs):
+            raise needs_too_much(self.name, self._engine.name, plan.needs, self._members)
 
     # --- the place ----------------------------------------------------------------------
 
     @property
     def hungry(self) -> bool:
-        return not self.is_down and (self.idle or not self._full)
+        return not self.is_down and not self._full
 
     @property
     def idle(self) -> bool:
-        """Whether a thread is free, for any call; short ones may go behind others."""
-        return self._members.has_idle(self._limit)
+        """Whether a thread is free; short calls may go behind others."""
+        return not self._full and self._members.has_idle(self._limit)
 
     def admits(self, call: Call) -> bool:
-        self._full = self._members.choose(pace_of(call), self._limit) is None
+        self._full = self._members.choose(pace_of(call), self._limit, call.plan.needs) is None
         return not self._full
 
     def start(self, call: Call) -> None:
         """Send `call` to a worker that has room; it has started when its station says so."""
         pace = pace_of(call)
-        member = self._members.choose(pace, self._limit)
+        member = self._members.choose(pace, self._limit, call.plan.needs)
         if member is None:
-            self._full = True
-            self._host.give_back([call])
+            self._has_no_place(call)
             return
-        self._members.add(member, pace)
+        self._members.add(member, pace, call.plan.needs)
         flight = Flight(next(self._tickets), call, member, pace)
         self._flights[flight.ticket] = self._newest[call] = flight
         assert call.payload is not None
-        self._watch(member, call.payload.passengers)
-        if self._goods.must_travel(call):
-            self._goods.begin(flight.ticket, call, member, self._loaded)
-        else:
-            self._outgoing.setdefault(member, []).append(self._goods.sending(flight.ticket, call, member, {}))
+        self._tokens.watch(member, call.payload.passengers)
+        self._goods.send(flight.ticket, call, member, self.failed)
+
+    def _has_no_place(self, call: Call) -> None:
+        """A thread is free, but not what the call needs besides."""
+        if call.plan.needs and not self._members.can_ever(call.plan.needs):
+            self._host.finished(
+                call, Refused(needs_too_much(self.name, self._engine.name, call.plan.needs, self._members))
+            )
+            return
+        self._full = True
+        self._host.give_back([call])
 
     def flush(self) -> None:
         """Send what `start` collected."""
-        outgoing, self._outgoing = self._outgoing, {}
-        for member, sendings in outgoing.items():
-            self._engine.send(member.address, sendings)
-
-    def _loaded(self, ticket: int, sending: Sending | None, error: BaseException | None) -> None:
-        """What is large has arrived at the cluster; or could not be sent."""
-        flight = self._flights.get(ticket)
-        if flight is None:
-            return
-        if sending is None:
-            self._end(flight, Refused(error or JobError("its arguments could not be sent")))
-        elif flight.ended:
-            self._end(flight, None)
-        else:
-            self._engine.send(flight.member.address, [sending])
+        self._goods.flush()
 
     def _look_again(self) -> None:
         self._full = False
@@ -207,7 +195,8 @@ class ClusterLane:
         flight = self._newest.get(call)
         if flight is None or call.stop is None:
             return
-        self._tell(flight.member, (STOP, flight.ticket, *call.stop))
+        told = [(STOP, flight.ticket, *call.stop)]
+        self._engine.tell(flight.member.address, flight.member.facts.station, told)
         self._wait_for_end(flight)
 
     def hurry(self, call: Call) -> None:
@@ -245,19 +234,7 @@ class ClusterLane:
         if not flight.ended:
             flight.call.plan.measured(answer.seconds)
             self._started(flight)
-        self._end(flight, None if flight.ended else self._outcome(flight.call, answer))
-
-    def _outcome(self, call: Call, answer: Answer) -> Outcome | tuple[Any, float]:
-        kind, seconds, cargo = answer
-        stream = cargo.stream
-        if kind == frames.RETURNED:
-            try:
-                return rebuilt(stream, [memoryview(buffer) for buffer in cargo.buffers], call), seconds
-            except ResultNotSendable as error:
-                return Failed(error, seconds)
-        if kind == frames.RAISED:
-            return Failed(failure.rebuild(codec.loads(stream)), seconds)
-        return Stopped(seconds, "stopped", str(memoryview(stream), "utf-8"))
+        self._end(flight, None if flight.ended else outcome_of(flight.call, answer))
 
     def failed(self, ticket: int, error: BaseException) -> None:
         """The engine could not have it run."""
@@ -271,23 +248,20 @@ class ClusterLane:
             self._host.started(flight.call)
             self.hurry(flight.call)  # it may have been asked once more meanwhile
 
-    def _end(self, flight: Flight, outcome: Outcome | tuple[Any, float] | None) -> None:
+    def _end(self, flight: Flight, outcome: Outcome | None) -> None:
         """The flight is over; the host is told, unless it was before."""
         del self._flights[flight.ticket]
-        self._members.remove(flight.member, flight.pace)
+        self._members.remove(flight.member, flight.pace, flight.call.plan.needs)
         self._goods.ended(flight.ticket)
         if flight.timer is not None:
             flight.timer.cancel()
         if not flight.ended:
             self._newest.pop(flight.call, None)
-            self._report(flight.call, outcome)
+            if type(outcome) is Done:
+                self._host.returned(flight.call, *outcome)
+            elif outcome is not None:
+                self._host.finished(flight.call, outcome)
         self._look_again()
-
-    def _report(self, call: Call, outcome: Any) -> None:
-        if isinstance(outcome, tuple) and type(outcome) is tuple:
-            self._host.returned(call, *outcome)
-        elif outcome is not None:
-            self._host.finished(call, outcome)
 
     def _never_started(self, tickets: Sequence[int]) -> None:
         for flight in [self._flights[ticket] for ticket in tickets if ticket in self._flights]:
@@ -307,9 +281,7 @@ class ClusterLane:
             if what == REVOKED:
                 self._never_started(number)
             elif what == RAISED:
-                token = by_number(number)
-                if token is not None:
-                    token.raise_for(StopReason(*pickle.loads(rest[0])))
+                raised(number, rest[0])
             else:
                 self._said_of(self._flights.get(number), what, rest)
 
@@ -325,13 +297,13 @@ class ClusterLane:
 
     # --- workers come and go ------------------------------------------------------------
 
-    def joined(self, address: str, threads: int, facts: Facts) -> None:
+    def joined(self, address: str, threads: int, offers: Amounts, facts: Facts) -> None:
         """A worker is there: it is used if its versions are ours."""
-        differing = _differing(facts.versions)
+        differing = must_not_differ(facts.versions)
         if differing:
-            self.refused(address, WorkerStartError(_mismatch(self._engine.name, facts.host, differing)))
+            self.refused(address, mismatch(self._engine.name, facts.host, differing))
             return
-        self._members.join(Member(address, threads, facts))
+        self._members.join(Member(address, threads, offers, facts))
         self._someone.set()
         self._look_again()
 
@@ -360,17 +332,7 @@ class ClusterLane:
         if flight.killed:
             self._end(flight, Stopped(seconds, "killed"))
         else:
-            self._end(flight, Lost(self._lost(flight, cause), seconds))
-
-    def _lost(self, flight: Flight, cause: str) -> WorkerLost:
-        call, member = flight.call, flight.member
-        error = WorkerLost(
-            f"worker {member.name} of the {self._engine.name} cluster is gone ({cause}) while it had {call.name!r}, "
-            f"attempt {flight.attempt}"
-        )
-        error.lane, error.attempt, error.cause, error.pid = self.name, flight.attempt, cause, member.facts.pid
-        error.item = sys.maxsize  # nobody can say which item of a group ran
-        return error
+            self._end(flight, Lost(gone(self._engine.name, flight.member, flight.call, cause), seconds))
 
     def broke(self, cause: str) -> None:
         """The cluster is gone."""
@@ -399,22 +361,11 @@ class ClusterLane:
         except Exception as error:
             await self._engine.close()
             self.is_cold = True
-            problem = self._not_up(error)
+            problem = not_up(self._engine.name, self._engine.address, error, CONNECT)
             logger.warning("lane %r: %s", self.name, problem)
             self._host.refuse(problem)
             return
         self.is_down = self.is_cold = self._full = False
-
-    def _not_up(self, error: Exception) -> WorkerStartError:
-        where = f"the {self._engine.name} cluster at {self._engine.address}"
-        if isinstance(error, WorkerStartError):
-            problem = WorkerStartError(f"{where} cannot be used: {error}")
-        elif isinstance(error, TimeoutError):
-            problem = WorkerStartError(f"{where} did not come up within {CONNECT:g} s")
-        else:
-            problem = WorkerStartError(f"{where} did not come up: {failure.type_name(error)}: {error}")
-        problem.__cause__ = error
-        return problem
 
     async def aclose(self) -> None:
         """Let go of the cluster; what still runs there is not followed any more."""
@@ -433,38 +384,3 @@ class ClusterLane:
         """The same at once, without a loop."""
         self.is_down = True
         self._engine.abort()
-
-    # --- tokens -------------------------------------------------------------------------
-
-    def _tell(self, member: Member, *told: tuple[Any, ...]) -> None:
-        self._engine.tell(member.address, member.facts.station, told)
-
-    def _watch(self, member: Member, passengers: tuple[Any, ...]) -> None:
-        """Raise the twins at that worker when the tokens are raised here."""
-        for token in passengers:
-            if isinstance(token, CancelToken) and (member.facts.station, token.number) not in self._watched:
-                self._watched.add((member.facts.station, token.number))
-                self._pass_on(member, token, token.number)
-
-    def _pass_on(self, member: Member, token: CancelToken, number: int) -> None:
-        def tell(reason: StopReason) -> None:
-            self._host.loop.call_soon_threadsafe(self._tell, member, (TOKEN, number, *reason))
-
-        token.add_callback(tell)
-
-
-def _differing(theirs: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """The versions here and there that may not differ, and do; the others are only warned of."""
-    ours = versions()
-    found = {name: (ours[name], theirs[name]) for name in EXACTLY if theirs[name] != ours[name]}
-    if ours["Python"].split(".")[:2] != theirs["Python"].split(".")[:2]:
-        found["Python"] = ours["Python"], theirs["Python"]
-    for name in ours.keys() & theirs.keys() - {"Python", *EXACTLY}:
-        if ours[name] != theirs[name]:
-            logger.warning("the cluster has %s %s, this program %s", name, theirs[name], ours[name])
-    return found
-
-
-def _mismatch(engine: str, host: str, differing: dict[str, tuple[str, str]]) -> str:
-    parts = "; ".join(f"{name} {ours} here, {theirs} there" for name, (ours, theirs) in sorted(differing.items()))
-    return f"versions differ at the {engine} worker on {host}: {parts}. Install the same on both sides"

@@ -23,10 +23,11 @@ All calls are made on the runner's loop, and `Listener` is told there too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.base import Capabilities
+from asyncjobs.resources import Amounts
 from asyncjobs.station import Answer, Cargo, Facts, Order
 
 
@@ -37,15 +38,15 @@ class Sending(NamedTuple):
     goods: tuple[Any, ...]
     """What `Engine.put` returned for what is large."""
     priority: int
-    resources: Mapping[str, float]
-    """What the engine has to set aside for it, beside the place that it takes."""
+    needs: Amounts
+    """Resources that the engine has to set aside for it, beside the place that it takes."""
 
 
 class Listener(Protocol):
     """Whom an engine tells."""
 
-    def joined(self, address: str, threads: int, facts: Facts) -> None:
-        """A worker process is there, and runs so many calls at once."""
+    def joined(self, address: str, threads: int, offers: Amounts, facts: Facts) -> None:
+        """A worker process is there, and runs so many calls at once; it offers these resources."""
 
     def refused(self, address: str, error: Exception) -> None:
         """A worker process is there that cannot be enrolled."""

@@ -22,7 +22,8 @@ from asyncjobs.wire.terms import KEYWORDS, STARRED
 LARGE = 256 * 1024
 """Bytes from which on something is put into the cluster, and does not go through its scheduler with the call."""
 
-Loaded = Callable[[int, Sending | None, BaseException | None], None]
+
+Failed = Callable[[int, BaseException], None]
 
 
 class Goods:
@@ -34,26 +35,28 @@ class Goods:
         self._shared: dict[int, asyncio.Task[Any]] = {}
         self._functions: weakref.WeakKeyDictionary[Plan, asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._loading: dict[int, asyncio.Task[None]] = {}
+        self._outgoing: dict[Member, list[Sending]] = {}
 
-    def must_travel(self, call: Call) -> bool:
-        """Whether anything of it has to be put into the cluster first."""
-        payload = call.payload
-        assert payload is not None
-        if payload.passengers and any(isinstance(one, SharedObject) for one in payload.passengers):
-            return True
-        return payload.nbytes >= LARGE
+    def send(self, ticket: int, call: Call, member: Member, failed: Failed) -> None:
+        """Send it with the next `flush`; later, if anything of it has to be put into the cluster first."""
+        if _must_travel(call):
+            self._loading[ticket] = self._host.loop.create_task(self._load(ticket, call, member, failed))
+        else:
+            self._outgoing.setdefault(member, []).append(self._sending(ticket, call, member, {}))
 
-    def begin(self, ticket: int, call: Call, member: Member, loaded: Loaded) -> None:
-        """Put it there; `loaded` is told."""
-        self._loading[ticket] = self._host.loop.create_task(self._load(ticket, call, member, loaded))
+    def flush(self) -> None:
+        """Send what was collected."""
+        outgoing, self._outgoing = self._outgoing, {}
+        for member, sendings in outgoing.items():
+            self._engine.send(member.address, sendings)
 
-    async def _load(self, ticket: int, call: Call, member: Member, loaded: Loaded) -> None:
+    async def _load(self, ticket: int, call: Call, member: Member, failed: Failed) -> None:
         try:
             refs = await self._put(call, member)
         except Exception as error:
-            loaded(ticket, None, error)
+            failed(ticket, error)
         else:
-            loaded(ticket, self.sending(ticket, call, member, refs), None)
+            self._engine.send(member.address, [self._sending(ticket, call, member, refs)])
 
     async def _put(self, call: Call, member: Member) -> dict[Any, Any]:
         """What `put` returned for: the arguments, the function, shared objects by number."""
@@ -93,7 +96,7 @@ class Goods:
         """Its handle was closed; calls that took it hold it still."""
         self._shared.pop(shared.number, None)
 
-    def sending(self, ticket: int, call: Call, member: Member, refs: Mapping[Any, Any]) -> Sending:
+    def _sending(self, ticket: int, call: Call, member: Member, refs: Mapping[Any, Any]) -> Sending:
         """The call as it goes out, with what was put into the cluster for it."""
         payload, plan = call.payload, call.plan
         assert payload is not None
@@ -121,7 +124,7 @@ class Goods:
             at,
             plan.options.max_result,
         )
-        return Sending(order, tuple(goods), call.priority, {})
+        return Sending(order, tuple(goods), call.priority, plan.needs or {})
 
     def ended(self, ticket: int) -> None:
         """That call is over."""
@@ -136,3 +139,10 @@ class Goods:
             task.cancel()
         self._loading.clear()
         self._shared.clear()
+
+
+def _must_travel(call: Call) -> bool:
+    """Whether anything of it has to be put into the cluster first."""
+    payload = call.payload
+    assert payload is not None
+    return payload.nbytes >= LARGE or any(isinstance(one, SharedObject) for one in payload.passengers)

@@ -20,6 +20,7 @@ from asyncjobs.errors import WorkerStartError
 from asyncjobs.lanes.base import Capabilities
 from asyncjobs.lanes.cluster import ClusterLane
 from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.resources import Amounts
 from asyncjobs.station import Answer, Cargo, Facts, Order
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
@@ -57,7 +58,14 @@ class DaskEngine:
 
     name = "Dask"
     package = "dask"
-    capabilities: Capabilities = Capabilities(encodes=True)
+    capabilities: Capabilities = Capabilities(
+        encodes=True,
+        groups=True,
+        queues=False,
+        shares="once, scattered: workers fetch it from each other",
+        priorities="in our queue, and in Dask's",
+        falls_with_it="what its worker has, too",
+    )
 
     def __init__(self, cluster: Any, security: Any) -> None:
         self._address, self._security = _place_of(cluster, security)
@@ -108,9 +116,9 @@ class DaskEngine:
             if isinstance(result, BaseException):
                 self._listener.refused(address, _explained(result))
             elif address not in self._known:
-                threads, *facts = result
+                threads, offers, *facts = result
                 self._known[address] = facts[0]
-                self._listener.joined(address, threads, Facts(*facts))
+                self._listener.joined(address, threads, offers, Facts(*facts))
 
     async def close(self) -> None:
         """Say good-bye to the workers, and disconnect."""
@@ -170,29 +178,24 @@ class DaskEngine:
             self._listener.broke("the connection to the scheduler is lost")
             return
         plain = [sending for sending in sendings if not sending.goods]
-        for priority, group in groupby(plain, lambda sending: sending.priority):
-            self._send_many(address, priority, list(group))
+        for (priority, needs), group in groupby(plain, lambda sending: (sending.priority, sending.needs)):
+            self._send_many([sending.order for sending in group], _terms(address, priority, needs))
         for sending in sendings:
             if sending.goods:
-                future = self._client.submit(
-                    _perform,
-                    _pickled(sending.order),
-                    *sending.goods,
-                    key=self._key(sending.order),
-                    **_terms(address, sending.priority),
-                )
-                self._follow(sending.order.ticket, future)
+                self._send_one(sending.order, sending.goods, _terms(address, sending.priority, sending.needs))
 
-    def _send_many(self, address: str, priority: int, sendings: list[Sending]) -> None:
-        orders = [sending.order for sending in sendings]
-        keys = [self._key(order) for order in orders]
-        pickled = [_pickled(order) for order in orders]
+    def _send_many(self, orders: list[Order], terms: dict[str, Any]) -> None:
         if len(orders) == 1:
-            futures = [self._client.submit(_perform, pickled[0], key=keys[0], **_terms(address, priority))]
-        else:
-            futures = self._client.map(_perform, pickled, key=keys, **_terms(address, priority))
+            self._send_one(orders[0], (), terms)
+            return
+        keys = [self._key(order) for order in orders]
+        futures = self._client.map(_perform, [_pickled(order) for order in orders], key=keys, **terms)
         for order, future in zip(orders, futures, strict=True):
             self._follow(order.ticket, future)
+
+    def _send_one(self, order: Order, goods: Sequence[Any], terms: dict[str, Any]) -> None:
+        future = self._client.submit(_perform, _pickled(order), *goods, key=self._key(order), **terms)
+        self._follow(order.ticket, future)
 
     def _key(self, order: Order) -> str:
         """Dask's dashboard shows what comes before the first digits: the job's name."""
@@ -257,8 +260,15 @@ class DaskEngine:
         return await self._client.scatter(cargo, workers=None if address is None else [address], hash=False)
 
 
-def _terms(address: str, priority: int) -> dict[str, Any]:
-    return {"pure": False, "retries": 0, "workers": [address], "allow_other_workers": False, "priority": priority}
+def _terms(address: str, priority: int, needs: Amounts) -> dict[str, Any]:
+    return {
+        "resources": dict(needs) or None,
+        "pure": False,
+        "retries": 0,
+        "workers": [address],
+        "allow_other_workers": False,
+        "priority": priority,
+    }
 
 
 def _pickled(order: Order) -> bytes:
@@ -313,7 +323,11 @@ class _Voice:
 
 
 def _enrol(topic: str, runner_id: str, dask_worker: Any) -> tuple[Any, ...]:
-    return dask_worker.state.nthreads, *station.enrol(runner_id, _Voice(dask_worker, topic))
+    return (
+        dask_worker.state.nthreads,
+        dict(dask_worker.state.total_resources),
+        *station.enrol(runner_id, _Voice(dask_worker, topic)),
+    )
 
 
 def _dismiss(names: Sequence[str]) -> None:

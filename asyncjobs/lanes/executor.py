@@ -13,10 +13,12 @@ from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 from asyncjobs.errors import JobStopped, WorkerLost
 from asyncjobs.lanes.base import (
+    IN_THIS_PROCESS,
     Abandoned,
     Call,
     Capabilities,
@@ -32,6 +34,10 @@ from asyncjobs.lanes.base import (
 )
 from asyncjobs.options import check_count
 
+_ELSEWHERE = MappingProxyType(
+    {name: f"the executor is handed your bare function; {advice}" for name, advice in IN_THIS_PROCESS.items()}
+)
+
 
 class ExecutorLane:
     """Runs plain functions in `executor`, at most `size` in flight.
@@ -43,7 +49,13 @@ class ExecutorLane:
     """
 
     kind = "executor"
-    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result", "resources"}))
+    capabilities: Capabilities = Capabilities(
+        knows_job=False,
+        tokens=False,
+        queues=False,
+        falls_with_it="as the executor says",
+        unsupported=_ELSEWHERE,
+    )
 
     def __init__(self, executor: Executor, size: int | None = None) -> None:
         if not isinstance(executor, Executor):

@@ -10,7 +10,18 @@ from typing import Any
 
 from asyncjobs.context import running
 from asyncjobs.errors import JobStopped
-from asyncjobs.lanes.base import Abandoned, Call, Capabilities, Failed, Host, Outcome, Plan, Stopped, nobody
+from asyncjobs.lanes.base import (
+    IN_THIS_PROCESS,
+    Abandoned,
+    Call,
+    Capabilities,
+    Failed,
+    Host,
+    Outcome,
+    Plan,
+    Stopped,
+    nobody,
+)
 from asyncjobs.options import check_count
 
 
@@ -26,7 +37,7 @@ class LoopLane:
 
     kind = "loop"
     capabilities: Capabilities = Capabilities(
-        coroutines=True, unsupported=frozenset({"output", "max_result", "resources"})
+        coroutines=True, context=True, falls_with_it="the program", unsupported=IN_THIS_PROCESS
     )
 
     def __init__(self, size: int = 1000) -> None:

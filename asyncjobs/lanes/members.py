@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from asyncjobs.lanes.base import Call
+from asyncjobs.resources import Amounts
 from asyncjobs.station import Facts
 
 AHEAD_SECONDS = 0.05
@@ -21,12 +22,16 @@ AHEAD_CALLS = 128
 class Member:
     """One worker process."""
 
-    __slots__ = ("address", "facts", "long", "seconds", "short", "threads")
+    __slots__ = ("address", "facts", "free", "long", "offers", "seconds", "short", "threads")
 
-    def __init__(self, address: str, threads: int, facts: Facts) -> None:
+    def __init__(self, address: str, threads: int, offers: Amounts, facts: Facts) -> None:
         self.address: str = address
         self.threads: int = threads
         self.facts: Facts = facts
+        self.offers: Amounts = offers
+        """Resources that the engine says it has."""
+        self.free: dict[str, float] = dict(offers)
+        """Those of them that none of our calls holds."""
         self.long: int = 0
         """Calls with a thread of their own."""
         self.short: int = 0
@@ -49,6 +54,10 @@ class Member:
         left = self.threads - self.long
         return self.short < left * AHEAD_CALLS and self.seconds + pace <= left * AHEAD_SECONDS
 
+    def has(self, needs: Amounts) -> bool:
+        """Whether so much is free now."""
+        return all(self.free.get(name, 0.0) >= amount for name, amount in needs.items())
+
     def add(self, pace: float) -> None:
         """It is given a call that takes so many seconds; 0: nobody knows."""
         if pace:
@@ -69,8 +78,8 @@ class Member:
 
 
 def pace_of(call: Call) -> float:
-    """How long `call` takes if it is a short one, else 0."""
-    pace = call.plan.pace
+    """How long `call` takes if it is a short one, else 0. One that holds resources waits for nobody."""
+    pace = None if call.plan.needs else call.plan.pace
     return 0.0 if pace is None or pace > AHEAD_SECONDS else max(pace, 1e-6)
 
 
@@ -123,10 +132,10 @@ class Members:
         """Whether a thread is free that may take any call, with at most `limit` calls in all."""
         return bool(self._idle) and (limit is None or self.count < limit)
 
-    def choose(self, pace: float, limit: int | None) -> Member | None:
-        """Who may take a call of that pace now."""
+    def choose(self, pace: float, limit: int | None, needs: Amounts | None = None) -> Member | None:
+        """Who may take a call of that pace, and those needs, now."""
         if self.has_idle(limit):
-            return next(iter(self._idle))
+            return next((member for member in self._idle if needs is None or member.has(needs)), None)
         if not pace or (limit is not None and limit <= self.threads):
             return None
         for _ in range(len(self._ring)):
@@ -136,16 +145,24 @@ class Members:
                 return member
         return None
 
-    def add(self, member: Member, pace: float) -> None:
+    def can_ever(self, needs: Amounts) -> bool:
+        """Whether any of them has so much at all."""
+        return any(all(member.offers.get(name, 0.0) >= needs[name] for name in needs) for member in self)
+
+    def add(self, member: Member, pace: float, needs: Amounts | None = None) -> None:
         """`member` is given a call."""
         member.add(pace)
+        for name, amount in (needs or {}).items():
+            member.free[name] -= amount
         self.count += 1
         self._idle.pop(member, None)
         if member.count < member.threads:
             self._idle[member] = None  # at the end: the others first
 
-    def remove(self, member: Member, pace: float) -> None:
+    def remove(self, member: Member, pace: float, needs: Amounts | None = None) -> None:
         """It has answered one."""
+        for name, amount in (needs or {}).items():
+            member.free[name] += amount
         if self._members.get(member.address) is member:
             member.remove(pace)
             self.count -= 1

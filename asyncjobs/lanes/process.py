@@ -66,7 +66,13 @@ class ProcessLane:
     """
 
     kind = "process"
-    capabilities: Capabilities = Capabilities(kills=True, encodes=True)
+    capabilities: Capabilities = Capabilities(
+        kills=True,
+        encodes=True,
+        groups=True,
+        shares="once, in shared memory: workers map it",
+        falls_with_it="nothing",
+    )
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from typing import Any
 from asyncjobs.context import running
 from asyncjobs.errors import JobStopped, LaneStalled, ResourceExhausted, WorkerStartError
 from asyncjobs.lanes.base import (
+    IN_THIS_PROCESS,
     Abandoned,
     Call,
     Capabilities,
@@ -47,7 +48,7 @@ class ThreadLane:
     """
 
     kind = "thread"
-    capabilities: Capabilities = Capabilities(unsupported=frozenset({"output", "max_result", "resources"}))
+    capabilities: Capabilities = Capabilities(context=True, falls_with_it="the program", unsupported=IN_THIS_PROCESS)
 
     def __init__(
         self,

@@ -33,7 +33,9 @@ class Group:
 def goes_in_groups(plan: Plan, lane: Lane) -> bool:
     """Whether several items may share a call: none has a time limit or the like of its own."""
     plain = settle(DEFAULTS)
-    return lane.kind == "process" and all(getattr(plan.options, name) == getattr(plain, name) for name in ITEM_OPTIONS)
+    return lane.capabilities.groups and all(
+        getattr(plan.options, name) == getattr(plain, name) for name in ITEM_OPTIONS
+    )
 
 
 def item_error(fn: Callable[..., Any], item: Any, index: int, error: NotSendable) -> NotSendable:

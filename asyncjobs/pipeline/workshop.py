@@ -92,7 +92,7 @@ def goes_far(lane: str, runner: Runner | None) -> bool:
     """Whether items have to travel to a lane of that name, given or not a runner."""
     if runner is None or lane in ("loop", "thread"):
         return lane == "process"
-    return runner._lanes[lane].kind == "process"
+    return runner._lanes[lane].capabilities.encodes
 
 
 class Workshop:
@@ -197,7 +197,7 @@ class Workshop:
     def _most(self, stage: Work) -> int:
         """Calls at once that make sense."""
         if self._given is not None and stage.lane not in MOST_CALLS:
-            return self._given._lanes[stage.lane].size()
+            return max(1, self._given._lanes[stage.lane].size())
         return MOST_CALLS.get(stage.lane) or usable_processors()
 
     @property

@@ -69,8 +69,9 @@ class Bench:
         return job
 
     async def come_up(self) -> None:
-        """Wait for places: a cluster is connected to by the way."""
-        await until(lambda: self.lane.size() > 0, "the lane to come up")
+        """Wait for a lane that connects by itself."""
+        places = self.lane.places()
+        await until(lambda: all(place.is_cold or not place.is_down for place in places), "the lane to come up")
 
     async def fill(self, gate: FileGate, **options: Any) -> list[Job[Any]]:
         """Hold every place of the lane at `gate`."""
