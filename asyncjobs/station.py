@@ -61,8 +61,9 @@ class Cargo:
         self.stream = stream
         self.buffers = buffers
 
-    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        if self.nbytes < SMALL:  # a frame of its own would cost more than the copy
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # A frame of its own would cost more than the copy; and Dask's scheduler takes no newer protocol than 4.
+        if self.nbytes < SMALL or protocol < 5:
             return Cargo, (bytes(self.stream), tuple(map(bytearray, self.buffers)))
         return Cargo, (PickleBuffer(self.stream), tuple(map(PickleBuffer, self.buffers)))
 

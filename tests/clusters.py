@@ -49,6 +49,16 @@ class DaskCluster:
             command = [*inside, sys.executable, "-m", module, *options]
             return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
+    def refill(self, count: int) -> None:
+        """Replace the workers that were killed."""
+        living = [worker for worker in self.workers if worker.poll() is None]
+        dead = [worker for worker in self.workers if worker not in living]
+        self.workers[:] = living
+        for _ in dead:
+            self.start_worker()
+        if dead:
+            cluster_is_up(self, count)
+
     def log(self) -> str:
         return (self.folder / "log").read_text()
 

@@ -70,8 +70,7 @@ class Bench:
 
     async def come_up(self) -> None:
         """Wait for a lane that connects by itself."""
-        places = self.lane.places()
-        await until(lambda: all(place.is_cold or not place.is_down for place in places), "the lane to come up")
+        await until(lambda: all(place.is_cold or not place.is_down for place in self.lane.places()), "the lane's start")
 
     async def fill(self, gate: FileGate, **options: Any) -> list[Job[Any]]:
         """Hold every place of the lane at `gate`."""

@@ -1,0 +1,51 @@
+"""What cluster tests run on the workers, which import this file by its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from asyncjobs.testing.work import FileGate, hold, note
+
+
+def die(path: str) -> None:
+    """Leave a line, and kill this very process."""
+    note(path, str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(path: str) -> int:
+    """The same, but only the first time."""
+    if not os.path.exists(path):
+        die(path)
+    return 7
+
+
+def pid_then_hold(path: str, gate: FileGate) -> int:
+    """Say where it runs, and wait at the gate."""
+    note(path, str(os.getpid()))
+    return hold(gate, os.getpid())
+
+
+def say(text: str) -> str:
+    """Print it on both streams."""
+    print(text)
+    print(text.upper(), file=sys.stderr)
+    return text
+
+
+def total(array: Any) -> tuple[float, bool, int]:
+    """The sum, whether the array may be written to, and where it was added up."""
+    return float(array.sum()), bool(array.flags.writeable), os.getpid()
+
+
+def same_object(first: Any, second: Any) -> bool:
+    """Whether both arguments are one object here."""
+    return first is second
+
+
+def devices() -> str:
+    """The worker's own process id, as text."""
+    return str(os.getpid())
