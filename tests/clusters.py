@@ -49,6 +49,11 @@ class DaskCluster:
             command = [*inside, sys.executable, "-m", module, *options]
             return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
+    def reap(self) -> None:
+        """Take leave of those that have ended."""
+        for process in self.processes():
+            process.poll()
+
     def refill(self, count: int) -> None:
         """Replace the workers that were killed."""
         living = [worker for worker in self.workers if worker.poll() is None]

@@ -38,10 +38,11 @@ def _harmed() -> Iterator[DaskCluster]:
 
 
 @pytest.fixture
-def fragile(_harmed: DaskCluster) -> DaskCluster:
+def fragile(_harmed: DaskCluster) -> Iterator[DaskCluster]:
     """A cluster of two workers: those that the last test killed have been replaced."""
     _harmed.refill(2)
-    return _harmed
+    yield _harmed
+    _harmed.reap()
 
 
 def over(cluster: DaskCluster) -> Runner:
@@ -133,7 +134,6 @@ async def test_a_job_whose_worker_is_killed_is_lost_and_never_started_twice(
     assert len(lines(ran)) == 1
 
 
-@pytest.mark.may_leak("workers that the test before killed were replaced")
 async def test_a_lost_job_is_tried_again_on_another_worker_if_it_may_be(fragile: DaskCluster, tmp_path: Path) -> None:
     async with over(fragile) as runner:
         job = await runner.options(lane="cluster", lost="retry").submit(cluster_jobs.die_once, str(tmp_path / "ran"))
@@ -141,7 +141,6 @@ async def test_a_lost_job_is_tried_again_on_another_worker_if_it_may_be(fragile:
         assert job.attempt == 2
 
 
-@pytest.mark.may_leak("workers that the test before killed were replaced")
 async def test_a_map_over_a_killed_worker_loses_one_item(fragile: DaskCluster, tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{number}") for number in range(4)]
     async with over(fragile) as runner:
@@ -209,7 +208,6 @@ def _shown(address: str) -> str:
 # --- last, for nothing is left of its cluster -------------------------------------------------
 
 
-@pytest.mark.may_leak("workers that the test before killed were replaced")
 async def test_when_the_scheduler_goes_its_jobs_are_lost_and_the_next_say_so(
     fragile: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

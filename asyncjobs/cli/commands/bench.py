@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from asyncjobs.bench import arrays as bench_arrays
+from asyncjobs.bench import clusters as bench_clusters
 from asyncjobs.bench import flow as bench_flow
 from asyncjobs.bench import jobs as bench_jobs
 from asyncjobs.bench import parzen as bench_parzen
@@ -54,6 +55,12 @@ def sync_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: 
 def flow_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
     """Whether queues and pipelines keep a model fed: overlap, per item, large batches, memory, start and end."""
     bench_flow.main(json_path, html_path, quick)
+
+
+@bench.command("clusters")
+def clusters_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
+    """What a lane over a cluster adds to the engine's own submit: tiny jobs, one idle call, a map."""
+    bench_clusters.main(json_path, html_path, quick)
 
 
 @bench.command("plotting")
