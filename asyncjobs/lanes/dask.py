@@ -136,6 +136,8 @@ class DaskEngine:
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=CLOSE)
         with suppress(Exception):
+            client.unsubscribe_topic("all")
+            client.unsubscribe_topic(self._topic)
             async with asyncio.timeout(CLOSE):
                 if names and client.status == "running":
                     await client.run(_dismiss, names, on_error="ignore")
