@@ -56,6 +56,7 @@ _HOMES = {
     "QueueRunner": "flow.queuerunner",
     "QueueStats": "flow.base",
     "RandomShuffleQueue": "flow.queues",
+    "RayLane": "lanes.ray",
     "RemoteError": "errors",
     "ResourceExhausted": "errors",
     "ResultNotSendable": "errors",

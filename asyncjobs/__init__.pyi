@@ -37,6 +37,7 @@ from asyncjobs.lanes.dask import DaskLane as DaskLane
 from asyncjobs.lanes.executor import ExecutorLane as ExecutorLane
 from asyncjobs.lanes.loop import LoopLane as LoopLane
 from asyncjobs.lanes.process import ProcessLane as ProcessLane
+from asyncjobs.lanes.ray import RayLane as RayLane
 from asyncjobs.lanes.thread import ThreadLane as ThreadLane
 from asyncjobs.lines import Lines as Lines
 from asyncjobs.main import run as run
@@ -130,6 +131,7 @@ __all__ = [
     "QueueRunner",
     "QueueStats",
     "RandomShuffleQueue",
+    "RayLane",
     "RemoteError",
     "ResourceExhausted",
     "ResultNotSendable",

@@ -346,13 +346,14 @@ class ClusterLane:
     # --- coming up and going down -------------------------------------------------------
 
     async def restore(self) -> None:
-        """Connect, within 10 s; or fail what waits, with the reason."""
+        """Connect, within 10 s, or as many as the engine asks for; or fail what waits, with the reason."""
         self._someone.clear()
         self._problem = None
         self._members.clear()
+        patience = self._engine.patience or CONNECT
         try:
             await self._engine.close()
-            async with asyncio.timeout(CONNECT):
+            async with asyncio.timeout(patience):
                 await self._engine.connect(self, self._host.runner_id)
                 while not len(self._members):
                     if self._problem is not None:
@@ -361,7 +362,7 @@ class ClusterLane:
         except Exception as error:
             await self._engine.close()
             self.is_cold = True
-            problem = not_up(self._engine.name, self._engine.address, error, CONNECT)
+            problem = not_up(self._engine.name, self._engine.address, error, patience)
             logger.warning("lane %r: %s", self.name, problem)
             self._host.refuse(problem)
             return

@@ -77,6 +77,10 @@ class Engine(Protocol):
     """What to install: the name of our extra."""
 
     @property
+    def patience(self) -> float | None:
+        """Seconds in which it has to come up, where the lane's own limit would not do."""
+
+    @property
     def address(self) -> str:
         """Where it is, for people: without credentials."""
 

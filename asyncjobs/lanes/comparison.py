@@ -10,6 +10,7 @@ from asyncjobs.lanes.dask import DaskEngine
 from asyncjobs.lanes.executor import ExecutorLane
 from asyncjobs.lanes.loop import LoopLane
 from asyncjobs.lanes.process import ProcessLane
+from asyncjobs.lanes.ray import RayEngine
 from asyncjobs.lanes.thread import ThreadLane
 
 LANES: Final[dict[str, Capabilities]] = {
@@ -18,6 +19,7 @@ LANES: Final[dict[str, Capabilities]] = {
     "process": ProcessLane.capabilities,
     "executor": ExecutorLane.capabilities,
     "Dask": DaskEngine.capabilities,
+    "Ray": RayEngine.capabilities,
 }
 """By what the table calls them."""
 

@@ -79,6 +79,8 @@ class DaskEngine:
         self._untold: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
         self._helpers: set[asyncio.Task[Any]] = set()
 
+    patience: float | None = None
+
     @property
     def address(self) -> str:
         """Of the scheduler, without credentials."""

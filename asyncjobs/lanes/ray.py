@@ -1,0 +1,424 @@
+"""The lane over a Ray cluster: `RayLane`.
+
+Each worker is a Ray actor with one seat: it is told what to do, and says what became of it, in as few messages as
+there are turns. So it is known what ran where when one dies, and a worker that has to be ended is killed with its
+process, and replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import count
+from typing import Any, Final
+
+from asyncjobs.errors import WorkerStartError
+from asyncjobs.futures import call_soon, fail, resolve
+from asyncjobs.lanes.base import Capabilities
+from asyncjobs.lanes.cluster import ClusterLane
+from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.lanes.rayseat import Seat
+from asyncjobs.lanes.supply import declared
+from asyncjobs.options import check_count
+from asyncjobs.resources import Amounts
+from asyncjobs.station import Answer, Cargo, Facts
+
+logger: logging.Logger = logging.getLogger("asyncjobs")
+
+TOGETHER: Final = 5.0
+"""Seconds in which all actors come up; those that have no room yet come later."""
+LOOK: Final = 5.0
+"""Seconds between two looks at how large the cluster is."""
+DRAIN: Final = 0.25
+"""Seconds in which a worker that is to be killed gives back what it has not begun."""
+KNOCK: Final = 9.0
+"""Seconds in which somebody answers at the address; less than the lane waits, so that the reason is known."""
+OWN_START: Final = 60.0
+"""Seconds in which a cluster of our own comes up."""
+OWN_ENVIRONMENT: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Ray's processes listen on loopback only, as they do on those two systems; and tell nobody that they are there."""
+OWN_OPTIONS: Final = {"cpu": "num_cpus", "gpu": "num_gpus", "memory": "memory"}
+
+
+class RayLane(ClusterLane):
+    """Runs plain functions on a Ray cluster, each in an actor of its own that stays.
+
+    Args:
+        address: the cluster's address (``"host:6379"``, or ``"auto"`` for one on this machine). Without one: the
+            cluster that this program has connected to already; else one of its own on this machine, on loopback only.
+        workers: how many actors; as many as the cluster has room for if not given.
+        resources: what each actor holds, as in ``{"cpu": 2, "gpu": 1}``; one processor if not given. A job may need at
+            most that: for jobs that need more, make a second lane.
+
+    The nodes need asyncjobs, too: ``pip install 'asyncjobs-runner[ray]'``. Jobs run in a thread of their actor.
+
+    Example::
+
+        async with aj.Runner(lanes={"cluster": aj.RayLane("auto")}) as runner:
+            print(await runner.options(lane="cluster").run(fit, data))
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        workers: int | None = None,
+        resources: Mapping[str, float | str] | None = None,
+    ) -> None:
+        if not (address is None or (isinstance(address, str) and address)):
+            raise TypeError(f"address={address!r} is not allowed; allowed: None, or an address such as 'host:6379'")
+        check_count("workers", workers, 1, or_none=True)
+        super().__init__(RayEngine(address, workers, {"cpu": 1, **declared(resources)}))
+
+
+class RayEngine:
+    """The actors of one lane."""
+
+    name = "Ray"
+    package = "ray"
+    capabilities: Capabilities = Capabilities(
+        kills=True,
+        encodes=True,
+        groups=True,
+        queues=False,
+        shares="once, put: each node has one copy, which its workers map",
+        falls_with_it="nothing else",
+    )
+
+    def __init__(self, address: str | None, workers: int | None, seat: Amounts) -> None:
+        _ray()
+        self._address = address
+        self._workers = workers
+        self._seat = seat
+        self._connection: Connection | None = None
+        self._is_open = False
+        self._actors: dict[str, Any] = {}
+        self._coming: set[str] = set()
+        """Actors that have not said hello."""
+        self._news = asyncio.Event()
+        self._unsent: dict[str, list[Sending]] = {}
+        self._numbers = count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: Listener
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def patience(self) -> float | None:
+        """More than others have, for a cluster of our own: Ray starts half a dozen programs for it."""
+        return OWN_START if self._address is None else None
+
+    @property
+    def address(self) -> str:
+        """Where it is, without credentials."""
+        return re.sub(r"//[^/@]*@", "//", self._address or "this machine")
+
+    # --- coming up and going down -------------------------------------------------------
+
+    async def connect(self, listener: Listener, runner_id: str) -> None:
+        """Connect this program, and hire actors for the whole cluster."""
+        self._listener, self._runner_id = listener, runner_id
+        self._loop = asyncio.get_running_loop()
+        self._connection = Connection(self._address)
+        await asyncio.wrap_future(self._connection.up)
+        self._is_open = True
+        await self._hire_more()
+        await self._all_up()
+        if self._workers is None:
+            self._start(self._watch())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _all_up(self) -> None:
+        """Wait for all actors, but not long for those that Ray has no room for now."""
+        until = self._loop.time() + TOGETHER
+        while self._coming and self._loop.time() < until:
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._news.wait()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            await self._hire_more()
+
+    async def _hire_more(self) -> None:
+        wanted = self._workers
+        if wanted is None:
+            wanted = await self._loop.run_in_executor(None, _room_for, self._seat)
+        while self._is_open and len(self._actors) < wanted:
+            await self._hire()
+
+    async def _hire(self) -> None:
+        """One more actor; it waits in Ray until there is room for it."""
+        address = f"seat-{next(self._numbers)}"
+        self._coming.add(address)
+        self._actors[address] = None
+        # In a thread: the first one sends the class to the cluster, and waits for that.
+        actor = self._actors[address] = await self._loop.run_in_executor(None, self._new_actor)
+        if not self._is_open:
+            self._dismiss(address)
+            return
+        self._then(actor.enrol.remote(self._runner_id), self._enrolled, address)
+
+    def _new_actor(self) -> Any:
+        options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"talk": 1, "listen": 1}}
+        return _ray().remote(**options, **terms(self._seat))(Seat).remote()
+
+    def _then(self, ref: Any, callback: Callable[..., None], *args: Any) -> None:
+        """Call back on the loop with the future of `ref`."""
+
+        ref.future().add_done_callback(lambda future: call_soon(self._loop, callback, *args, future))
+
+    def _enrolled(self, address: str, future: Future[Any]) -> None:
+        self._coming.discard(address)
+        self._news.set()
+        if address not in self._actors:
+            return
+        error = future.exception()
+        if error is None:
+            self._listener.joined(address, 1, self._seat, Facts(*future.result()))
+            self._listen(address)
+        else:
+            self._dismiss(address)
+            self._listener.refused(address, _explained(error))
+
+    def _dismiss(self, address: str) -> None:
+        self._coming.discard(address)
+        actor = self._actors.pop(address, None)
+        if actor is not None:
+            with suppress(Exception):
+                _ray().kill(actor)
+
+    async def close(self) -> None:
+        """End the actors, and disconnect if it was us who connected; at once if we have not come that far."""
+        self._is_open = False
+        for task in self._tasks:
+            task.cancel()
+        for address in list(self._actors):
+            self._dismiss(address)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.leave()
+            if connection.up.done() and not connection.up.cancelled():
+                await asyncio.wrap_future(connection.gone)
+
+    def abort(self) -> None:
+        """Ray ends what belongs to a program when that ends."""
+        self._is_open = False
+        if self._connection is not None:
+            self._connection.leave()
+
+    # --- what the actors say ------------------------------------------------------------
+
+    def _listen(self, address: str) -> None:
+        actor = self._actors[address]
+        self._then(actor.listen.options(concurrency_group="listen").remote(), self._heard, address)
+
+    def _heard(self, address: str, future: Future[Any]) -> None:
+        if address not in self._actors:
+            return
+        error = future.exception()
+        if error is not None:
+            self._dismiss(address)
+            self._listener.left(address, _cause(error))
+            if self._is_open:
+                self._start(self._hire())
+            return
+        self._listen(address)
+        for name, *said in pickle.loads(future.result()):
+            if name:
+                self._listener.heard(name, said)
+            else:
+                self._listener.answered(said[0], Answer(*said[1]))
+
+    # --- calls --------------------------------------------------------------------------
+
+    def send(self, address: str, sendings: Sequence[Sending]) -> None:
+        """At the end of this turn of the loop: many in one message, where that can be."""
+        if not self._unsent:
+            self._loop.call_soon(self._send_all)
+        self._unsent.setdefault(address, []).extend(sendings)
+
+    def _send_all(self) -> None:
+        unsent, self._unsent = self._unsent, {}
+        for address, sendings in unsent.items():
+            actor = self._actors.get(address)
+            if actor is None:
+                continue  # its end is told elsewhere
+            plain = [tuple(sending.order) for sending in sendings if not sending.goods]
+            if plain:
+                actor.take.remote(pickle.dumps(plain, 5))
+            for sending in sendings:
+                if sending.goods:
+                    taken = actor.take.remote(pickle.dumps([tuple(sending.order)], 5), *sending.goods)
+                    self._then(taken, self._taken, sending.order.ticket)
+
+    def _taken(self, ticket: int, future: Future[Any]) -> None:
+        error = future.exception()
+        if error is not None and not _is_death(error):  # what it takes is lost, or does not unpickle
+            self._listener.failed(ticket, _explained(error))
+
+    def forget(self, address: str, ticket: int) -> None:
+        """Its answer goes nowhere, by itself."""
+
+    def kill(self, address: str, ticket: int) -> None:
+        """End the actor and its process; what it has not begun comes back first."""
+        actor = self._actors.get(address)
+        if actor is not None:
+            actor.drain.options(concurrency_group="talk").remote()
+            self._loop.call_later(DRAIN, _end, actor)
+
+    def tell(self, address: str, station: str, told: Sequence[tuple[Any, ...]]) -> None:
+        """While its jobs run."""
+        actor = self._actors.get(address)
+        if actor is not None:
+            actor.hear.options(concurrency_group="talk").remote(station, list(told))
+
+    async def put(self, cargo: Cargo, address: str | None) -> Any:
+        """Into the object store of this node; Ray brings it to where it is used."""
+        return await self._loop.run_in_executor(None, _ray().put, cargo)
+
+
+# --- Ray itself -------------------------------------------------------------------------
+
+
+def _ray() -> Any:
+    try:
+        with _on_loopback():
+            import ray
+    except ModuleNotFoundError as error:
+        hint = "aj.RayLane needs ray: pip install 'asyncjobs-runner[ray]'"
+        raise ModuleNotFoundError(hint, name=error.name) from error
+    return ray
+
+
+class Connection:
+    """This program's connection to a cluster, held by a thread of its own.
+
+    Ray blocks while it connects, for long if nobody answers. And what it starts on this machine dies with the thread
+    that has started it (the kernel's parent-death signal is for threads), so this one stays as long as the connection.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._leaves = threading.Event()
+        self.up: Future[None] = Future()
+        self.gone: Future[None] = Future()
+        threading.Thread(target=self._run, name="asyncjobs-ray", daemon=True).start()
+
+    def leave(self) -> None:
+        """Disconnect; also one that is not connected yet, as soon as it is."""
+        self._leaves.set()
+
+    def _run(self) -> None:
+        is_ours = False
+        try:
+            is_ours = _connect(self._address)
+        # Whoever waits for it is to hear of it, whatever it is.
+        except BaseException as error:
+            fail(self.up, error)
+        else:
+            resolve(self.up)
+        if is_ours:
+            self._leaves.wait()
+            with suppress(Exception):
+                _ray().shutdown()
+        resolve(self.gone)
+
+
+def _connect(address: str | None) -> bool:
+    """Whether it was us who connected."""
+    ray = _ray()
+    if ray.is_initialized():
+        there = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", there):
+            raise WorkerStartError("this program is connected to another Ray cluster, and Ray connects it to one only")
+        return False
+    quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+    if address is not None:
+        _knock(address)
+    # A cluster on loopback knows this machine by that name only.
+    is_near = address is None or re.match(r"(ray://)?(127\.|localhost\b)", address)
+    with _on_loopback() if is_near else nullcontext():
+        ray.init(address or "local", **quiet)
+    return True
+
+
+def _knock(address: str) -> None:
+    """Raise unless somebody is there: Ray would try for a minute, and end the whole program then."""
+    found = _ray()._private.utils.read_ray_address() if address == "auto" else address
+    host, _, port = str(found or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """What Ray starts within it listens on loopback only."""
+    before = {name: os.environ.get(name) for name in OWN_ENVIRONMENT}
+    os.environ.update(OWN_ENVIRONMENT)
+    constants = sys.modules.get("ray._private.ray_constants")
+    allowed = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    if allowed is not None:  # it was read when ray was imported
+        constants.ENABLE_RAY_CLUSTER = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        if allowed is not None:
+            constants.ENABLE_RAY_CLUSTER = allowed  # type: ignore[union-attr]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def terms(amounts: Amounts) -> dict[str, Any]:
+    """Amounts as Ray's own options: ``{"cpu": 2, "disk": 1}`` -> ``{"num_cpus": 2, "resources": {"disk": 1}}``."""
+    known = {OWN_OPTIONS[name]: amount for name, amount in amounts.items() if name in OWN_OPTIONS}
+    return {**known, "resources": {name: amount for name, amount in amounts.items() if name not in OWN_OPTIONS}}
+
+
+def _room_for(seat: Amounts) -> int:
+    """How many actors the cluster has room for: at least one, which waits in Ray if need be."""
+    names = {"cpu": "CPU", "gpu": "GPU"}
+    there = _ray().cluster_resources()
+    return max(1, min(int(there.get(names.get(name, name), 0) // amount) for name, amount in seat.items() if amount))
+
+
+def _end(actor: Any) -> None:
+    with suppress(Exception):
+        _ray().kill(actor)
+
+
+def _is_death(error: BaseException) -> bool:
+    return isinstance(error, _ray().exceptions.RayActorError)
+
+
+def _cause(error: BaseException) -> str:
+    """In our words: Ray's name addresses."""
+    if not _is_death(error):
+        return f"it cannot be heard: {type(error).__name__}"
+    return "its node died" if re.search(r"node (has )?died|node .*dead|owner", str(error)) else "its process died"
+
+
+def _explained(error: BaseException) -> Exception:
+    missing = re.search(r"No module named '(asyncjobs[\w.]*)'", str(error))
+    if missing:
+        return WorkerStartError(
+            "its nodes have no asyncjobs, or another version: pip install 'asyncjobs-runner[ray]' on each of them"
+        )
+    return error if isinstance(error, Exception) else WorkerStartError(repr(error))
