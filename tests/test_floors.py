@@ -42,7 +42,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({FACE}),
     frozenset({"plotting"}),
     frozenset({"service"}),
-    frozenset({"bench", "testing"}),
+    frozenset({"testing"}),
+    frozenset({"bench"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "ChargedLoop": "loops",
     "FileGate": "work",
     "Gate": "gate",
     "LANE_CHECKS": "lanes",
     "ShuffledLoop": "loops",
+    "SimulatedLane": "simulated",
     "VirtualClockLoop": "loops",
     "assert_no_leaks": "leaks",
     "check_history": "history",

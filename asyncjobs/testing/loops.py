@@ -1,8 +1,9 @@
 """Event loops for tests: virtual time, and a seeded order of what is ready.
 
 Waits take no time: when nothing is ready, `VirtualClockLoop` jumps to its next timer.
-`ShuffledLoop` also runs what is ready in an order drawn from its seed. The runner's waits
-are the loop's timers, so they are virtual too; its time stamps are `time.monotonic`, real.
+`ShuffledLoop` also runs what is ready in an order drawn from its seed, `ChargedLoop` lets computing
+take its time. The runner's waits are the loop's timers, so they are virtual too; its time stamps
+are `time.monotonic`, real.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import random
 import selectors
 from asyncio import Handle
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import thread_time
 from typing import Any
 
 START = 100_000.0
@@ -47,7 +51,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
-        self._skipping = _SkippingSelector()
+        self._skipping: _SkippingSelector = _SkippingSelector()
         super().__init__(self._skipping)
 
     def time(self) -> float:
@@ -57,6 +61,63 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for the threads without a limit: virtual seconds would be over before they end."""
         await super().shutdown_default_executor()
+
+
+class _ChargingSelector(_SkippingSelector):
+    """As above, but what its thread computes takes as long as the processor was busy with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = thread_time()
+
+    def charge(self) -> None:
+        """Let the time pass that was computed since the last look."""
+        now = thread_time()
+        self.now += now - self._since
+        self._since = now
+
+    def forgive(self) -> None:
+        """What was computed since the last look took no time."""
+        self._since = thread_time()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        before = self.now
+        self.charge()
+        return super().select(None if timeout is None else timeout - (self.now - before))
+
+
+class ChargedLoop(VirtualClockLoop):
+    """Waits take no time, and computing takes its processor time: how a program would do whose loop has all of one
+    processor, while everything that it waits for is only played.
+
+    For simulations: a cluster of thousands, in seconds. The time of other threads does not count.
+
+    Example::
+
+        with asyncio.Runner(loop_factory=ChargedLoop) as loops:
+            loops.run(play())
+    """
+
+    def __init__(self) -> None:
+        self._charging = _ChargingSelector()
+        asyncio.SelectorEventLoop.__init__(self, self._charging)
+
+    def time(self) -> float:
+        """Virtual seconds, as of the beginning of this turn of the loop."""
+        return self._charging.now
+
+    def spend(self, seconds: float) -> None:
+        """Let time pass as if so much had been computed."""
+        self._charging.now += seconds
+
+    @contextmanager
+    def free_of_charge(self) -> Iterator[None]:
+        """What is computed within it is somebody else's work, and takes no time here."""
+        self._charging.charge()
+        try:
+            yield
+        finally:
+            self._charging.forgive()
 
 
 class ShuffledLoop(VirtualClockLoop):

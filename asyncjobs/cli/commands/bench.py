@@ -9,6 +9,7 @@ import typer
 
 from asyncjobs.bench import arrays as bench_arrays
 from asyncjobs.bench import clusters as bench_clusters
+from asyncjobs.bench import clustersim
 from asyncjobs.bench import flow as bench_flow
 from asyncjobs.bench import jobs as bench_jobs
 from asyncjobs.bench import parzen as bench_parzen
@@ -57,16 +58,31 @@ def flow_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: 
     bench_flow.main(json_path, html_path, quick)
 
 
-@bench.command("clusters")
-def clusters_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
-    """What a lane over a cluster adds to the engine's own submit: tiny jobs, one idle call, a map."""
-    bench_clusters.main(json_path, html_path, quick)
-
-
 @bench.command("plotting")
 def plotting_command(json_path: JsonPath = None, html_path: HtmlPath = None, quick: Quick = False) -> None:
     """What a training loop pays for its plots."""
     bench_plotting.main(json_path, html_path, quick)
+
+
+@bench.command("clusters")
+def clusters_command(
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Play a thousand workers on a virtual clock; the runner is real.")
+    ] = False,
+    json_path: JsonPath = None,
+    html_path: HtmlPath = None,
+    image_path: Annotated[
+        Path | None, typer.Option("--image", help="Draw the picture into this file.", dir_okay=False)
+    ] = None,
+    quick: Quick = False,
+) -> None:
+    """What a lane over a cluster adds to the engine's own submit; or from where on one loop is the limit."""
+    if simulate:
+        clustersim.main(json_path, html_path, image_path, quick)
+    elif image_path is not None:
+        raise typer.BadParameter("--image is for --simulate; say --html")
+    else:
+        bench_clusters.main(json_path, html_path, quick)
 
 
 @bench.command("service")
