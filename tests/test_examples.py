@@ -55,11 +55,14 @@ PROMISES = {
     ),
 }
 
-ELSEWHERE = {"overnight"}
-"""Examples with a test file of their own: test_service_overnight.py."""
+ELSEWHERE = {"cluster", "overnight"}
+"""Examples with tests of their own: below, and in test_service_overnight.py."""
 
 ARGUMENTS = {"blstm": ("--quick", "--html", "blstm.html")}
 """What is typed behind an example's name; nothing, for most."""
+
+GUARDED = {"cluster"}
+"""Examples whose main script others than we import again: the processes of Dask's own small cluster."""
 
 NEEDS = {"blstm": "torch", "parallel_map": "tqdm"}
 """What an example needs and not everybody has."""
@@ -74,7 +77,7 @@ def run(name: str, folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", *arguments],
-        capture_output=True, text=True, timeout=100, check=False, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=250, check=False, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -92,6 +95,18 @@ def test_example_prints_what_it_promises(name: str, tmp_path: Path) -> None:
     printed = run(name, tmp_path, *ARGUMENTS.get(name, ()))
     assert [promise for promise in PROMISES[name] if not re.search(promise, printed)] == [], printed
     assert [path.name for path in tmp_path.iterdir()] == LEAVES.get(name, [])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("where", "library"), [("threads", "sklearn"), ("processes", "sklearn"), ("dask", "distributed"), ("ray", "ray")]
+)
+def test_cluster_finds_the_same_wherever_it_runs(where: str, library: str, tmp_path: Path) -> None:
+    pytest.importorskip(library, reason=f"the example needs {library}")
+    parzen, sweep = run("cluster", tmp_path, where).splitlines()
+    assert re.match(r"Parzen: 20 widths, the best is 0\.6 with 0\.1597 of 0\.1592 \(", parzen)
+    assert re.match(r"sweep: 9 machines, the best is C=10, gamma=0\.001: 97\.\d% \(", sweep)
 
 
 @pytest.mark.slow
@@ -135,7 +150,7 @@ def test_blstm_says_what_it_does_not_take(wrong: tuple[str, str], tmp_path: Path
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_example_has_no_main_guard_and_says_what_it_shows(path: Path) -> None:
+def test_example_has_no_main_guard_without_need_and_says_what_it_shows(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert "__main__" not in text
+    assert ("__main__" in text) == (path.stem in GUARDED)
     assert text.startswith('"""')
