@@ -46,6 +46,11 @@ def same_object(first: Any, second: Any) -> bool:
     return first is second
 
 
-def devices() -> str:
-    """The worker's own process id, as text."""
-    return str(os.getpid())
+def where() -> int:
+    """The worker's own process id."""
+    return os.getpid()
+
+
+def wrong() -> None:
+    """Raise."""
+    raise ValueError("wrong")

@@ -96,10 +96,10 @@ async def test_resources_are_those_of_the_workers(steady: DaskCluster) -> None:
     async with over(steady) as runner:
         await until(lambda: runner._lanes["cluster"].size() == 3, "the third worker")
         verbs = runner.options(lane="cluster", resources={"GPU": 1})
-        where = {await job for job in [await verbs.submit(cluster_jobs.devices) for _ in range(4)]}
+        where = {await job for job in [await verbs.submit(cluster_jobs.where) for _ in range(4)]}
         assert len(where) == 1
         with pytest.raises(ValueError, match=r"'GPU': 2.* is more than any worker of lane 'cluster' \(Dask\) offers: "):
-            await runner.options(lane="cluster", resources={"GPU": 2}).submit(cluster_jobs.devices)
+            await runner.options(lane="cluster", resources={"GPU": 2}).submit(cluster_jobs.where)
 
 
 async def test_a_queue_cannot_go_there_and_a_lane_says_what_to_do_instead(steady: DaskCluster) -> None:

@@ -40,12 +40,25 @@ def serve(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let --http have an address that others reach; needs TLS.")
     ] = False,
+    lane: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=dask:ADDRESS", help="A cluster that jobs may name as their lane.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate for TCP.", dir_okay=False)] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key.", dir_okay=False)] = None,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM, which let running jobs end; a second one does not."""
     settings = Settings(
-        path, name, tuple(allow or ()), processes, http, queue_limit, drain, allow_remote, tls_cert, tls_key
+        path,
+        name,
+        tuple(allow or ()),
+        processes,
+        http,
+        queue_limit,
+        drain,
+        allow_remote,
+        tls_cert,
+        tls_key,
+        tuple(lane or ()),
     )
     # What the imports made is there to the end: the collector looked through it all again, mostly at the very end,
     # for 0.15 s of the 0.7 s of processor time that a start, a job and a stop take.

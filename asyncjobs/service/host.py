@@ -24,6 +24,7 @@ from asyncjobs.runner import Runner
 from asyncjobs.service import envelope
 from asyncjobs.service.access import Address, StateDir, default_path
 from asyncjobs.service.allow import Allow
+from asyncjobs.service.clusters import clusters_of
 from asyncjobs.service.errors import BadRequest, ServiceRunning, StateRefused, StorageBroken, StorageFull
 from asyncjobs.service.http.desk import Surroundings
 from asyncjobs.service.http.server import HttpServer
@@ -68,6 +69,8 @@ class Settings:
     """Let the TCP listener have an address that others reach; needs a certificate."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    lanes: tuple[str, ...] = ()
+    """Clusters: ``NAME=dask:ADDRESS``."""
 
 
 class Service:
@@ -114,6 +117,7 @@ class Service:
         allow = Allow(settings.allow)
         tcp = None if settings.http is None else address_of(settings.http)
         tls = _tls(settings)
+        clusters = clusters_of(settings.lanes)
         self.state = state = StateDir.open(settings.dir, settings.name, create=True)
         stack.enter_context(StateLock(state.lock, state.socket))
         stack.callback(close_log, open_log(state.logs / "service.log"))
@@ -127,9 +131,13 @@ class Service:
             settings.processes, initializer=prepare, initargs=(desk.number, allow.patterns, os.getcwd(), umask)
         )
         # What is not claimed is not here: the window of claims bounds the queue.
-        runner = Runner(lanes={"process": lane}, queue_size=1_000_000, watchdog=1.0, drain_timeout=0, history=0)
+        runner = Runner(
+            lanes={"process": lane, **clusters}, queue_size=1_000_000, watchdog=1.0, drain_timeout=0, history=0
+        )
         await stack.enter_async_context(runner)
-        self.engine = Engine(store, runner, key=key, allow=allow, folder=state.path, desk=desk)
+        self.engine = Engine(
+            store, runner, key=key, allow=allow, folder=state.path, desk=desk, lanes=("process", *clusters)
+        )
         await stack.enter_async_context(self.engine)
         self.started_at = time.time()
         around = Surroundings(

@@ -18,6 +18,9 @@ may be repeated."""
 Scope = str
 """What a pause is for: ``all``, ``lane:NAME`` or ``function:MODULE:NAME``."""
 
+NEAR = "process"
+"""The lane of worker processes on this machine; all others are clusters."""
+
 
 class Limit(NamedTuple):
     """How many jobs of one name may run at once, and how many may start in a span of time.
@@ -46,7 +49,7 @@ class NewJob(NamedTuple):
     """32 bytes that say whether two submits mean the same call with the same options."""
     terms: bytes = b"{}"
     """The options that only whoever runs it reads (JSON, `terms.Terms`): opaque to the store."""
-    lane: str = "process"
+    lane: str = NEAR
     key: str | None = None
     """Idempotency key: unique over all jobs that the store still has."""
     priority: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from asyncjobs.service import envelope, outcome
 from asyncjobs.service.allow import Allow
 from asyncjobs.service.errors import BadRequest
-from asyncjobs.service.records import NewJob
+from asyncjobs.service.records import NEAR, NewJob
 
 MOST_NAMES = 10_000
 """Functions that are remembered as allowed."""
@@ -31,6 +31,10 @@ class Admission:
         """
         if job.lane not in self._lanes:
             raise BadRequest(f"there is no lane {job.lane!r} here: {', '.join(self._lanes)}")
+        if job.at_most_once and job.lane != NEAR:
+            raise BadRequest(
+                f"at_most_once=True needs lane {NEAR!r}: from a cluster nothing is written down before it starts"
+            )
         if job.function and job.function not in self._allowed:
             self._allow.check(job.function)
             if len(self._allowed) < MOST_NAMES:

@@ -6,6 +6,7 @@ Starts nothing.
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,9 @@ from asyncjobs.options import make_options
 from asyncjobs.runner import Runner
 from asyncjobs.service import envelope
 from asyncjobs.service.protocol import Terms
-from asyncjobs.service.records import Claim
+from asyncjobs.service.records import NEAR, Claim
 from asyncjobs.service.work.attempt import Attempt
+from asyncjobs.service.work.far import perform_far
 from asyncjobs.service.work.joblog import JobLog
 from asyncjobs.service.work.news import News
 from asyncjobs.service.work.orders import Order
@@ -33,8 +35,17 @@ KINDS = 256
 class Drafter:
     """What one engine makes attempts with."""
 
-    def __init__(self, runner: Runner, key: bytes, folder: Path, news: News, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        key: bytes,
+        folder: Path,
+        news: News,
+        loop: asyncio.AbstractEventLoop,
+        patterns: tuple[str, ...],
+    ) -> None:
         self._runner = runner
+        self._patterns = patterns
         self._key = key
         self._logs = folder / "logs" / "jobs"
         self._figures = f"{folder / 'figures'}/"
@@ -84,8 +95,10 @@ class Drafter:
         about = claim.id, claim.name, claim.attempt, claim.epoch, fence, claim.function
         order = Order(*about, call, results, claim.checkpoint, figures, terms.max_result, claim.at_most_once)
         attempt = Attempt(claim, terms, self._open_log, self._news, self._loop)
-        payload = Payload(order.encode())
-        attempt.job = self._runner._intake.draft(perform, self._plan(claim, terms), (), {}, attempt, payload)
+        is_near = claim.lane == NEAR
+        payload = Payload(order.encode() if is_near else pickle.dumps((tuple(order), self._patterns), 5))
+        function = perform if is_near else perform_far
+        attempt.job = self._runner._intake.draft(function, self._plan(claim, terms), (), {}, attempt, payload)
         attempt.job._call.attempt = claim.attempt  # to the runner each is a first one
         return attempt
 
@@ -100,7 +113,7 @@ class Drafter:
             self._plans.move_to_end(key)
             return plan
         options = make_options({"lane": claim.lane, "name": key[1], "timeout": terms.timeout, "grace": terms.grace})
-        plan = self._plans[key] = self._runner._intake.plan(perform, options)
+        plan = self._plans[key] = self._runner._intake.plan(perform if claim.lane == NEAR else perform_far, options)
         plan.marks = True
         if len(self._plans) > KINDS:
             self._plans.popitem(last=False)

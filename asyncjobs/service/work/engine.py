@@ -87,6 +87,7 @@ class Engine:
         self._runner = runner
         self._key = key
         self._folder = folder
+        self._allow = allow
         self._clock = store.settings.clock
         self._desk = desk or Desk(store)
         self._lanes = tuple(lanes)
@@ -104,7 +105,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._quiet = asyncio.Event()
         self._claims = Claims(self._store, self._clock, self._lanes, self._workers_of, self._begin)
-        self._drafter = Drafter(self._runner, self._key, self._folder, self.news, self._loop)
+        self._drafter = Drafter(self._runner, self._key, self._folder, self.news, self._loop, self._allow.patterns)
         self._writer = Writer(self._store, self._patience, self._written)
         self._tending: asyncio.TimerHandle | None = None
         self._tasks = asyncio.TaskGroup()
@@ -210,7 +211,7 @@ class Engine:
         return sum(map(self._workers_of, self._lanes))
 
     def _workers_of(self, lane: str) -> int:
-        return self._runner._lanes[lane].size()
+        return max(1, self._runner._lanes[lane].size())  # a cluster that is not connected has none yet
 
     async def drain(self, seconds: float) -> None:
         """Claim nothing more, let what runs end for so many seconds, then interrupt it; all ends are on disk."""

@@ -76,16 +76,16 @@ def perform(order: tuple[Any, ...]) -> bytes:
     except (JobStopped, MemoryError):
         raise
     except BaseException as error:
-        return orders.raised(error, failure.capture(_without_our_frames(error)))
+        return orders.raised(error, failure.capture(without_our_frames(error, 3)))
     finally:
         _close_plots()
         _performance = None
 
 
-def _without_our_frames(error: BaseException) -> BaseException:
-    """Without those of `perform` and `_body`; none is left where the function was not found, or not called."""
+def without_our_frames(error: BaseException, count: int) -> BaseException:
+    """Without the first `count`, which are ours; none is left where the function was not found, or not called."""
     trace = error.__traceback__
-    for _ in range(2):
+    for _ in range(count):
         trace = trace.tb_next if trace is not None else None
     return error.with_traceback(trace)
 
@@ -93,15 +93,20 @@ def _without_our_frames(error: BaseException) -> BaseException:
 def _body(job: Order) -> bytes:
     if job.at_most_once:  # before its arguments are loaded: that may be the user's code already
         hosted.ask(_desk, "the service", BEGIN, (job.id, job.fence))
+    return carried_out(job, _function, _token)
+
+
+def carried_out(job: Order, find: Callable[[str], Callable[..., Any]], token: Callable[[], CancelToken]) -> bytes:
+    """The encoded value of the call; `find` knows functions by name, and `token` is the running job's."""
     fn, args, kwargs = outcome.decode_call(job.call, _results(job))
     try:
-        fn = fn or _function(job.function)
+        fn = fn or find(job.function)
     except (NotAllowed, UnknownFunction) as error:
         raise error.with_traceback(None) from None  # it says all; how we came to it helps nobody
     value = fn(*args, **kwargs)
     if type(value) is CoroutineType:
         run = import_module("asyncjobs.service.work.coroutines").run
-        value = run(value, _token())
+        value = run(value, token())
     body = outcome.encode_value(value, as_json=job.call[:1] == outcome.JSON)
     if job.max_result is not None and len(body) > job.max_result:
         raise ResultTooLarge(
