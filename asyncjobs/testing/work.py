@@ -37,8 +37,8 @@ class FileGate:
 
     @property
     def is_open(self) -> bool:
-        """Whether whoever comes goes straight through."""
-        return self._path("open").exists()
+        """Whether whoever comes goes straight through; so they do once the folder is gone, which nobody can open."""
+        return self._path("open").exists() or not Path(self.folder).exists()
 
     @property
     def arrivals(self) -> int:
