@@ -58,8 +58,8 @@ class Cargo:
     __slots__ = ("buffers", "stream")
 
     def __init__(self, stream: Any, buffers: Sequence[Any] = ()) -> None:
-        self.stream = stream
-        self.buffers = buffers
+        self.stream: Any = stream
+        self.buffers: Sequence[Any] = buffers
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # A frame of its own would cost more than the copy; and Dask's scheduler takes no newer protocol than 4.

@@ -59,7 +59,7 @@ class SocketDoor:
             self.state: StateDir = StateDir.open(path, name)
         except errors.ServiceNotRunning as error:
             raise errors.ServiceNotRunning(f"{error}; {self._start}") from None
-        self.place = str(self.state.path)
+        self.place: str = str(self.state.path)
         self.headers: dict[str, str] = {}
         self.address: Address
         self.find()
