@@ -16,6 +16,8 @@ import pytest
 ray: Any = pytest.importorskip("ray", reason="needs the extra `ray`: pip install -e '.[test,ray]'")
 cluster_utils: Any = pytest.importorskip("ray.cluster_utils")
 
+from services import service  # noqa: E402
+
 import asyncjobs as aj  # noqa: E402
 from asyncjobs import JobState, RayLane, Runner, WorkerLost, WorkerStartError  # noqa: E402
 from asyncjobs.lanes.base import Lane  # noqa: E402
@@ -173,6 +175,18 @@ async def test_a_second_cluster_is_refused_in_words(cluster: Any) -> None:
     async with Runner(lanes={"ray": RayLane("127.0.0.1:1")}) as runner:
         with pytest.raises(WorkerStartError, match="connected to another Ray cluster"):
             await runner.options(lane="ray").run(work.double, 1)
+
+
+def test_jobs_of_a_service_run_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
+    options = ["--allow", "cluster_jobs:where", "--allow", "cluster_jobs:say"]
+    with service(tmp_path, *options, "--lane", f"cluster=ray:{cluster.address}") as running:
+        near = running.submit("cluster_jobs:where")["id"]
+        far = running.submit("cluster_jobs:where", lane="cluster")["id"]
+        assert psutil.Process(running.value(far)).name().startswith("ray::")
+        assert not psutil.Process(running.value(near)).name().startswith("ray::")
+        said = running.submit("cluster_jobs:say", "hello", lane="cluster")["id"]
+        assert running.value(said) == "hello"
+        assert "hello" in running.log_of(said)
 
 
 ALONE = """

@@ -41,7 +41,8 @@ def serve(
         bool, typer.Option("--allow-remote", help="Let --http have an address that others reach; needs TLS.")
     ] = False,
     lane: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=dask:ADDRESS", help="A cluster that jobs may name as their lane.")
+        list[str] | None,
+        typer.Option(metavar="NAME=ENGINE:ADDRESS", help="A cluster, dask or ray, for jobs that name it."),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate for TCP.", dir_okay=False)] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key.", dir_okay=False)] = None,

@@ -8,9 +8,10 @@ from typing import Final
 
 from asyncjobs.lanes.base import Lane
 from asyncjobs.lanes.dask import DaskLane
+from asyncjobs.lanes.ray import RayLane
 from asyncjobs.service.errors import BadRequest
 
-ENGINES: Final[dict[str, Callable[[str], Lane]]] = {"dask": DaskLane}
+ENGINES: Final[dict[str, Callable[[str], Lane]]] = {"dask": DaskLane, "ray": RayLane}
 _TAKEN = ("loop", "process", "thread")
 _WANTED: Final = re.compile(r"(?P<name>[A-Za-z][\w-]{0,63})=(?P<engine>\w+):(?P<address>.+)")
 

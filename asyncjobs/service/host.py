@@ -70,7 +70,7 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     lanes: tuple[str, ...] = ()
-    """Clusters: ``NAME=dask:ADDRESS``."""
+    """Clusters: ``NAME=ENGINE:ADDRESS``."""
 
 
 class Service:
