@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from asyncjobs.remote.hosted import Hosted
@@ -11,6 +11,9 @@ from asyncjobs.service.errors import BadRequest, NotNow, ServiceError, ServiceGo
 from asyncjobs.service.work.performing import BEGIN, CHECKPOINT
 from asyncjobs.service.work.writing import DISK_WAIT
 from asyncjobs.token import travelling
+
+STOPPING = "the service is stopping"
+"""What a job hears that asks too late."""
 
 
 class Keeper(Protocol):
@@ -41,19 +44,15 @@ class Desk(Hosted):
 
     def errand(self, verb: str, argument: Any) -> Asked:
         """Keep a checkpoint, or write down that a job starts."""
-        if verb == CHECKPOINT:
-            work = self._keeper.checkpoint_job(*argument)
-        elif verb == BEGIN:
-            work = self._begin(*argument)
-        else:
+        work = {CHECKPOINT: self._keeper.checkpoint_job, BEGIN: self._begin}.get(verb)
+        if work is None:
             raise BadRequest(f"a job asked for {verb!r}, which the service does not know")
-        answer = _answer(work)
+        answer = _answer(work, argument)
         try:
             return Asked(self.tasks.create_task(answer))
         except RuntimeError:  # the engine's group ends, as the disk has failed
             answer.close()
-            work.close()
-            raise ServiceGone("the service is stopping") from None
+            raise ServiceGone(STOPPING) from None
 
     async def _begin(self, job: str, fence: int) -> bool:
         while True:
@@ -63,10 +62,11 @@ class Desk(Hosted):
                 await asyncio.sleep(DISK_WAIT)
 
 
-async def _answer(work: Coroutine[Any, Any, bool]) -> bool | ServiceError:
-    # As a value: an error that a task raises would end all that the engine does.
+async def _answer(work: Callable[..., Awaitable[bool]], argument: tuple[Any, ...]) -> bool | ServiceError:
+    # As a value: an error that a task raises would end all that the engine does. The work is called in here, for
+    # the group may cancel this before its first step: a coroutine made outside would never be awaited then.
     try:
-        return await work
+        return await work(*argument)
     except ServiceError as error:
         return error
 
@@ -81,6 +81,8 @@ class Asked:
 
     def outcome(self) -> None:
         """It is on disk."""
+        if self.future.cancelled():  # with the engine's group
+            raise ServiceGone(STOPPING)
         answer = self.future.result()
         if isinstance(answer, ServiceError):
             raise answer
