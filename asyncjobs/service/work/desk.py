@@ -44,10 +44,11 @@ class Desk(Hosted):
 
     def errand(self, verb: str, argument: Any) -> Asked:
         """Keep a checkpoint, or write down that a job starts."""
-        work = {CHECKPOINT: self._keeper.checkpoint_job, BEGIN: self._begin}.get(verb)
-        if work is None:
+        work: dict[str, Callable[..., Awaitable[bool]]]
+        work = {CHECKPOINT: self._keeper.checkpoint_job, BEGIN: self._begin}
+        if verb not in work:
             raise BadRequest(f"a job asked for {verb!r}, which the service does not know")
-        answer = _answer(work, argument)
+        answer = _answer(work[verb], argument)
         try:
             return Asked(self.tasks.create_task(answer))
         except RuntimeError:  # the engine's group ends, as the disk has failed
