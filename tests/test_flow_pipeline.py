@@ -15,7 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jobs
 import numpy as np
@@ -154,6 +154,7 @@ def steps(draw: st.DrawFn) -> Step:
         ),
         (f"prefetch({n})", lambda p: p.prefetch(n), lambda items: items),
         (f"take({n})", lambda p: p.take(n), lambda items: items[:n]),
+        (f"skip({n})", lambda p: p.skip(n), lambda items: items[n:]),
         (f"shard({n - 1}, {n})", lambda p: p.shard(n - 1, n), lambda items: items[n - 1 :: n]),
         (f"repeat({n})", lambda p: p.repeat(n), lambda items: items * n),
         ("zip", lambda p: p.zip(range(n), [7] * 9), lambda items: list(zip(items, range(n), [7] * 9, strict=False))),
@@ -537,6 +538,39 @@ async def test_batches_are_stacked_and_the_last_may_be_dropped() -> None:
     assert batch["x"].shape == (3, 3)
     assert batch["name"] == ["0", "1", "2"]
     assert await collected(Pipeline(range(5)).batch(3, collate=sum)) == [3, 7]
+
+
+class Sample(NamedTuple):
+    image: Any
+    about: dict[str, Any]
+
+
+async def test_batches_of_nested_items_have_their_form() -> None:
+    samples = [Sample(np.full(2, number), {"label": number, "box": (np.ones(4), "cat")}) for number in range(3)]
+    (batch,) = await collected(Pipeline(samples).batch(3))
+    assert type(batch) is Sample
+    assert batch.image.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert batch.about["label"].tolist() == [0, 1, 2]
+    boxes, names = batch.about["box"]
+    assert boxes.shape == (3, 4)
+    assert names == ["cat"] * 3
+    longer = [{"x": ([1], 1)}, {"x": ([2, 3], 2)}]
+    (padded,) = await collected(Pipeline(longer).padded_batch(2))
+    assert padded["x"][0].tolist() == [[1, 0], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([(1, {"x": np.ones(2)}), (1, {"x": np.ones(3)})], r"differ in component 1\['x'\]: .*padded_batch takes"),
+        ([{"a": 1}, {"b": 1}], r"items 0 and 1 of a batch have different names: {'a'} and {'b'}"),
+        ([{"a": {"x": 1}}, {"a": 5}], r"items 0 and 1 of a batch differ in component 'a': dict and int"),
+        ([(1, 2), (1,)], r"items 0 and 1 of a batch have different numbers of components: 2 and 1"),
+    ],
+)
+async def test_items_of_different_forms_make_no_batch(items: list[Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        await collected(Pipeline(items).batch(2))
 
 
 async def test_padded_batches_are_as_long_as_their_longest() -> None:
@@ -963,6 +997,7 @@ async def test_zip_refuses_a_stage_whose_lane_only_another_runner_has(runner: Ru
         (lambda p: p.prefetch(0), "k=0 is not allowed"),
         (lambda p: p.repeat(0), "epochs=0 is not allowed"),
         (lambda p: p.take(-1), "n=-1 is not allowed"),
+        (lambda p: p.skip(-1), "n=-1 is not allowed"),
         (lambda p: p.shard(2, 2), "i=2 is not allowed; allowed: a whole number from 0 to 1"),
         (lambda p: p.zip(5), "allowed: an iterable"),
         (lambda p: ErrorBudget(), "it needs max=, rate= or both"),

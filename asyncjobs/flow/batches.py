@@ -51,7 +51,7 @@ def _no_values(layout: Layout, position: int) -> Any:
     return np.empty((0, *(length or 0 for length in shape)), dtype)
 
 
-def stacked(position: int, values: list[Any], instead: str = "a PaddingFIFOQueue") -> Any:
+def stacked(position: int | str, values: list[Any], instead: str = "a PaddingFIFOQueue") -> Any:
     """Values of one shape as one array, or tensor; a list of what is no number.
 
     Raises:
@@ -99,7 +99,7 @@ def _filled(values: list[Any], shape: tuple[int, ...], pad_value: Any) -> Any:
     return np.zeros(shape, dtype) if type(pad_value) is int and pad_value == 0 else np.full(shape, pad_value, dtype)
 
 
-def _check_shapes(position: int, values: list[Any], instead: str) -> None:
+def _check_shapes(position: int | str, values: list[Any], instead: str) -> None:
     first = tuple(values[0].shape)
     for number, value in enumerate(values):
         if tuple(value.shape) != first:

@@ -118,6 +118,26 @@ class Taken:
         return skipped
 
 
+class Skipped:
+    """All but the first `count` items."""
+
+    def __init__(self, below: Feed, count: int) -> None:
+        self._below = below
+        self._ahead = count
+        self.aclose: Close = below.aclose
+
+    async def take(self, limit: int) -> list[Any]:
+        """Those after them, which nobody has to make."""
+        if self._ahead:
+            await self.skip(0)
+        return await self._below.take(limit)
+
+    async def skip(self, count: int) -> int:
+        """Of those after them."""
+        ahead, self._ahead = self._ahead, 0
+        return max(0, await self._below.skip(ahead + count) - ahead)
+
+
 class Shuffled:
     """Each item is any of `size` that are held, and the next one takes its place."""
 

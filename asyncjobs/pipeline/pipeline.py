@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, TypeVar, overload
 
 from asyncjobs.flow.elements import whole_number
@@ -75,8 +74,7 @@ class Pipeline(Generic[T]):
         place = stages.drawing(self._stages)
         made._stages = self._stages + tuple(stages.placed(stage, place) for stage in more)
         made._seed, made._runner = self._seed, self._runner
-        made._stall_timeout = self._stall_timeout
-        made._entered = None
+        made._stall_timeout, made._entered = self._stall_timeout, None
         return made
 
     # --- functions ----------------------------------------------------------------------
@@ -208,8 +206,8 @@ class Pipeline(Generic[T]):
     ) -> Pipeline[Any]:
         """`n` items as one: arrays, tensors and numbers stacked along a new first axis, other values in a list.
 
-        Tuples become a tuple of such columns, dicts a dict of them. The last batch may be shorter, unless
-        `drop_last`. `collate` makes something else of a list of items, in a thread; ``collate=list`` leaves the list.
+        Tuples become a tuple of such columns, dicts a dict of them, nested ones too. `collate` makes something else of
+        a list of items, in a thread; ``collate=list`` leaves it. The last batch may be shorter, unless `drop_last`.
 
         Example: 10 items of shape (28, 28), and n = 4, make (4, 28, 28), (4, 28, 28) and (2, 28, 28).
 
@@ -268,6 +266,14 @@ class Pipeline(Generic[T]):
             ValueError: `n` is no whole number from 0.
         """
         return self._with(stages.Take(whole_number("n", n, 0)))
+
+    def skip(self, n: int) -> Pipeline[T]:
+        """All but the first `n` items: what ``take(n)`` leaves. A `map` before it that skips none is not called for them.
+
+        Raises:
+            ValueError: `n` is no whole number from 0.
+        """
+        return self._with(stages.Skip(whole_number("n", n, 0)))
 
     def cache(self) -> Pipeline[T]:
         """The items of the first whole epoch are kept in memory; later epochs get them without calling what is before.
@@ -328,9 +334,7 @@ class Pipeline(Generic[T]):
         with self._entering(stream):
             return stream.__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         stream, self._entered = self._entered, None
         assert isinstance(stream, SyncStream)
         stream.close()
@@ -340,9 +344,7 @@ class Pipeline(Generic[T]):
         with self._entering(stream):
             return await stream.__aenter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         stream, self._entered = self._entered, None
         assert isinstance(stream, Stream)
         await stream.aclose()

@@ -21,6 +21,7 @@ from asyncjobs.pipeline.feeds import (
     Repeated,
     Sharded,
     Shuffled,
+    Skipped,
     Taken,
     Zipped,
 )
@@ -263,6 +264,16 @@ class Take:
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
         return Taken(below(epoch), self.count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Skip:
+    """All but the first `count` items."""
+
+    count: int
+
+    def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
+        return Skipped(below(epoch), self.count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
