@@ -268,7 +268,7 @@ class Pipeline(Generic[T]):
         return self._with(stages.Take(whole_number("n", n, 0)))
 
     def skip(self, n: int) -> Pipeline[T]:
-        """All but the first `n` items: what ``take(n)`` leaves. A `map` before it that skips none is not called for them.
+        """All but the first `n` items: what ``take(n)`` leaves. A `map` that skips none is not called for them.
 
         Raises:
             ValueError: `n` is no whole number from 0.
