@@ -21,7 +21,7 @@ from services import service  # noqa: E402
 import asyncjobs as aj  # noqa: E402
 from asyncjobs import JobState, RayLane, Runner, WorkerLost, WorkerStartError  # noqa: E402
 from asyncjobs.lanes.base import Lane  # noqa: E402
-from asyncjobs.lanes.ray import _on_loopback  # noqa: E402
+from asyncjobs.lanes.ray import on_loopback  # noqa: E402
 from asyncjobs.testing import LANE_CHECKS, work  # noqa: E402
 from asyncjobs.testing.work import FileGate  # noqa: E402
 
@@ -35,7 +35,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": F
 @contextmanager
 def two_nodes() -> Iterator[Any]:
     """A cluster that listens on loopback only, and this program connected to it."""
-    with _on_loopback():
+    with on_loopback():
         cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=NODE)
         cluster.add_node(**NODE)
         cluster.wait_for_nodes()

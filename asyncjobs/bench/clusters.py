@@ -5,21 +5,19 @@ Lane and engine talk to the same scheduler and the same workers, one after the o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import asyncjobs as aj
-from asyncjobs.bench import measure, peers, races, system, tiny
+from asyncjobs.bench import clusterpeers, measure, races, system, tiny
+from asyncjobs.bench.clusterpeers import WORKERS, Engine
 from asyncjobs.bench.measure import Clock, Contestant, Goal, Measurement, Work
 from asyncjobs.bench.output import check_writable, progress, publish
 from asyncjobs.bench.races import Task
 from asyncjobs.bench.result import Report
 from asyncjobs.bench.scale import FULL, QUICK, Scale
-
-WORKERS = 2
-DASK = "distributed client.submit"
-SUBMIT, MAP = "asyncjobs submit (Dask)", "asyncjobs map (Dask)"
+from asyncjobs.lanes.base import Lane
 
 
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
@@ -27,68 +25,61 @@ def main(json_path: Path | None = None, html_path: Path | None = None, quick: bo
     check_writable(html_path)
     scale = QUICK if quick else FULL
     table = system.table()
-    measurements = aj.run(_dask(scale)) if peers.installed("distributed") else []
+    measurements = [one for start in clusterpeers.installed() for one in aj.run(_races(start, scale))]
     command = "asyncjobs bench clusters --quick" if quick else "asyncjobs bench clusters"
     publish(Report("asyncjobs bench clusters", command, table, measurements), json_path, html_path)
 
 
-async def _dask(scale: Scale) -> list[Measurement]:
-    import distributed
-
-    settings = {"n_workers": WORKERS, "threads_per_worker": 1, "asynchronous": True, "dashboard_address": None}
-    async with distributed.LocalCluster(host="127.0.0.1", **settings) as cluster:
-        address = cluster.scheduler_address
-        tasks = [_tiny(scale, address), _one(scale, address), _map(scale, address)]
+async def _races(start: Callable[[], AbstractAsyncContextManager[Engine]], scale: Scale) -> list[Measurement]:
+    async with start() as engine:
+        tasks = [_tiny(scale, engine), _one(scale, engine), _map(scale, engine)]
         return [await races.run(task, scale.rounds, progress) for task in tasks]
 
 
-def _contestants(address: str) -> tuple[Contestant, Contestant]:
-    import distributed
-
-    ours = Contestant(SUBMIT, aj.__version__, lambda: _submit(address))
-    return ours, Contestant(DASK, distributed.__version__, lambda: _client_submit(address))
+def _ours(verb: str, engine: Engine, use: Callable[[Lane], AbstractAsyncContextManager[Work]]) -> Contestant:
+    return Contestant(f"asyncjobs {verb} ({engine.name})", aj.__version__, lambda: use(engine.lane()))
 
 
-def _tiny(scale: Scale, address: str) -> Task:
+def _tiny(scale: Scale, engine: Engine) -> Task:
     count = scale.jobs // 5
-    ours, theirs = _contestants(address)
+    ours = _ours("submit", engine, _submit)
     return Task(
-        title="Tiny jobs on Dask",
+        title=f"Tiny jobs on {engine.name}",
         unit="s",
         note=f"Seconds per job: {count:,} calls of a function that returns its argument, submitted one by one, then "
         f"every result taken; {WORKERS} workers. The engine gathers all results at once.",
         ours=[ours],
-        theirs=[theirs],
+        theirs=engine.own,
         clock=_seconds_each(count),
-        goals=[Goal("a tiny job", SUBMIT, DASK, 1.25, at_least=False)],
+        goals=[Goal(f"a tiny job on {engine.name}", ours.name, engine.own[0].name, 1.25, at_least=False)],
         higher_is_better=False,
     )
 
 
-def _one(scale: Scale, address: str) -> Task:
-    ours, theirs = _contestants(address)
+def _one(scale: Scale, engine: Engine) -> Task:
+    ours = _ours("submit", engine, _submit)
     return Task(
-        title="One idle call on Dask",
+        title=f"One idle call on {engine.name}",
         unit="s",
         note=f"The median of {scale.calls // 3:,} calls, each made when the one before has ended.",
         ours=[ours],
-        theirs=[theirs],
+        theirs=engine.own,
         clock=measure.idle_latency(scale.calls // 3, 10),
-        goals=[Goal("one idle call", SUBMIT, DASK, 1.25, at_least=False)],
+        goals=[Goal(f"one idle call on {engine.name}", ours.name, engine.own[0].name, 1.25, at_least=False)],
         higher_is_better=False,
     )
 
 
-def _map(scale: Scale, address: str) -> Task:
-    _, theirs = _contestants(address)
+def _map(scale: Scale, engine: Engine) -> Task:
+    ours = _ours("map", engine, _collect)
     return Task(
-        title="A map of 10,000 tiny items on Dask",
+        title=f"A map of 10,000 tiny items on {engine.name}",
         unit=" items/s",
         note="The engine's loop of submits, then one gather; our map groups its items on the wire.",
-        ours=[Contestant(MAP, aj.__version__, lambda: _collect(address))],
-        theirs=[theirs],
+        ours=[ours],
+        theirs=engine.own,
         clock=measure.rate(10_000, 50, 0.1),
-        goals=[Goal("a map of tiny items", MAP, DASK, 3.0, at_least=True)],
+        goals=[Goal(f"a map of tiny items on {engine.name}", ours.name, engine.own[0].name, 3.0, at_least=True)],
         higher_is_better=True,
     )
 
@@ -103,22 +94,9 @@ def _seconds_each(count: int) -> Clock:
 
 
 @asynccontextmanager
-async def _client_submit(address: str) -> AsyncIterator[Work]:
-    import distributed
-
-    async with distributed.Client(address, asynchronous=True, set_as_default=False) as client:
-
-        async def work(count: int) -> None:
-            futures = [client.submit(tiny.echo, number, pure=False) for number in range(count)]
-            await client.gather(futures)
-
-        yield work
-
-
-@asynccontextmanager
-async def _submit(address: str) -> AsyncIterator[Work]:
-    async with aj.Runner(lanes={"dask": aj.DaskLane(address)}, queue_size=100_000) as runner:
-        verbs = runner.options(lane="dask")
+async def _submit(lane: Lane) -> AsyncIterator[Work]:
+    async with aj.Runner(lanes={"cluster": lane}, queue_size=100_000) as runner:
+        verbs = runner.options(lane="cluster")
 
         async def work(count: int) -> None:
             for job in [await verbs.submit(tiny.echo, number) for number in range(count)]:
@@ -128,9 +106,9 @@ async def _submit(address: str) -> AsyncIterator[Work]:
 
 
 @asynccontextmanager
-async def _collect(address: str) -> AsyncIterator[Work]:
-    async with aj.Runner(lanes={"dask": aj.DaskLane(address)}) as runner:
-        verbs = runner.options(lane="dask")
+async def _collect(lane: Lane) -> AsyncIterator[Work]:
+    async with aj.Runner(lanes={"cluster": lane}) as runner:
+        verbs = runner.options(lane="cluster")
 
         async def work(count: int) -> None:
             await verbs.map(tiny.echo, range(count)).collect()

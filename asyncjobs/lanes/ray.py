@@ -297,7 +297,7 @@ class RayEngine:
 
 def _ray() -> Any:
     try:
-        with _on_loopback():
+        with on_loopback():
             import ray
     except ModuleNotFoundError as error:
         hint = "aj.RayLane needs ray: pip install 'asyncjobs-runner[ray]'"
@@ -352,7 +352,7 @@ def _connect(address: str | None) -> bool:
         _knock(address)
     # A cluster on loopback knows this machine by that name only.
     is_near = address is None or re.match(r"(ray://)?(127\.|localhost\b)", address)
-    with _on_loopback() if is_near else nullcontext():
+    with on_loopback() if is_near else nullcontext():
         ray.init(address or "local", **quiet)
     return True
 
@@ -366,7 +366,7 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
+def on_loopback() -> Iterator[None]:
     """What Ray starts within it listens on loopback only."""
     before = {name: os.environ.get(name) for name in OWN_ENVIRONMENT}
     os.environ.update(OWN_ENVIRONMENT)
