@@ -18,6 +18,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 
 import pytest
+from crashes import pytest_testnodedown as pytest_testnodedown
 from hypothesis import settings
 from leftovers import mark_this_run, strays, wait_for_no_strays
 from machine import machine

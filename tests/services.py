@@ -137,9 +137,10 @@ class ServiceProcess:
 
     def family(self) -> set[int]:
         """The service and what descends from it, now."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.process.pid)
-            self._seen |= {process, *process.children(recursive=True)}
+        if self.process.returncode is None:  # once it has been waited for, its number may be another's
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(self.process.pid)
+                self._seen |= {process, *process.children(recursive=True)}
         return {process.pid for process in self._seen if _lives(process)}
 
     def forget(self) -> None:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -154,6 +155,22 @@ async def test_F02_a_job_that_was_sent_and_never_started_is_sent_again(either: a
         assert await job not in pids
         assert job.attempt == 1
         assert_one_end(job)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the number is all that is known of a worker here")
+async def test_F02_the_number_of_a_dead_worker_may_be_anothers_by_now(runner: aj.Runner) -> None:
+    """Its group is killed for what the job left in there; a program that got its number is not."""
+    pid = await process(runner).run(jobs.pid)
+    (body,) = [slot._body for slot in runner._lanes["process"]._slots if slot.pid == pid]  # type: ignore[attr-defined]
+    other = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, start_new_session=True)
+    os.kill(pid, signal.SIGKILL)
+    while psutil.pid_exists(pid):  # until it has been waited for; the loop is not to see it yet
+        continue
+    assert not body.is_dead
+    body.pid = other.pid
+    while not body.is_dead:
+        await asyncio.sleep(0)
+    assert await other.communicate(b"still here") == (b"still here", None)
 
 
 @pytest.mark.slow

@@ -39,3 +39,13 @@ def test_what_a_service_says_of_errors_is_told_once(tmp_path: Path) -> None:
         assert service.process.wait(30) == 1
     assert complaints()[0] == "Traceback (most recent call last):"
     assert complaints() == []
+
+
+def test_who_gets_the_number_of_a_service_that_has_ended_is_none_of_its_family(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        with ServiceProcess(tmp_path / "s", under=(sys.executable, "-c", ""), ready=False) as service:
+            service.process.wait(30)
+            service.process.pid = other.pid
+            assert service.family() == set()
+        assert other.poll() is None
+        other.kill()

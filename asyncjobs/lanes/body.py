@@ -23,6 +23,7 @@ from asyncjobs.lanes.death import Death, strays_of
 from asyncjobs.lanes.freight import Freight
 from asyncjobs.lanes.output import OutputPipe
 from asyncjobs.lanes.resident import CAUSE_WAIT, Recipe, Resident
+from asyncjobs.lanes.signalling import signal_group
 from asyncjobs.spawning import Descriptor
 from asyncjobs.wire import frames
 from asyncjobs.wire.terms import Settings
@@ -260,11 +261,7 @@ class Body:
         if not self.pid:  # it never said hello: only multiprocessing knows it
             self._resident.kill()
             return
-        for send in (os.killpg, os.kill):
-            try:
-                send(self.pid, number)
-            except (ProcessLookupError, PermissionError):
-                continue  # gone already
+        signal_group(self.pid, self._pidfd, number)
 
     def _name_strays(self) -> None:
         """Children of the worker in sessions of their own outlive it: say which."""
@@ -273,16 +270,14 @@ class Body:
             logger.warning("worker pid %d leaves processes behind that left its group: %s", self.pid, strays)
 
     def _died(self) -> None:
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
         if self.is_dead:
+            self._close_pidfd()
             return
         if self.pid:
             self._data_channel.drain(self._data_socket)
         self.is_dead = True
         self._signal_group(signal.SIGKILL)  # leftovers of the job
+        self._close_pidfd()
         if not self._hello.done():
             self._hello.set_result(None)
         self.on_change()
@@ -343,11 +338,14 @@ class Body:
         _living.discard(self)
         self._close_all()
 
-    def _close_all(self) -> None:
+    def _close_pidfd(self) -> None:
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+
+    def _close_all(self) -> None:
+        self._close_pidfd()
         while self._closers:
             self._closers.pop()()
         self.freight.close()
