@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stored import Clock, check_sound, claimed, ended, job, looked_at, opened, submitted
@@ -220,6 +221,25 @@ async def test_nobody_else_can_open_the_database(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             connection.execute("SELECT * FROM jobs")
         connection.close()
+
+
+class Unknowable:
+    """A request of which nobody can find out what it is."""
+
+    future = error = None
+
+    @property
+    def __class__(self) -> Any:
+        raise MemoryError("no room to look at it")
+
+
+async def test_what_came_before_a_request_that_the_thread_fails_to_take_is_answered(tmp_path: Path) -> None:
+    async with opened(tmp_path / "jobs.db") as store:
+        asked = [asyncio.ensure_future(submitted(store)) for _ in range(3)]
+        await asyncio.sleep(0)
+        store._database._turn.items.append(Unknowable())  # type: ignore[arg-type]
+        refusals = await asyncio.gather(*asked, return_exceptions=True)
+        assert [str(one) for one in refusals] == ["the database failed: no room to look at it"] * 3
 
 
 async def test_a_fault_of_our_own_ends_the_store_and_says_so(tmp_path: Path) -> None:

@@ -230,7 +230,6 @@ class Database:
     def _serve_group(self, connection: sqlite3.Connection, group: list[Request[Any]]) -> None:
         if not group:
             return
-        self._group = group
         self._take_room_back()
         self._commit(connection, group)
         self._group = []
@@ -239,15 +238,17 @@ class Database:
             self._take_room_back()
 
     def _take(self, *, waits: bool) -> list[Request[Any]]:
-        # All that has come by now; waits, without a look now and then, if that is nothing.
-        group: list[Request[Any]] = []
+        # All that has come by now; waits, without a look now and then, if that is nothing. Whatever goes wrong in here,
+        # each request is in the inbox or in the group, to be answered at the end; no group is being served now.
+        group = self._group
         with contextlib.suppress(Empty):
             if not self._inbox:
                 self._inbox.extend(self._queue.get(block=waits))
             while len(group) < GROUP and not self._is_last:
                 if not self._inbox:
                     self._inbox.extend(self._queue.get_nowait())
-                self._sort(self._inbox.popleft(), group)
+                self._sort(self._inbox[0], group)
+                self._inbox.popleft()
         return group
 
     def _sort(self, item: Item, group: list[Request[Any]]) -> None:
