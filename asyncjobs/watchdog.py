@@ -22,6 +22,8 @@ logger: logging.Logger = logging.getLogger("asyncjobs")
 
 PARK_AFTER = 4
 """Quiet looks in a row after which the thread parks."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at a loop that did not answer in time."""
 TICK = 0.02
 """Seconds in which the system surely counts what a running thread has used."""
 
@@ -115,13 +117,27 @@ class Watchdog:
         if answered:  # before anybody can read of it
             self._lags.add(stretch.length())
         # Even with an answer: it may have come while we could not run ourselves.
+        is_told = False
         if not self._closed and (not answered or stretch.length() > 2 * self._threshold):
-            self._bark(stretch)
-        # A loop that is closed before it comes to our question never answers.
+            is_told = self._bark(stretch)
         if not answered:
-            while not self._answered.wait(1.0) and not self._loop.is_closed():
-                continue
+            self._outlast(is_told)
             self._lags.add(stretch.length())
+
+    def _outlast(self, is_told: bool) -> None:
+        """Until the loop answers. What was nobody's fault at first may become somebody's: it counts from the look that
+        finds a suspect to the next one."""
+        since: _Stretch | None = None
+        # A loop that is closed before it comes to our question never answers.
+        while not self._answered.wait(LOOK_AGAIN) and not self._loop.is_closed():
+            if is_told:
+                continue
+            if self._suspects() is None:
+                since = None
+            elif since is None:
+                since = self._stretch()
+            else:
+                is_told = self._bark(since, LOOK_AGAIN)
 
     def _waits_for_a_core(self) -> bool:
         """Whether the loop's thread does so at this moment, of which the system tells only when that is over."""
@@ -131,21 +147,24 @@ class Watchdog:
     def _stretch(self) -> _Stretch:
         return _Stretch((self._loop_thread_native, threading.get_native_id()))
 
-    def _bark(self, stretch: _Stretch) -> None:
+    def _bark(self, stretch: _Stretch, planned: float | None = None) -> bool:
+        """Say so, if there is a suspect, for whom the threshold counts; `planned` is how long we meant to wait. Whether
+        it was said."""
         waited, suspects = stretch.usable(), self._suspects()
         if suspects is None or waited < self._threshold:
-            return
+            return False
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame, limit=12)) if frame is not None else "(no stack)\n"
         del frame
         held = (
             " (the watchdog itself could not run: something kept the interpreter lock)"
-            if waited > 2 * self._threshold
+            if waited > (planned or self._threshold) + self._threshold
             else ""
         )
         logger.warning(
             "the event loop has not answered for %.2f s%s; %s. It is here:\n%s", waited, held, suspects, stack
         )
+        return True
 
 
 class _Stretch:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ from runner_jobs import held, still_works
 import asyncjobs as aj
 from asyncjobs import Runner
 from asyncjobs.bench import probes
+from asyncjobs.watchdog import Watchdog
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -121,6 +123,24 @@ async def test_each_block_is_reported_once_however_long_it_lasts(
                 await runner.options(name="rude one").run(rude)
                 await runner.run(jobs.aecho)
                 assert len([text for text in complaints(caplog) if "'rude one'" in text]) == 1
+
+
+async def test_a_block_that_is_nobodys_fault_at_first_is_reported_when_it_becomes_somebodys(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when a runner starts workers, which holds the loop up, and a job goes on with that."""
+    for attempt in attempts(pause=0.05):
+        caplog.clear()
+        found = iter([None, None])
+        watchdog = Watchdog(asyncio.get_running_loop(), 0.1, partial(next, found, "a job holds it"), lambda: False)
+        watchdog.wake()
+        with attempt:
+            block_the_loop_until_it_is_noticed(caplog)
+            assert len(complaints(caplog)) == 1
+            assert "a job holds it" in complaints(caplog)[0]
+            assert "interpreter lock" not in complaints(caplog)[0]
+            assert next(found, "asked") == "asked"
+        watchdog.close()
 
 
 async def test_a_loop_that_answers_is_not_complained_about(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
