@@ -299,7 +299,7 @@ def service(folder: Path, *options: str, **settings: Any) -> Iterator[ServicePro
 
 
 def eventually(
-    condition: Callable[[], T], within: float = 10.0, problem: Callable[[], object] = lambda: "it never came true"
+    condition: Callable[[], T], within: float = 60.0, problem: Callable[[], object] = lambda: "it never came true"
 ) -> T:
     """What the condition gives once it is true; it is asked again and again."""
     until = time.monotonic() + within

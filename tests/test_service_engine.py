@@ -18,6 +18,7 @@ import pytest
 from damaged import small_disk
 from engines import KEY, bench
 from pauses import PauseClock
+from stored import Clock
 
 import asyncjobs as aj
 from asyncjobs.errors import JobCancelled, JobTimeout, WorkerLost
@@ -200,10 +201,13 @@ async def test_a_deadline_ends_what_waits_while_all_places_are_busy_or_everythin
 
 
 async def test_a_deadline_ends_what_waits_for_another_attempt(tmp_path: Path) -> None:
-    async with bench(tmp_path, processes=1) as b:
+    clock = Clock()
+    async with bench(tmp_path, processes=1, clock=clock) as b:
         retry = {"max": 3, "backoff": 600.0, "jitter": 0.0}
-        job = await b.submit("fail", terms={"deadline": time.time() + 3.0, "retry": retry})
-        await b.until(job, "waiting", "timed_out")
+        job = await b.submit("fail", terms={"deadline": clock() + 60.0, "retry": retry})
+        await b.until(job, "waiting")
+        clock.now += 60.0
+        assert await b.value(await b.submit("add", 1)) == 1  # with its end the engine looks at the time
         with pytest.raises(JobTimeout, match="waiting for attempt 2 when its deadline passed"):
             await b.value(job)
 
