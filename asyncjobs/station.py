@@ -21,6 +21,7 @@ from pickle import PickleBuffer, dumps
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
+from asyncjobs.claims import Claims
 from asyncjobs.context import running
 from asyncjobs.errors import JobStopped
 from asyncjobs.printing import Printing
@@ -142,16 +143,18 @@ _stations: dict[str, Station] = {}
 _numbers = count(1)
 
 
-def enrol(runner_id: str, voice: Voice) -> Facts:
-    """Open a station for one lane of a runner."""
+def enrol(runner_id: str, voice: Voice, claims: Claims | None = None) -> Facts:
+    """Open a station for one lane of a runner; what it begins, it writes into `claims`."""
     name = f"{runner_id}-{platform.node()}-{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
-    _stations[name] = Station(name, runner_id, voice)
+    _stations[name] = Station(name, runner_id, voice, claims)
     return Facts(name, os.getpid(), platform.node(), versions())
 
 
 def dismiss(name: str) -> None:
     """The lane is closed; what still runs ends in its time, and nobody hears of it."""
-    _stations.pop(name, None)
+    station = _stations.pop(name, None)
+    if station is not None:
+        station.close()
 
 
 def hear(name: str, told: Iterable[tuple[Any, ...]]) -> None:
@@ -170,10 +173,12 @@ def perform(order: Order, goods: Sequence[Any] = ()) -> Answer:
 class Station:
     """What one worker process knows of one lane's calls."""
 
-    def __init__(self, name: str, runner_id: str, voice: Voice) -> None:
+    def __init__(self, name: str, runner_id: str, voice: Voice, claims: Claims | None) -> None:
         self._name = name
         self._runner_id = runner_id
         self._voice = voice
+        self._claims = claims
+        """None where nobody would read them."""
         self._lock = threading.Lock()
         self._jobs: dict[int, WorkerJob] = {}
         """What runs, by ticket: claimed, and not ended."""
@@ -256,6 +261,8 @@ class Station:
             if ticket in self._revoked:
                 del self._revoked[ticket]
                 return False
+            if self._claims is not None:
+                self._claims.write(ticket)
             self._jobs[ticket] = job
             self._unsaid.append(ticket)
         self._look_soon()
@@ -276,6 +283,13 @@ class Station:
             while len(self._revoked) > REMEMBERED:
                 self._revoked.popitem(last=False)
         self._say((REVOKED, taken))
+
+    def close(self) -> None:
+        """Nobody asks any more what was begun."""
+        with self._lock:
+            claims, self._claims = self._claims, None
+        if claims is not None:
+            claims.close()
 
     # --- hearing and saying -------------------------------------------------------------
 

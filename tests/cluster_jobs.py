@@ -54,3 +54,9 @@ def where() -> int:
 def wrong() -> None:
     """Raise."""
     raise ValueError("wrong")
+
+
+def hold_if(gate: FileGate | None, path: str) -> int:
+    """Leave a line, and wait at the gate if there is one."""
+    note(path, str(os.getpid()))
+    return os.getpid() if gate is None else hold(gate, os.getpid())

@@ -25,7 +25,7 @@ FACE = "asyncjobs"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "failpoint", "futures"}),
     frozenset({"state", "retry", "token", "processors", "spawning", "portal", "notebook", "lines", "resources"}),
-    frozenset({"options", "context", "events", "memory", "tripwire", "echo", "printing", "progressbar"}),
+    frozenset({"options", "context", "events", "memory", "tripwire", "echo", "printing", "progressbar", "claims"}),
     frozenset({"wire"}),
     frozenset({"shared", "stats", "page", "detach", "remote"}),
     frozenset({"station", "worker"}),

@@ -386,6 +386,8 @@ class Capabilities(NamedTuple):
 
     kills: bool = False
     """A call that does not listen can be ended."""
+    kills_with: str = ""
+    """What the lane has to be given for that, where it cannot do so by itself."""
     coroutines: bool = False
     """Takes coroutine functions, and only those."""
     encodes: bool = False

@@ -31,9 +31,12 @@ from asyncjobs.lanes.base import (
     nobody,
 )
 from asyncjobs.lanes.clusteranswers import outcome_of
-from asyncjobs.lanes.clusterengine import Engine
+from asyncjobs.lanes.clusterdeaths import Deaths
+from asyncjobs.lanes.clusterengine import Engine, Inquiry
 from asyncjobs.lanes.clusterfaults import gone, mismatch, must_not_differ, needs_too_much, not_up
+from asyncjobs.lanes.clusterflight import Flight
 from asyncjobs.lanes.clustergoods import Goods
+from asyncjobs.lanes.clusterstops import Stops
 from asyncjobs.lanes.clustertokens import Tokens, raised
 from asyncjobs.lanes.members import Member, Members, pace_of
 from asyncjobs.options import check_count
@@ -45,7 +48,6 @@ from asyncjobs.station import (
     RAISED,
     REVOKED,
     STARTED,
-    STOP,
     Answer,
     Facts,
 )
@@ -54,27 +56,6 @@ logger: logging.Logger = logging.getLogger("asyncjobs")
 
 CONNECT = 10.0
 """Seconds in which a cluster comes up, or is said not to."""
-
-
-class Flight:
-    """One call at one worker."""
-
-    __slots__ = ("attempt", "call", "ended", "killed", "member", "pace", "started", "ticket", "timer")
-
-    def __init__(self, ticket: int, call: Call, member: Member, pace: float) -> None:
-        self.ticket: int = ticket
-        self.call: Call = call
-        self.attempt: int = call.attempt
-        self.member: Member = member
-        self.pace: float = pace
-        self.started: float = 0.0
-        """When we heard of its start, 0 until then."""
-        self.ended: bool = False
-        """The host was told, though no answer has come."""
-        self.killed: bool = False
-        """The engine was asked to end it by force."""
-        self.timer: asyncio.TimerHandle | None = None
-        """Its grace runs."""
 
 
 class ClusterLane:
@@ -113,6 +94,8 @@ class ClusterLane:
         self._someone = asyncio.Event()
         self._problem: Exception | None = None
         self._goods = Goods(self._engine, host)
+        self._stops = Stops(self._engine, host, self._members, self._abandon)
+        self._deaths = Deaths(host.loop, self._lose, self._never_started)
 
     def places(self) -> Sequence[ClusterLane]:
         """The one place: this lane."""
@@ -193,34 +176,20 @@ class ClusterLane:
 
     def stop(self, call: Call) -> None:
         flight = self._newest.get(call)
-        if flight is None or call.stop is None:
-            return
-        told = [(STOP, flight.ticket, *call.stop)]
-        self._engine.tell(flight.member.address, flight.member.facts.station, told)
-        self._wait_for_end(flight)
+        if flight is not None and call.stop is not None:
+            self._stops.begin(flight)
 
     def hurry(self, call: Call) -> None:
         flight = self._newest.get(call)
-        if flight is None or flight.timer is None:
-            return
-        if self._host.loop.time() + call.grace < flight.timer.when():
-            flight.timer.cancel()
-            self._wait_for_end(flight)
+        if flight is not None:
+            self._stops.hurry(flight)
 
-    def _wait_for_end(self, flight: Flight) -> None:
-        flight.timer = self._host.loop.call_later(flight.call.grace, self._give_up, flight)
-
-    def _give_up(self, flight: Flight) -> None:
-        """It did not stop: kill it, if the engine can; else nobody waits for it any more."""
-        if flight.ticket not in self._flights or flight.ended:
-            return
-        if self.capabilities.kills:
-            flight.killed = True
-            self._engine.kill(flight.member.address, flight.ticket)
-            return
-        flight.ended = True
-        self._newest.pop(flight.call, None)
-        self._host.finished(flight.call, Abandoned(0.0))
+    def _abandon(self, flight: Flight) -> None:
+        """Nobody waits for it any more."""
+        if not flight.is_over and not flight.ended:
+            flight.ended = True
+            self._newest.pop(flight.call, None)
+            self._host.finished(flight.call, Abandoned(0.0))
 
     # --- what the engine tells (Listener) -----------------------------------------------
 
@@ -229,7 +198,9 @@ class ClusterLane:
         if flight is None:
             return
         if answer.kind == NOT_STARTED:
-            self._never_started([ticket])
+            # One whose worker is gone may have begun there: this is what another process in its place says.
+            if self._members.get(flight.member.address) is flight.member:
+                self._never_started([ticket])
             return
         if not flight.ended:
             flight.call.plan.measured(answer.seconds)
@@ -251,10 +222,10 @@ class ClusterLane:
     def _end(self, flight: Flight, outcome: Outcome | None) -> None:
         """The flight is over; the host is told, unless it was before."""
         del self._flights[flight.ticket]
+        flight.is_over = True
         self._members.remove(flight.member, flight.pace, flight.call.plan.needs)
         self._goods.ended(flight.ticket)
-        if flight.timer is not None:
-            flight.timer.cancel()
+        self._stops.over(flight)
         if not flight.ended:
             self._newest.pop(flight.call, None)
             if type(outcome) is Done:
@@ -313,14 +284,15 @@ class ClusterLane:
         self._problem = error
         self._someone.set()
 
-    def left(self, address: str, cause: str) -> None:
-        """A worker is gone: what it had may have run."""
+    def left(self, address: str, cause: str, inquiry: Inquiry | None = None) -> None:
+        """A worker is gone: what it had begun is lost, the rest goes to others."""
         member = self._members.leave(address)
         if member is None:
             return
         self._host.crashed(member.name, cause)
-        for flight in [flight for flight in self._flights.values() if flight.member is member]:
-            self._lose(flight, cause)
+        theirs = [flight for flight in self._flights.values() if flight.member is member]
+        self._never_started([flight.ticket for flight in theirs if self._goods.holds(flight.ticket)])
+        self._deaths.judge([flight for flight in theirs if not flight.is_over], cause, inquiry)
         if not len(self._members):
             self._full = True  # until another comes
 
@@ -378,6 +350,7 @@ class ClusterLane:
                 self._end(flight, Stopped(0.0, "never started") if not flight.started else Abandoned(0.0))
         self.is_down = True
         self._members.clear()
+        self._deaths.close()
         self._goods.close()
         await self._engine.close()
 

@@ -16,19 +16,23 @@ How an engine is added
 5. `Engine.put` stores a `Cargo` where workers get it by themselves; what it returns may be among the goods of a
    `Sending`, and reaches `perform` as the `Cargo`.
 6. When a worker process dies, or is cut off for good, say `Listener.left`, once; the lane judges what ran there.
-   When the whole cluster is gone, say `Listener.broke`.
+   If some other process can tell what it had begun (`asyncjobs.claims`), say how to ask: what it had not is run
+   elsewhere. When the whole cluster is gone, say `Listener.broke`.
 
 All calls are made on the runner's loop, and `Listener` is told there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from asyncjobs.lanes.base import Capabilities
 from asyncjobs.resources import Amounts
 from asyncjobs.station import Answer, Cargo, Facts, Order
+
+Inquiry = Callable[[], Awaitable[Collection[int]]]
+"""Finds out which tickets a dead worker had begun, among them all that have no answer; raises if nobody knows."""
 
 
 class Sending(NamedTuple):
@@ -51,8 +55,8 @@ class Listener(Protocol):
     def refused(self, address: str, error: Exception) -> None:
         """A worker process is there that cannot be enrolled."""
 
-    def left(self, address: str, cause: str) -> None:
-        """It is there no more."""
+    def left(self, address: str, cause: str, inquiry: Inquiry | None = None) -> None:
+        """It is there no more; `inquiry` says which calls it had begun."""
 
     def heard(self, station: str, said: Sequence[Sequence[Any]]) -> None:
         """What the station of a worker said."""
@@ -99,8 +103,8 @@ class Engine(Protocol):
     def forget(self, address: str, ticket: int) -> None:
         """Nobody waits for the answer of that call any more; the engine may leave it out if it has not begun."""
 
-    def kill(self, address: str, ticket: int) -> None:
-        """End that call by force; `Listener.left` or `Listener.failed` follows. Only if `capabilities.kills`."""
+    def kill(self, address: str) -> None:
+        """End that worker by force, with what it runs; `Listener.left` follows. Only if `capabilities.kills`."""
 
     async def put(self, cargo: Cargo, address: str | None) -> Any:
         """Store it: for that worker, or once for all of them."""

@@ -126,6 +126,11 @@ class Goods:
         )
         return Sending(order, tuple(goods), call.priority, plan.needs or {})
 
+    def holds(self, ticket: int) -> bool:
+        """Whether that call was not sent yet."""
+        loading = self._loading.get(ticket)
+        return loading is not None and not loading.done()
+
     def ended(self, ticket: int) -> None:
         """That call is over."""
         loading = self._loading.pop(ticket, None)

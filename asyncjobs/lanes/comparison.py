@@ -28,9 +28,13 @@ def _yes(value: object) -> str:
     return "yes" if value else "no"
 
 
+def _ends(lane: Capabilities) -> str:
+    return f"with `{lane.kills_with}`" if lane.kills_with else _yes(lane.kills or lane.coroutines)
+
+
 ROWS: Final[dict[str, Callable[[Capabilities], str]]] = {
     "takes": lambda lane: "coroutine functions" if lane.coroutines else "plain functions",
-    "a job that does not listen can be ended": lambda lane: _yes(lane.kills or lane.coroutines),
+    "a job that does not listen can be ended": _ends,
     "when a job kills its process, it takes along": lambda lane: lane.falls_with_it,
     "arguments are pickled at submit": lambda lane: _yes(lane.encodes),
     "items of a map travel in groups": lambda lane: _yes(lane.groups),

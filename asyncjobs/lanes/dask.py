@@ -20,6 +20,8 @@ from asyncjobs.errors import WorkerStartError
 from asyncjobs.lanes.base import Capabilities
 from asyncjobs.lanes.cluster import ClusterLane
 from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.lanes.dasknanny import Nannies, claims_for, close_witnesses, open_witness
+from asyncjobs.options import check_flag
 from asyncjobs.resources import Amounts
 from asyncjobs.station import Answer, Cargo, Facts, Order
 
@@ -29,6 +31,7 @@ CONNECT = 10.0
 """Seconds for each try of Dask's own to connect."""
 CLOSE = 2.0
 """Seconds for a good-bye."""
+NO_NANNY = "it has no nanny that could restart it, which restart_to_kill=True needs: start it without --no-nanny"
 
 
 class DaskLane(ClusterLane):
@@ -39,9 +42,12 @@ class DaskLane(ClusterLane):
             `distributed.LocalCluster`. The lane makes a connection of its own, and closes it with the runner.
         security: a `distributed.Security` for TLS; that of the client or cluster if not given.
         size: how many jobs may run at once; as many as all workers have threads if not given.
+        restart_to_kill: a job that does not heed its token is ended by a restart of its worker, once nothing else of
+            ours runs there; other programs' tasks on that worker are run again by Dask. Each worker has to have a
+            nanny, as it has unless it was started with ``--no-nanny``.
 
     The workers and the scheduler need asyncjobs, too: ``pip install 'asyncjobs-runner[dask]'``. Dask cannot end a
-    running task: one that does not heed its token is abandoned after its grace.
+    running task: without `restart_to_kill` one that does not heed its token is abandoned after its grace.
 
     Example::
 
@@ -49,8 +55,11 @@ class DaskLane(ClusterLane):
             print(await runner.options(lane="cluster").run(fit, data))
     """
 
-    def __init__(self, cluster: Any, *, security: Any = None, size: int | None = None) -> None:
-        super().__init__(DaskEngine(cluster, security), size)
+    def __init__(
+        self, cluster: Any, *, security: Any = None, size: int | None = None, restart_to_kill: bool = False
+    ) -> None:
+        check_flag("restart_to_kill", restart_to_kill)
+        super().__init__(DaskEngine(cluster, security, restarts=restart_to_kill), size)
 
 
 class DaskEngine:
@@ -59,6 +68,7 @@ class DaskEngine:
     name = "Dask"
     package = "dask"
     capabilities: Capabilities = Capabilities(
+        kills_with="restart_to_kill=True",
         encodes=True,
         groups=True,
         queues=False,
@@ -67,9 +77,11 @@ class DaskEngine:
         falls_with_it="what its worker has, too",
     )
 
-    def __init__(self, cluster: Any, security: Any) -> None:
+    def __init__(self, cluster: Any, security: Any, *, restarts: bool) -> None:
         self._address, self._security = _place_of(cluster, security)
+        self.capabilities = DaskEngine.capabilities._replace(kills=restarts)
         self._client: Any = None
+        self._nannies: Nannies
         self._connecting: asyncio.Task[None] | None = None
         self._listener: Listener
         self._following: dict[int, tuple[Any, asyncio.Task[None]]] = {}
@@ -108,6 +120,7 @@ class DaskEngine:
             name="asyncjobs",
         )
         await client
+        self._nannies = Nannies(client)
         client.subscribe_topic(self._topic, self._hear)
         client.subscribe_topic("all", self._see)
         await self._enrol(None)
@@ -118,9 +131,16 @@ class DaskEngine:
             if isinstance(result, BaseException):
                 self._listener.refused(address, _explained(result))
             elif address not in self._known:
-                threads, offers, *facts = result
-                self._known[address] = facts[0]
-                self._listener.joined(address, threads, offers, Facts(*facts))
+                self._joined(address, *result)
+
+    def _joined(self, address: str, threads: int, offers: Amounts, nanny: str, facts: tuple[Any, ...]) -> None:
+        if nanny:
+            self._nannies.know(address, nanny, facts[0])
+        elif self.capabilities.kills:
+            self._listener.refused(address, WorkerStartError(NO_NANNY))
+            return
+        self._known[address] = facts[0]
+        self._listener.joined(address, threads, offers, Facts(*facts))
 
     async def close(self) -> None:
         """Say good-bye to the workers, and disconnect."""
@@ -171,8 +191,9 @@ class DaskEngine:
         if action == "add-worker":
             self._start(self._enrol([told["worker"]]))
         elif action == "remove-worker":
-            self._known.pop(told["worker"], None)
-            self._listener.left(told["worker"], "it was closed" if told.get("expected") else "it died, or was cut off")
+            worker, cause = told["worker"], "it was closed" if told.get("expected") else "it died, or was cut off"
+            self._known.pop(worker, None)
+            self._listener.left(worker, cause, self._nannies.left(worker))
 
     # --- calls --------------------------------------------------------------------------
 
@@ -235,8 +256,10 @@ class DaskEngine:
             task.cancel()
             self._start(self._client.cancel([future]))
 
-    def kill(self, address: str, ticket: int) -> None:
-        """Dask cannot."""
+    def kill(self, address: str) -> None:
+        """Dask cannot end a task: its worker's nanny ends the worker, and starts another."""
+        if self._client is not None:
+            self._start(self._nannies.end(address))
 
     # --- saying something ---------------------------------------------------------------
 
@@ -326,17 +349,17 @@ class _Voice:
         loop.add_callback(loop.call_later, seconds, callback)
 
 
-def _enrol(topic: str, runner_id: str, dask_worker: Any) -> tuple[Any, ...]:
-    return (
-        dask_worker.state.nthreads,
-        dict(dask_worker.state.total_resources),
-        *station.enrol(runner_id, _Voice(dask_worker, topic)),
-    )
+async def _enrol(topic: str, runner_id: str, dask_worker: Any) -> tuple[Any, ...]:
+    claims = claims_for(dask_worker)
+    facts = station.enrol(runner_id, _Voice(dask_worker, topic), claims)
+    nanny = await open_witness(dask_worker, facts.station, claims)
+    return dask_worker.state.nthreads, dict(dask_worker.state.total_resources), nanny, tuple(facts)
 
 
-def _dismiss(names: Sequence[str]) -> None:
+async def _dismiss(names: Sequence[str], dask_worker: Any) -> None:
     for name in names:
         station.dismiss(name)
+    await close_witnesses(dask_worker, names)
 
 
 def _perform(order: bytes, *goods: Cargo) -> tuple[Any, ...]:

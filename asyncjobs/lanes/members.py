@@ -1,7 +1,7 @@
 """The workers of a cluster that a lane knows, and which of them may take a call.
 
 A worker thread is given one call at a time, and short ones ahead, so that it does not wait for the way there and back.
-Nobody can say which of those had begun when the worker dies: so they are few.
+When the worker dies with its host, nobody can say which of those had begun: so they are few.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AHEAD_CALLS = 128
 class Member:
     """One worker process."""
 
-    __slots__ = ("address", "facts", "free", "long", "offers", "seconds", "short", "threads")
+    __slots__ = ("address", "facts", "free", "long", "offers", "seconds", "short", "stuck", "threads")
 
     def __init__(self, address: str, threads: int, offers: Amounts, facts: Facts) -> None:
         self.address: str = address
@@ -38,6 +38,8 @@ class Member:
         """Calls that follow each other."""
         self.seconds: float = 0.0
         """What those will take together."""
+        self.stuck: int = 0
+        """Calls that do not stop: as long as there are any, it is given nothing more."""
 
     @property
     def count(self) -> int:
@@ -52,7 +54,7 @@ class Member:
     def may_follow(self, pace: float) -> bool:
         """Whether a call of so many seconds may go behind others."""
         left = self.threads - self.long
-        return self.short < left * AHEAD_CALLS and self.seconds + pace <= left * AHEAD_SECONDS
+        return not self.stuck and self.short < left * AHEAD_CALLS and self.seconds + pace <= left * AHEAD_SECONDS
 
     def has(self, needs: Amounts) -> bool:
         """Whether so much is free now."""
@@ -156,8 +158,7 @@ class Members:
             member.free[name] -= amount
         self.count += 1
         self._idle.pop(member, None)
-        if member.count < member.threads:
-            self._idle[member] = None  # at the end: the others first
+        self._look_at(member)  # at the end: the others first
 
     def remove(self, member: Member, pace: float, needs: Amounts | None = None) -> None:
         """It has answered one."""
@@ -166,5 +167,16 @@ class Members:
         if self._members.get(member.address) is member:
             member.remove(pace)
             self.count -= 1
-            if member.count < member.threads:
-                self._idle[member] = None
+            self._look_at(member)
+
+    def stuck(self, member: Member, by: int) -> None:
+        """So many more of its calls do not stop."""
+        member.stuck += by
+        self._idle.pop(member, None)
+        if self._members.get(member.address) is member:
+            self._look_at(member)
+
+    def _look_at(self, member: Member) -> None:
+        """Whether it may take any call."""
+        if member.count < member.threads and not member.stuck:
+            self._idle[member] = None

@@ -274,7 +274,7 @@ class RayEngine:
     def forget(self, address: str, ticket: int) -> None:
         """Its answer goes nowhere, by itself."""
 
-    def kill(self, address: str, ticket: int) -> None:
+    def kill(self, address: str) -> None:
         """End the actor and its process; what it has not begun comes back first."""
         actor = self._actors.get(address)
         if actor is not None:

@@ -103,7 +103,7 @@ class SimulatedEngine:
     def forget(self, address: str, ticket: int) -> None:
         """Nothing to forget."""
 
-    def kill(self, address: str, ticket: int) -> None:
+    def kill(self, address: str) -> None:
         """Nobody to kill."""
 
     async def put(self, cargo: Cargo, address: str | None) -> Any:

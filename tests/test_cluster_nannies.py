@@ -1,0 +1,122 @@
+"""Dask workers with a nanny: what they had not begun runs elsewhere, and a job that does not stop can be ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed", reason="needs the extra `dask`: pip install -e '.[test,dask]'")
+
+import cluster_jobs
+from clusters import DaskCluster, cluster_is_up
+
+from asyncjobs import DaskLane, Job, JobState, Runner, WorkerStartError
+from asyncjobs.submitter import Submitter
+from asyncjobs.testing import work
+from asyncjobs.testing.work import FileGate, lines
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.may_leak("each ends a worker, and its nanny starts another, which stays"),
+    pytest.mark.may_complain("Dask drops a connection to a worker that died, unlooked at"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[DaskCluster]:
+    """One worker of two threads, with a nanny that starts it again."""
+    with ExitStack() as stack:
+        cluster = DaskCluster(stack.enter_context(tempfile.TemporaryDirectory()), {})
+        cluster.start_scheduler()
+        stack.callback(cluster.close)
+        cluster.start_worker(options=["--nanny", "--nthreads", "2"])
+        cluster_is_up(cluster, 1)
+        yield cluster
+
+
+def over(cluster: DaskCluster, **settings: bool) -> Runner:
+    return Runner(lanes={"cluster": DaskLane(cluster.address, **settings)}, watchdog=None)
+
+
+async def test_of_a_killed_worker_only_what_it_had_begun_is_lost(cluster: DaskCluster, tmp_path: Path) -> None:
+    gate, paths = FileGate(str(tmp_path)), [str(tmp_path / f"{number}") for number in range(12)]
+    async with over(cluster) as runner:
+        verbs = runner.options(lane="cluster")
+        pid = await short_ones(verbs, str(tmp_path / "pace"))
+        first = await verbs.submit(cluster_jobs.hold_if, None, str(tmp_path / "first"))  # its end sends off the others
+        holding = [await verbs.submit(cluster_jobs.hold_if, gate, path) for path in paths[:2]]
+        ahead = [await verbs.submit(cluster_jobs.hold_if, None, path) for path in paths[2:]]
+        await first
+        await gate.arrival(2)
+        assert len(runner._lanes["cluster"]._flights) == 12
+        os.kill(pid, signal.SIGKILL)
+        await until_over(holding + ahead)
+        assert [job.state for job in holding] == [JobState.LOST] * 2
+        assert [job.state for job in ahead] == [JobState.SUCCEEDED] * 10
+        assert {job.attempt for job in ahead} == {1}
+    assert [len(lines(path)) for path in paths] == [1] * 12
+
+
+async def short_ones(verbs: Submitter, path: str) -> int:
+    """Run some, until the lane has learned that they are short, and others may follow them; the worker's process."""
+    while True:
+        job = await verbs.submit(cluster_jobs.hold_if, None, path)
+        pid = await job
+        if job._call.plan.pace < 0.002:
+            return pid
+
+
+async def until_over(jobs: list[Job[int]]) -> None:
+    for job in jobs:
+        await job.wait()
+
+
+async def test_a_job_that_does_not_stop_is_ended_by_a_restart_that_harms_no_neighbour(
+    cluster: DaskCluster, tmp_path: Path
+) -> None:
+    deaf, patient = FileGate(str(tmp_path), "deaf"), FileGate(str(tmp_path), "patient")
+    async with over(cluster, restart_to_kill=True) as runner:
+        lane, verbs = runner._lanes["cluster"], runner.options(lane="cluster")
+        neighbour = await verbs.submit(work.hold, patient, 7)
+        job = await verbs.submit(cluster_jobs.pid_then_hold, str(tmp_path / "pid"), deaf)
+        await deaf.arrival()
+        await patient.arrival()
+        assert job.cancel("enough", grace=0.05) == "requested"
+        await job.wait()
+        assert job.state is JobState.CANCELLED
+        assert lane.abandoned() == 1  # for the neighbour runs in the same worker
+        waiting = await verbs.submit(cluster_jobs.where)
+        patient.open()
+        assert await neighbour == 7
+        assert await waiting != int(lines(str(tmp_path / "pid"))[0])
+        assert lane.abandoned() == 0
+
+
+async def test_a_job_alone_on_its_worker_is_killed_at_once(cluster: DaskCluster, tmp_path: Path) -> None:
+    gate = FileGate(str(tmp_path))
+    async with over(cluster, restart_to_kill=True) as runner:
+        job = await runner.options(lane="cluster", grace=0.05).submit(work.hold, gate)
+        await gate.arrival()
+        job.cancel("enough")
+        await job.wait()
+        assert "could not be stopped" not in str(job.exception())
+        assert runner._lanes["cluster"].abandoned() == 0
+
+
+async def test_restarts_need_a_nanny(cluster: DaskCluster) -> None:
+    lonely = DaskCluster(str(cluster.folder), {})
+    lonely.start_scheduler()
+    try:
+        lonely.start_worker()
+        cluster_is_up(lonely, 1)
+        async with over(lonely, restart_to_kill=True) as runner:
+            with pytest.raises(WorkerStartError, match=r"it has no nanny .* start it without --no-nanny"):
+                await runner.options(lane="cluster").run(work.double, 1)
+    finally:
+        lonely.close()
