@@ -10,15 +10,14 @@ Markers: ``both_loops`` runs an async test on asyncio's own loop and on uvloop;
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import gc
 import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 
+import crashes
 import pytest
-from crashes import pytest_testnodedown as pytest_testnodedown
 from hypothesis import settings
 from leftovers import mark_this_run, strays, wait_for_no_strays
 from machine import machine
@@ -31,9 +30,6 @@ try:
     import uvloop
 except ImportError:  # not on Windows
     uvloop = None
-
-HANG = 110.0
-"""Seconds after which every thread's stack is printed; pytest-timeout ends the test at 120."""
 
 LEFT = 2.0
 """Seconds after which what a test left behind is a leak: what the contract gives."""
@@ -61,6 +57,7 @@ settings.load_profile("asyncjobs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(crashes)
     config.addinivalue_line("markers", "both_loops: run this async test on asyncio's own loop and on uvloop")
     config.addinivalue_line("markers", "alone: this test bounds wall time, and no other runs beside it")
     config.addinivalue_line("markers", "may_leak(reason): this test leaves threads, processes or files behind")
@@ -98,13 +95,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 def _helpers() -> None:
     """What stays for good is there before the first test, so that none is blamed for it."""
     start_helpers()
-
-
-@pytest.fixture(autouse=True)
-def _stacks_when_it_hangs() -> Iterator[None]:
-    faulthandler.dump_traceback_later(HANG, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,48 @@
-"""What a process of a run with ``-n`` died of, and which tests ran beside it: xdist only says that it is gone.
+"""What a run tells of its own processes: where one hangs, what one with ``-n`` died of, and which tests ran beside it.
 
-A signal leaves no trace in the process that it kills, and the one who sent it may be the test next door.
+xdist only says that a process is gone, and with it what pytest-timeout says goes, too. A signal leaves no trace in the
+process that it kills, and the one who sent it may be the test next door.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import os
 import signal
 import subprocess
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import pytest
 
+HANGS = 0.9
+"""The share of its time limit after which a test hangs, and every thread's stack is printed."""
 LAST_WAIT = 10.0
 """Seconds until a process has ended whose channel is closed."""
+
+_terminal = pytest.StashKey[TextIO]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # While a test runs, its number 2 is a file that goes with the process.
+    config.stash[_terminal] = open(os.dup(2), "w")  # noqa: SIM115
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_terminal].close()
+
+
+@pytest.fixture(autouse=True)
+def _stacks_when_it_hangs(request: pytest.FixtureRequest) -> Iterator[None]:
+    faulthandler.dump_traceback_later(HANGS * _limit(request.node), file=request.config.stash[_terminal])
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _limit(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker is not None else item.config.getini("timeout"))
 
 
 @pytest.hookimpl(optionalhook=True)
