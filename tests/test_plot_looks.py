@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ import asyncjobs as aj
 from asyncjobs.plotting.page import plotly_js
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, WebError
 
 pytest.importorskip("playwright.sync_api")
 
 pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.may_leak("the browser's processes")]
+
+Show = Callable[[Path], None]
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = "a rather long title of a run, as people give them: resnet50 lr=3e-4 wd=0.1 batch 256"
@@ -40,21 +43,45 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Page:
+    """For one page after the other: in one process a browser compiles plotly.js once, if its address stays the same."""
+    return browser.new_page()
+
+
 @pytest.fixture(params=[1000, 390], ids=["wide", "phone"])
-def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, tab: Page) -> Iterator[Page]:
     """Of that width; whatever it complains of fails the test."""
-    context = browser.new_context(viewport={"width": request.param, "height": 700})
     complaints: list[str] = []
-    context.on("weberror", lambda error: complaints.append(str(error.error)))
-    yield context.new_page()
-    context.close()
+
+    def hear(error: WebError) -> None:
+        complaints.append(str(error.error))
+
+    tab.context.on("weberror", hear)
+    tab.set_viewport_size({"width": request.param, "height": 700})
+    yield tab
+    tab.mouse.move(0, 0)
+    tab.unroute_all()
+    tab.context.remove_listener("weberror", hear)
     assert complaints == []
 
 
-def show(page: Page, path: Path) -> None:
-    """Open it, and wait until all is drawn."""
-    page.goto(path.as_uri())
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === figures.length", timeout=30_000)
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page lies that is shown."""
+    return tmp_path_factory.mktemp("stage") / "page.html"
+
+
+@pytest.fixture
+def show(page: Page, stage: Path) -> Show:
+    """Open a page, and wait until all is drawn."""
+
+    def open_it(path: Path) -> None:
+        shutil.copyfile(path, stage)
+        page.goto(stage.as_uri())
+        page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === figures.length", timeout=30_000)
+
+    return open_it
 
 
 def box(page: Page, selector: str) -> dict[str, float]:
@@ -72,12 +99,12 @@ def is_in_sight(page: Page, selector: str) -> bool:
     return found
 
 
-def test_names_and_titles_are_text_on_a_page(page: Page, tmp_path: Path) -> None:
+def test_names_and_titles_are_text_on_a_page(page: Page, show: Show, tmp_path: Path) -> None:
     with aj.plot(tmp_path / "a.html", title=NAMES[1], inline=True) as p:
         for step in range(3):
             p.log(step, **dict.fromkeys(NAMES, float(step)))
         p.draw({"data": [{"y": [1, 2], "name": EVIL}]}, name=NAMES[4])
-    show(page, tmp_path / "a.html")
+    show(tmp_path / "a.html")
     assert page.locator("h1").inner_text() == page.title() == NAMES[1]
     assert page.evaluate(LEGEND) == NAMES
     assert page.evaluate(CAPTIONS) == [NAMES[4]]
@@ -85,11 +112,11 @@ def test_names_and_titles_are_text_on_a_page(page: Page, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("count", [4, 30])
-def test_nothing_covers_the_title_the_legend_or_the_curves(page: Page, tmp_path: Path, count: int) -> None:
+def test_nothing_covers_the_title_the_legend_or_the_curves(page: Page, show: Show, tmp_path: Path, count: int) -> None:
     with aj.plot(tmp_path / "a.html", title=LONG, inline=True) as p:
         for step in range(50):
             p.log(step, **{f"layer{n}.grad_norm": math.sin(step / 9 + n) for n in range(count)})
-    show(page, tmp_path / "a.html")
+    show(tmp_path / "a.html")
     assert is_in_sight(page, "h1")
     assert page.locator(".gtitle").count() == 0
     heading, legend, curves = (box(page, one) for one in ("h1", ".legend .bg", ".nsewdrag"))
@@ -99,14 +126,14 @@ def test_nothing_covers_the_title_the_legend_or_the_curves(page: Page, tmp_path:
     assert curves["height"] >= 250
 
 
-def test_each_drawn_figure_says_its_name_unless_it_has_a_title(page: Page, tmp_path: Path) -> None:
+def test_each_drawn_figure_says_its_name_unless_it_has_a_title(page: Page, show: Show, tmp_path: Path) -> None:
     data = [{"y": [1, 3, 2]}]
     with aj.plot(tmp_path / "a.html", title="run", inline=True) as p:
         p.log(0, y=1.0)
         p.draw({"data": data}, name="my fit")
         p.draw({"data": data, "layout": {"title": {"text": "its own"}}}, name="other")
         p.draw({"data": data}, name="run")
-    show(page, tmp_path / "a.html")
+    show(tmp_path / "a.html")
     assert page.evaluate(CAPTIONS) == ["my fit", "run (drawn)"]
     assert page.locator(".gtitle").all_text_contents() == ["its own"]
 
@@ -122,10 +149,10 @@ def test_a_page_that_has_no_network_says_so(page: Page, tmp_path: Path) -> None:
     assert page.evaluate(CAPTIONS) == []
 
 
-def test_a_page_that_is_whole_says_nothing_of_the_network(page: Page, tmp_path: Path) -> None:
+def test_a_page_that_is_whole_says_nothing_of_the_network(page: Page, show: Show, tmp_path: Path) -> None:
     with aj.plot(tmp_path / "a.html", inline=True) as p:
         p.log(0, y=1.0)
-    show(page, tmp_path / "a.html")
+    show(tmp_path / "a.html")
     assert not page.locator("#absent").is_visible()
 
 
@@ -138,30 +165,39 @@ def hover(page: Page, depth: float) -> list[str]:
     return [text.strip() for text in page.locator(".hoverlayer text").all_text_contents() if text.strip()]
 
 
-def test_a_point_is_told_in_few_digits_and_its_step_once(page: Page, tmp_path: Path) -> None:
+def test_a_point_is_told_in_few_digits_and_its_step_once(page: Page, show: Show, tmp_path: Path) -> None:
     with aj.plot(tmp_path / "a.html", inline=True) as p:
         for step in range(3):
             p.log(46 * 0.0123456789 * step, huge=46e6 * step, small=step / 3)
-    show(page, tmp_path / "a.html")
+    show(tmp_path / "a.html")
     assert hover(page, 0.5) == ["0.567901", "huge : 4.6e+7", "small : 0.333333"]
 
 
-def test_a_trace_alone_tells_of_both(page: Page, tmp_path: Path) -> None:
+def test_a_trace_alone_tells_of_both(page: Page, show: Show, tmp_path: Path) -> None:
     with aj.plot(tmp_path / "a.html", inline=True) as p:
         p.write([0.0, 1234567.0, 2469134.0], [0.0, 1 / 3, 1.0], name="fit<1")
-    show(page, tmp_path / "a.html")
+    show(tmp_path / "a.html")
     assert sorted(hover(page, 2 / 3)) == ["0.333333 at 1,234,567", "fit<1"]
 
 
-def test_the_weights_of_the_digits_are_a_square_with_grey_where_they_are_0(page: Page, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page that the example leaves."""
     pytest.importorskip("sklearn", reason="the example's digits are scikit-learn's")
+    folder = tmp_path_factory.mktemp("digits")
     example = ROOT / "examples" / "gradient_descent.py"
-    subprocess.run([sys.executable, example], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run([sys.executable, example], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    return folder / "digits.html"
+
+
+def test_the_weights_of_the_digits_are_a_square_with_grey_where_they_are_0(
+    page: Page, show: Show, digits: Path
+) -> None:
     # What the network would give: the browser compares it with the hash in the page.
     page.route(
         "**/plotly-*.js", lambda route: route.fulfill(body=plotly_js(), headers={"Access-Control-Allow-Origin": "*"})
     )
-    show(page, tmp_path / "digits.html")
+    show(digits)
     found: dict[str, Any] = page.evaluate("""(({_fullData: [trace], _fullLayout: {xaxis, yaxis}}) => ({
         ranges: [xaxis.range, yaxis.range], size: [xaxis._length, yaxis._length],
         middle: trace.zmin + trace.zmax, hasAxes: xaxis.visible || yaxis.visible,
