@@ -49,6 +49,11 @@ def test_import_of_the_runner_leaves_out(module: str) -> None:
     assert module not in loaded_by("from asyncjobs import Runner")
 
 
+@pytest.mark.parametrize("module", ["numpy", "plotly", "prometheus_client", "urllib.request", "dask", "ray"])
+def test_import_of_the_service_leaves_out(module: str) -> None:
+    assert module not in loaded_by("import asyncjobs.service.host")
+
+
 def test_import_of_the_command_line_loads_neither_numpy_nor_plotly() -> None:
     assert {"numpy", "plotly"} & loaded_by("import asyncjobs.cli") == set()
 

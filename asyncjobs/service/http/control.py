@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import resource
 import sys
 import time
+from importlib import import_module
 
 from asyncjobs import __version__
 from asyncjobs.service.errors import BadRequest, NoSuchJob
-from asyncjobs.service.http import metrics, views
+from asyncjobs.service.http import views
 from asyncjobs.service.http.intake import new_job
 from asyncjobs.service.http.message import Answer
 from asyncjobs.service.http.route import PARAMETERS, Call, Desk
@@ -109,6 +111,8 @@ async def stop(desk: Desk, call: Call) -> Answer:
 
 async def show_metrics(desk: Desk, call: Call) -> Answer:
     """Figures for Prometheus."""
+    # Most services are never scraped: the first time pays for the library, and not each start.
+    metrics = await asyncio.to_thread(import_module, "asyncjobs.service.http.metrics")
     body, media = await metrics.scrape(desk, rss())
     return Answer(200, body, media)
 
