@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 from asyncjobs.testing.leaks import child_pids, helper_pids
 
@@ -25,7 +24,9 @@ def strays() -> dict[int, str]:
     """Processes of this run that are no descendants of ours, with their command lines."""
     mark = f"{VARIABLE}={os.environ[VARIABLE]}\0".encode()
     family = {os.getpid(), *child_pids(), *helper_pids()}
-    return {pid: _read(pid, "cmdline") for pid in _pids() - family if mark in _read(pid, "environ").encode()}
+    return {
+        pid: _read(pid, "cmdline").decode(errors="replace") for pid in _pids() - family if mark in _read(pid, "environ")
+    }
 
 
 def wait_for_no_strays(before: dict[int, str], within: float) -> list[str]:
@@ -49,8 +50,9 @@ def _pids() -> set[int]:
     return set()
 
 
-def _read(pid: int, name: str) -> str:
+def _read(pid: int, name: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
     except OSError:  # it is gone, or hides from us
-        return ""
+        return b""

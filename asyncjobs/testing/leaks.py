@@ -131,7 +131,7 @@ def helper_pids() -> frozenset[int]:
 
 def child_pids() -> list[int]:
     """Every living descendant of this process but multiprocessing's two helpers."""
-    if not Path(f"/proc/{os.getpid()}/task").is_dir():
+    if not os.path.isdir("/proc/self/task"):
         return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
     helpers = helper_pids()
     found: list[int] = []
@@ -147,9 +147,9 @@ def _children_of(pid: int) -> list[int]:
     found: list[int] = []
     # A process may be gone before its page is read.
     with suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                found += map(int, (thread / "children").read_text().split())
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
     return found
 
 
@@ -169,18 +169,17 @@ def _command(pid: int) -> str:
 
 
 def _descriptors() -> dict[int, str]:
-    folder = Path("/proc/self/fd")
-    if not folder.is_dir():
+    if not os.path.isdir("/proc/self/fd"):
         return {}
     spared = {
         getattr(getattr(resource_tracker, "_resource_tracker", None), "_fd", None),
         getattr(getattr(forkserver, "_forkserver", None), "_forkserver_alive_fd", None),
     }
     ends: dict[int, str] = {}
-    for name in os.listdir(folder):
+    for name in os.listdir("/proc/self/fd"):
         # The descriptor that reads this very folder is among them, and gone by now.
         with suppress(OSError):
-            ends[int(name)] = os.readlink(folder / name)
+            ends[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return {number: end for number, end in ends.items() if number not in spared}
 
 
