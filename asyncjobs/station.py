@@ -63,7 +63,7 @@ class Cargo:
         self.buffers: Sequence[Any] = buffers
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        # A frame of its own would cost more than the copy; and Dask's scheduler takes no newer protocol than 4.
+        # A frame of its own would cost more than the copy.
         if self.nbytes < SMALL or protocol < 5:
             return Cargo, (bytes(self.stream), tuple(map(bytearray, self.buffers)))
         return Cargo, (PickleBuffer(self.stream), tuple(map(PickleBuffer, self.buffers)))

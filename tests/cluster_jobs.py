@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Any
 
+import numpy as np
+
 from asyncjobs.testing.work import FileGate, hold, note
 
 
@@ -49,6 +51,11 @@ def same_object(first: Any, second: Any) -> bool:
 def where() -> int:
     """The worker's own process id."""
     return os.getpid()
+
+
+def halves(count: int) -> Any:
+    """So many numbers."""
+    return np.full(count, 0.5)
 
 
 def wrong() -> None:

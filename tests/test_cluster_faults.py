@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,38 @@ async def test_large_arrays_travel_beside_the_call_and_shared_ones_once(steady: 
             results = [await job for job in [await verbs.submit(cluster_jobs.total, shared) for _ in range(6)]]
             assert {result[:2] for result in results} == {(500_000.0, False)}
             assert await verbs.run(cluster_jobs.same_object, shared, shared)
+
+
+@pytest.mark.may_leak("Dask keeps a thread for large messages")
+async def test_large_data_is_in_memory_once_on_each_side(steady: DaskCluster) -> None:
+    count = 16 * 1024 * 1024  # 128 MiB
+    workers = [worker.pid for worker in steady.workers]
+    async with over(steady) as runner:
+        verbs = runner.options(lane="cluster")
+        for array in (np.ones(count), np.broadcast_to(np.ones(count), (count,))):  # the second may not be written to
+            with copies_of(array.nbytes, workers) as argument:
+                assert (await verbs.run(cluster_jobs.total, array))[0] == count
+            assert max(argument) < 1.5, argument
+        del array
+        with copies_of(8 * count, [os.getpid(), *workers]) as result:
+            assert (await verbs.run(cluster_jobs.halves, count))[-1] == 0.5
+        assert max(result) < 1.5, result
+
+
+@contextmanager
+def copies_of(nbytes: int, pids: list[int]) -> Iterator[list[float]]:
+    """How much memory each process had at its peak within, in copies of so many bytes."""
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    before = [memory_of(pid, "VmRSS") for pid in pids]
+    found: list[float] = []
+    yield found
+    found += [(memory_of(pid, "VmHWM") - had) / nbytes for pid, had in zip(pids, before, strict=True)]
+
+
+def memory_of(pid: int, what: str) -> int:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) * 1024
 
 
 async def test_a_lambda_travels_by_value_also_a_large_one(steady: DaskCluster) -> None:

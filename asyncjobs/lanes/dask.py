@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 from asyncjobs import station
@@ -20,10 +19,11 @@ from asyncjobs.errors import WorkerStartError
 from asyncjobs.lanes.base import Capabilities
 from asyncjobs.lanes.cluster import ClusterLane
 from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.lanes.daskgoods import opened, parts, perform, pickled
 from asyncjobs.lanes.dasknanny import Nannies, claims_for, close_witnesses, open_witness
 from asyncjobs.options import check_flag
 from asyncjobs.resources import Amounts
-from asyncjobs.station import Answer, Cargo, Facts, Order
+from asyncjobs.station import Cargo, Facts, Order
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -90,6 +90,8 @@ class DaskEngine:
         """The station at each worker's address; empty while it is made."""
         self._untold: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
         self._helpers: set[asyncio.Task[Any]] = set()
+        self._numbers = count(1)
+        """Of what was put into the cluster."""
 
     patience: float | None = None
 
@@ -214,12 +216,12 @@ class DaskEngine:
             self._send_one(orders[0], (), terms)
             return
         keys = [self._key(order) for order in orders]
-        futures = self._client.map(_perform, [_pickled(order) for order in orders], key=keys, **terms)
+        futures = self._client.map(perform, [pickled(order) for order in orders], key=keys, **terms)
         for order, future in zip(orders, futures, strict=True):
             self._follow(order.ticket, future)
 
     def _send_one(self, order: Order, goods: Sequence[Any], terms: dict[str, Any]) -> None:
-        future = self._client.submit(_perform, _pickled(order), *goods, key=self._key(order), **terms)
+        future = self._client.submit(perform, pickled(order), *goods, key=self._key(order), **terms)
         self._follow(order.ticket, future)
 
     def _key(self, order: Order) -> str:
@@ -238,7 +240,7 @@ class DaskEngine:
                 self._failed(ticket, future, error)
         else:
             if self._following.pop(ticket, None) is not None:
-                self._listener.answered(ticket, Answer(*answer))
+                self._listener.answered(ticket, opened(answer))
 
     def _failed(self, ticket: int, future: Any, error: Exception) -> None:
         if not future.cancelled():
@@ -284,7 +286,9 @@ class DaskEngine:
 
     async def put(self, cargo: Cargo, address: str | None) -> Any:
         """Scatter it."""
-        return await self._client.scatter(cargo, workers=None if address is None else [address], hash=False)
+        key = f"goods-{self._topic}-{next(self._numbers)}"
+        found = await self._client.scatter({key: parts(cargo)}, workers=None if address is None else [address])
+        return found[key]
 
 
 def _terms(address: str, priority: int, needs: Amounts) -> dict[str, Any]:
@@ -296,11 +300,6 @@ def _terms(address: str, priority: int, needs: Amounts) -> dict[str, Any]:
         "allow_other_workers": False,
         "priority": priority,
     }
-
-
-def _pickled(order: Order) -> bytes:
-    # Dask looks for keys and futures in arguments: in bytes there is nothing to find.
-    return pickle.dumps(tuple(order), 5)
 
 
 def _place_of(cluster: Any, security: Any) -> tuple[str, Any]:
@@ -360,7 +359,3 @@ async def _dismiss(names: Sequence[str], dask_worker: Any) -> None:
     for name in names:
         station.dismiss(name)
     await close_witnesses(dask_worker, names)
-
-
-def _perform(order: bytes, *goods: Cargo) -> tuple[Any, ...]:
-    return tuple(station.perform(Order(*pickle.loads(order)), goods))
