@@ -12,8 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import asyncjobs.lanes.cluster
+import asyncjobs.lanes.dask
+
 WAIT = 60.0
 """Seconds in which a process of the cluster comes up, on a machine that does much else."""
+
+# A cluster that is up may take longer to answer there than a user's should.
+asyncjobs.lanes.cluster.CONNECT = asyncjobs.lanes.dask.CONNECT = WAIT
 
 
 class DaskCluster:
