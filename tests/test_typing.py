@@ -18,6 +18,9 @@ import asyncjobs
 ROOT = Path(__file__).resolve().parents[1]
 STUB = ROOT / "asyncjobs" / "__init__.pyi"
 
+pytestmark = pytest.mark.timeout(300)
+PATIENCE = 280.0
+"""Seconds in which a checker has ended, on a busy machine and with nothing cached."""
 COMPLETENESS = 100.0
 """Per cent of the exported symbols whose type pyright knows without guessing."""
 
@@ -163,7 +166,9 @@ def check(command: list[str], folder: Path) -> str:
     # To verify types pyright asks the python of the path for its packages, whatever --pythonpath says.
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "MYPYPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=55, check=False, cwd=folder, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, env=environment
+    )
     return done.stdout + done.stderr
 
 
