@@ -453,7 +453,6 @@ def test_T17_a_frame_may_be_longer_than_four_gib() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 async def test_T17_large_frames_are_not_copied_from_piece_to_piece(runner: aj.Runner) -> None:
     nbytes = 384 * 2**20  # more than malloc keeps for the next one: each copy has its pages to touch
     frames_took, copies_took = [], []

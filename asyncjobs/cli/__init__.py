@@ -10,7 +10,7 @@ import sys
 _LIBRARIES = {
     **dict.fromkeys(("rich", "typer", "click"), "cli"),
     **dict.fromkeys(("plotly", "numpy"), "demo"),
-    **dict.fromkeys(("cronsim", "httptools", "msgspec", "prometheus_client"), "cli,service"),
+    **dict.fromkeys(("cronsim", "httptools", "msgspec"), "cli,service"),
 }
 """What may be missing, and the extras that bring it."""
 
