@@ -48,7 +48,7 @@ _SUCCEEDED = JobState.SUCCEEDED  # looking a member up in its enum costs as much
 
 TEND_INTERVAL = 1.0
 """Seconds that a claimed job may wait for a worker before it goes back to the queue."""
-PATIENCE = 0.002
+PATIENCE = 0.01
 """Seconds that ends may wait for somebody else's commit if nobody waits for them: one of their own costs more."""
 LONGEST_GRACE = 2.0
 """Seconds that an interrupted job has at most to clean up."""
