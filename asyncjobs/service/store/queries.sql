@@ -56,9 +56,9 @@ SELECT seq, state, digest FROM jobs WHERE id = ?;
 SELECT id, state, digest FROM jobs WHERE key = ?;
 
 -- name: add_job
-INSERT INTO jobs (seq, id, key, digest, name, function, lane, state, place, priority, due, parents, after,
-    at_most_once, max_crashes, submitted_at, keep, tags, limit_name, schedule, deadline)
-VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO jobs (seq, id, key, digest, name, function, lane, priority, due, parents, after, at_most_once, max_crashes,
+    submitted_at, keep, tags, limit_name, schedule, deadline, state, place, attempt, epoch, fence, started_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: add_call
 INSERT INTO calls (seq, payload, terms) VALUES (?, ?, ?);

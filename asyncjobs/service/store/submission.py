@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from asyncjobs.service.records import Accepted, Claim, NewJob
-from asyncjobs.service.store import claiming, submitting
+from asyncjobs.service.store import claiming, starting, submitting
 from asyncjobs.service.store.transaction import Transaction
 
 Answer = tuple[list[Accepted], list[Claim]]
@@ -21,7 +21,7 @@ class Submission:
     wants: Mapping[str, int]
 
     def __call__(self, tx: Transaction) -> Answer:
-        return submitting.submit(tx, self.jobs), claiming.claim(tx, self.wants) if self.wants else []
+        return _taken(tx, self.jobs, self.wants)
 
 
 def submit_together(tx: Transaction, submissions: Sequence[Submission]) -> list[Answer]:
@@ -31,13 +31,18 @@ def submit_together(tx: Transaction, submissions: Sequence[Submission]) -> list[
     Raises:
         ServiceError: of one of them, nobody knows which: each has to be tried alone.
     """
-    accepted = iter(submitting.submit(tx, [job for submission in submissions for job in submission.jobs]))
     wants: Counter[str] = Counter()
     for submission in submissions:
         wants.update(submission.wants)
-    claims = claiming.claim(tx, wants) if wants else []
+    taken, claims = _taken(tx, [job for submission in submissions for job in submission.jobs], wants)
+    accepted = iter(taken)
     answers: list[Answer] = []
     for submission in submissions:
         begun, claims = (claims, []) if submission.wants else ([], claims)
         answers.append(([next(accepted) for _ in submission.jobs], begun))
     return answers
+
+
+def _taken(tx: Transaction, jobs: Sequence[NewJob], wants: Mapping[str, int]) -> Answer:
+    accepted, claims = submitting.take(tx, jobs, starting.room_for(tx, jobs, wants))
+    return accepted, claims or (claiming.claim(tx, wants) if wants else [])

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asyncjobs.failpoint import has_flaw
 from asyncjobs.service.errors import BadRequest, KeyConflict, ServiceError, ServiceFull
-from asyncjobs.service.records import ID, Accepted, Limit, NewJob
-from asyncjobs.service.store import limits, spans
+from asyncjobs.service.records import ID, Accepted, Claim, Limit, NewJob
+from asyncjobs.service.store import limits, spans, starting
 from asyncjobs.service.store.ending import settle
 from asyncjobs.service.store.places import AFTER, LATER, READY
 from asyncjobs.service.store.spans import Named
 from asyncjobs.service.store.transaction import Transaction
 from asyncjobs.state import JobState
+
+_QUEUED, _RUNNING = int(JobState.QUEUED), int(JobState.RUNNING)
+_STATE = -6
+"""Where the columns of a row begin that a start changes."""
+
+
+class Taken(NamedTuple):
+    """What became of a submit."""
+
+    accepted: list[Accepted]
+    claims: list[Claim]
+    """Of those that have started already."""
 
 
 class _Known(NamedTuple):
@@ -33,7 +45,9 @@ class _Batch:
         self.tx = tx
         self.by_id: dict[str, _Known] = {}
         self.by_key: dict[str, tuple[str, _Known]] = {}
+        self.new: list[tuple[int, NewJob]] = []
         self.jobs: list[tuple[Any, ...]] = []
+        self.claims: list[Claim] = []
         self.calls: list[tuple[Any, ...]] = []
         self.tags: list[tuple[str, int]] = []
         self.edges: list[tuple[int, int, int]] = []
@@ -78,16 +92,18 @@ class _Batch:
         self.by_id[job.id] = known
         if job.key is not None:
             self.by_key[job.key] = (job.id, known)
+        self.new.append((seq, job))
         self.jobs.append(
             (
                 *(seq, job.id, job.key, job.digest, job.name, job.function, job.lane),
-                *(_place(tx, job, open_parents), job.priority, job.due, open_parents),
+                *(job.priority, job.due, open_parents),
                 json.dumps(job.after) if job.after else None,
                 *(int(job.at_most_once), job.max_crashes, tx.now, job.keep),
                 json.dumps(job.tags) if job.tags else None,
                 job.limit.name if job.limit else None,
                 job.schedule,
                 job.deadline,
+                *(_QUEUED, _place(tx, job, open_parents), 0, 0, 0, None),
             )
         )
         if job.limit is not None:
@@ -112,6 +128,17 @@ class _Batch:
                 self.doomed[parent.seq] = (id, parent.state)
         return open_parents
 
+    def start(self, room: Mapping[str, int]) -> None:
+        """Let so many of each lane be RUNNING from the start."""
+        left = dict(room)
+        for at, (seq, job) in enumerate(self.new):
+            if left.get(job.lane, 0) > 0:
+                left[job.lane] -= 1
+                claim = starting.start(self.tx, seq, job)
+                at_once = None if job.at_most_once else self.tx.now
+                self.jobs[at] = (*self.jobs[at][:_STATE], _RUNNING, None, 1, claim.epoch, claim.fence, at_once)
+                self.claims.append(claim)
+
     def write(self) -> None:
         """Everything, in the order that references allow."""
         tx = self.tx
@@ -124,7 +151,8 @@ class _Batch:
             tx.run_many("add_tag", self.tags)
         if self.edges:
             tx.run_many("add_edge", self.edges)
-        tx.count(None, JobState.QUEUED, len(self.jobs))
+        tx.count(None, JobState.QUEUED, len(self.jobs) - len(self.claims))
+        tx.count(None, JobState.RUNNING, len(self.claims))
         tx.weight += sum(len(payload) for _, payload, _ in self.calls)
         for parent, (id, state) in self.doomed.items():
             settle(tx, parent, id, state)
@@ -136,34 +164,49 @@ def submit(tx: Transaction, jobs: Sequence[NewJob], *, is_bounded: bool = True) 
     Raises:
         BadRequest, KeyConflict, ServiceFull: nothing was taken.
     """
+    return take(tx, jobs, {}, is_bounded=is_bounded).accepted
+
+
+def take(tx: Transaction, jobs: Sequence[NewJob], room: Mapping[str, int], *, is_bounded: bool = True) -> Taken:
+    """The same, and start so many of each lane (`starting.room_for`); none, if some of them are known already.
+
+    Raises:
+        BadRequest, KeyConflict, ServiceFull: nothing was taken.
+    """
     for job in jobs:
         _check(job)
     mark = tx.mark()
     try:
-        accepted = _take(tx, jobs, is_bounded, _Batch.add)
+        taken = _take(tx, jobs, room, is_bounded, _Batch.add)
     except (sqlite3.IntegrityError, ServiceFull):
         # Some are known already, or it is full and they may be: looking each up costs a third more.
         tx.back_to(mark)
-        return _take(tx, jobs, is_bounded, _Batch.accept)
+        return _take(tx, jobs, {}, is_bounded, _Batch.accept)
     except ServiceError:
         tx.back_to(mark)
         raise
     tx.keep(mark)
-    return accepted
+    return taken
 
 
 def _take(
-    tx: Transaction, jobs: Sequence[NewJob], is_bounded: bool, accept: Callable[[_Batch, NewJob], Accepted]
-) -> list[Accepted]:
+    tx: Transaction,
+    jobs: Sequence[NewJob],
+    room: Mapping[str, int],
+    is_bounded: bool,
+    accept: Callable[[_Batch, NewJob], Accepted],
+) -> Taken:
     batch = _Batch(tx)
     accepted = [accept(batch, job) for job in jobs]
     if batch.jobs:
         if is_bounded:
             _check_room(tx, len(batch.jobs))
+        if room:
+            batch.start(room)
         batch.write()
     if batch.doomed:
-        return [_as_it_is_now(tx, answer) for answer in accepted]
-    return accepted
+        accepted = [_as_it_is_now(tx, answer) for answer in accepted]
+    return Taken(accepted, batch.claims)
 
 
 def _place(tx: Transaction, job: NewJob, open_parents: int) -> int:
