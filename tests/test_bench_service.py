@@ -34,7 +34,7 @@ def test_every_row_of_the_service_is_measured() -> None:
     verdicts = [verdict for row in rows for verdict in judge(row)]
     missing = [verdict.goal.what for verdict in verdicts if verdict.measured is None]
     assert missing in ([], ["tiny jobs until results are on disk"])  # huey is an extra
-    assert len(verdicts) == 14
+    assert len(verdicts) == 15
 
 
 @pytest.mark.slow
@@ -71,4 +71,14 @@ def test_map_gives_what_the_batches_give(tmp_path: Path) -> None:
         client = OurClient(running)
         assert client.mapped(ECHO, range(30)) == client.values(client.submit(ECHO, range(30)))
         assert client.ended() == 60
+        client.close()
+
+
+@pytest.mark.slow
+def test_submits_side_by_side_are_one_job_each(tmp_path: Path) -> None:
+    with serving(tmp_path) as running:
+        client = OurClient(running)
+        client.submit_beside(ECHO, range(30), 4)
+        client.wait_for(30)
+        assert sum(client.states().values()) == client.ended() == 30
         client.close()

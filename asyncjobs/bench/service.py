@@ -18,6 +18,8 @@ from asyncjobs.bench.servicequeue import Queue
 from asyncjobs.bench.servicescale import FULL, QUICK, Scale
 
 CONNECTIONS = 8
+IN_FLIGHT = 8
+"""Submits of one client, in the row beside the one where each waits for the one before."""
 LIMIT = 1800.0
 """Seconds for one figure: a million jobs take some minutes."""
 MEGABYTE = 1e6
@@ -70,6 +72,7 @@ def _rows(scale: Scale, lab: Lab) -> Iterator[Measurement]:
     yield _mapped(scale, lab)
     yield from _requests(scale, lab)
     yield _one_by_one(scale, lab, others)
+    yield _side_by_side(scale, lab, others)
     yield from _start(scale, lab, others)
     yield from _queued(scale, lab)
     yield from _idle(scale, lab, others)
@@ -179,6 +182,22 @@ def _one_by_one(scale: Scale, lab: Lab, others: Sequence[Queue]) -> Measurement:
         "own fdatasync.",
         [OURS],
         [Goal("one client, one job at a time", OURS, "", 800.0, at_least=True, unit=" jobs/s")],
+        higher_is_better=True,
+    )
+
+
+def _side_by_side(scale: Scale, lab: Lab, others: Sequence[Queue]) -> Measurement:
+    queues = [ours(), *others]
+    results = lab.race("side by side", queues, scale.rounds, servicetaken.side_by_side, scale.single, IN_FLIGHT)
+    return measurement(
+        results,
+        "accepted",
+        f"One client, {IN_FLIGHT} jobs at a time, accepted",
+        " jobs/s",
+        f"{scale.single:,} jobs, {IN_FLIGHT} submits in flight: coroutines of one program with asyncjobs, threads with "
+        "the others. Each is accepted when it is on disk; with asyncjobs those that wait share a request and a commit.",
+        [OURS],
+        [Goal(f"one client, {IN_FLIGHT} jobs at a time", OURS, "", 800.0, at_least=True, unit=" jobs/s")],
         higher_is_better=True,
     )
 

@@ -108,6 +108,17 @@ class OurClient(Client):
 
         self._runner.run(each())
 
+    def submit_beside(self, function: str, values: Sequence[int], width: int) -> None:
+        async def each(rest: Iterator[int]) -> None:
+            for value in rest:
+                await self._service.submit(_BY_NAME[function], value)
+
+        async def beside() -> None:
+            rest = iter(values)
+            await asyncio.gather(*[each(rest) for _ in range(width)])
+
+        self._runner.run(beside())
+
     def ended(self) -> int:
         return self._runner.run(self._service.stats()).states.get("SUCCEEDED", 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,12 @@ class Client:
         """One after the other, each accepted before the next is submitted."""
         for value in values:
             self.submit(function, [value])
+
+    def submit_beside(self, function: str, values: Sequence[int], width: int) -> None:
+        """So many at once, each accepted before another one takes its place: a thread for each."""
+        with ThreadPoolExecutor(width) as threads:
+            for _ in threads.map(lambda value: self.submit(function, [value]), values):
+                pass
 
     def delays(self, count: int, between: Callable[[], None]) -> list[float]:
         """Seconds from the submit of a job until it starts, of `count` jobs, each alone.

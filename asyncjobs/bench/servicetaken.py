@@ -87,6 +87,16 @@ def one_by_one(queue: Queue, jobs: int) -> Figures:
     return {"accepted": jobs / elapsed}
 
 
+def side_by_side(queue: Queue, jobs: int, width: int) -> Figures:
+    """The same with so many submits in flight, each of one job."""
+    with _opened(queue) as client:
+        began = time.perf_counter()
+        client.submit_beside(ECHO, range(jobs), width)
+        elapsed = time.perf_counter() - began
+        client.wait_for(WARM_UP + jobs)
+    return {"accepted": jobs / elapsed}
+
+
 def start(queue: Queue, jobs: int) -> Figures:
     """The median way from a submit to the start of the job, in turns with fdatasync on the same disk."""
     with _opened(queue) as client, _folder() as folder, Synced(folder) as synced:
