@@ -58,12 +58,17 @@ def halves(count: int) -> Any:
     return np.full(count, 0.5)
 
 
+def ready(dask_worker: Any) -> int:
+    """How many tasks wait in that worker for a thread."""
+    return len(dask_worker.state.ready)
+
+
 def wrong() -> None:
     """Raise."""
     raise ValueError("wrong")
 
 
-def hold_if(gate: FileGate | None, path: str) -> int:
+def hold_if(gate: FileGate | None, path: str, text: str = "") -> int:
     """Leave a line, and wait at the gate if there is one."""
-    note(path, str(os.getpid()))
+    note(path, text or str(os.getpid()))
     return os.getpid() if gate is None else hold(gate, os.getpid())

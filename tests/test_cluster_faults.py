@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,11 @@ from asyncjobs import DaskLane, FIFOQueue, JobState, NotSendable, Runner, SyncRu
 from asyncjobs.testing import work
 from asyncjobs.testing.work import FileGate, lines, until
 
-DASK_COMPLAINS = pytest.mark.may_complain("Dask drops a connection to a worker that died, unlooked at")
+
+def harms_a_worker(test: Callable[..., object]) -> Callable[..., object]:
+    """Mark a test that ends one; the next test finds another in its place."""
+    quiet = pytest.mark.may_complain("Dask drops a connection to a worker that died, unlooked at")
+    return pytest.mark.may_leak("a worker that was started for it lives on, if it was another that died")(quiet(test))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +157,7 @@ def test_the_sync_face_needs_nothing_else(steady: DaskCluster) -> None:
 # --- F86 ------------------------------------------------------------------------------------
 
 
-@DASK_COMPLAINS
+@harms_a_worker
 async def test_a_job_whose_worker_is_killed_is_lost_and_never_started_twice(
     fragile: DaskCluster, tmp_path: Path
 ) -> None:
@@ -170,7 +174,7 @@ async def test_a_job_whose_worker_is_killed_is_lost_and_never_started_twice(
     assert len(lines(ran)) == 1
 
 
-@DASK_COMPLAINS
+@harms_a_worker
 async def test_a_lost_job_is_tried_again_on_another_worker_if_it_may_be(fragile: DaskCluster, tmp_path: Path) -> None:
     async with over(fragile) as runner:
         job = await runner.options(lane="cluster", lost="retry").submit(cluster_jobs.die_once, str(tmp_path / "ran"))
@@ -178,7 +182,7 @@ async def test_a_lost_job_is_tried_again_on_another_worker_if_it_may_be(fragile:
         assert job.attempt == 2
 
 
-@DASK_COMPLAINS
+@harms_a_worker
 async def test_a_map_over_a_killed_worker_loses_one_item(fragile: DaskCluster, tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{number}") for number in range(4)]
     async with over(fragile) as runner:
@@ -246,7 +250,7 @@ def _shown(address: str) -> str:
 # --- last, for nothing is left of its cluster -------------------------------------------------
 
 
-@DASK_COMPLAINS
+@harms_a_worker
 async def test_when_the_scheduler_goes_its_jobs_are_lost_and_the_next_say_so(
     fragile: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

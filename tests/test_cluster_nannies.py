@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import tempfile
@@ -61,6 +62,29 @@ async def test_of_a_killed_worker_only_what_it_had_begun_is_lost(cluster: DaskCl
         assert [job.state for job in ahead] == [JobState.SUCCEEDED] * 10
         assert {job.attempt for job in ahead} == {1}
     assert [len(lines(path)) for path in paths] == [1] * 12
+
+
+async def test_what_was_sent_ahead_runs_by_its_priority(cluster: DaskCluster, tmp_path: Path) -> None:
+    gates, path = [FileGate(str(tmp_path), f"gate{number}") for number in range(2)], str(tmp_path / "order")
+    async with over(cluster) as runner:
+        lane, verbs = runner._lanes["cluster"], runner.options(lane="cluster")
+        urgent = runner.options(lane="cluster", priority=5)
+        await short_ones(verbs, str(tmp_path / "pace"))
+        await short_ones(urgent, str(tmp_path / "pace"))
+        # The end of the second sends off the others, of which one holds the second thread.
+        waits = (gates[0], None, gates[1], None, None, None)
+        jobs = [await verbs.submit(cluster_jobs.hold_if, gate, path, "low") for gate in waits]
+        await gates[0].arrival()
+        await gates[1].arrival()
+        jobs += [await urgent.submit(cluster_jobs.hold_if, None, path, "high") for _ in range(2)]
+        lane.changed()  # as any news would, so that they are sent, too
+        while list((await lane._engine._client.run(cluster_jobs.ready)).values()) != [5]:
+            await asyncio.sleep(0.01)
+        gates[1].open()
+        await until_over(jobs[1:])
+        gates[0].open()
+        await until_over(jobs)
+    assert lines(path) == ["low"] * 3 + ["high"] * 2 + ["low"] * 3
 
 
 async def short_ones(verbs: Submitter, path: str) -> int:

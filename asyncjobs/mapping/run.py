@@ -17,9 +17,10 @@ from typing import Any, Generic, TypeVar, cast
 from asyncjobs.errors import ArenaFull, NotSendable, RunnerClosed
 from asyncjobs.intake import Intake
 from asyncjobs.job import Job
-from asyncjobs.lanes.base import Call, ChunkResult, Lane, Plan
+from asyncjobs.lanes.base import ChunkResult, Lane, Plan
 from asyncjobs.mapping.flight import Flight
 from asyncjobs.mapping.group import Group, apart, goes_in_groups, item_error, plan_for_map
+from asyncjobs.mapping.sizing import Sizes
 from asyncjobs.mapping.source import Source
 from asyncjobs.options import check_count, check_flag
 from asyncjobs.progressbar import progress_bar
@@ -28,12 +29,6 @@ from asyncjobs.wire.failure import safe_to_raise
 
 R = TypeVar("R")
 
-GROUP_SECONDS = 0.016
-"""A group holds about this much work: long enough to hide a round trip, short enough for
-an even load and a quick end."""
-GROUP_ITEMS = 32768
-GROUP_BYTES = 1024 * 1024
-GROWTH = 64
 GROUPS_PER_WORKER = 3
 """In flight: one that runs, one in the worker's window, one on its way."""
 
@@ -69,9 +64,7 @@ class MapRun(Generic[R]):
         self._grouped = goes_in_groups(plan, self._lane)
         self._plan = plan_for_map(fn, plan, grouped=self._grouped, starred=source.is_starred)
         self._lookahead = lookahead
-        self._size = 1
-        self._most = GROUP_ITEMS
-        """How many items make a group of `GROUP_BYTES`, going by the last."""
+        self._sizes = Sizes()
         self._seen = 0
         """Items that were taken."""
         self._flight = Flight(ordered)
@@ -143,7 +136,7 @@ class MapRun(Generic[R]):
 
     def hint(self, size: int) -> None:
         """Let the first group have so many items."""
-        self._size = min(size, GROUP_ITEMS)
+        self._sizes.hint(size)
 
     def begin(self) -> None:
         """Say that it runs now, which it does once.
@@ -252,7 +245,10 @@ class MapRun(Generic[R]):
         """How many items to take next; 0: the look-ahead is reached."""
         places = self._lane.size()
         # An async source is asked for one at a time: none may wait here for the next.
-        size = self._size if self._grouped and not self._source.is_async else 1
+        size = 1
+        if self._grouped and not self._source.is_async:
+            total = self._source.total
+            size = self._sizes.next(None if total is None else total - self._seen, places)
         if self._lookahead is not None:
             return min(max(1, min(size, self._lookahead // (2 * places))), self._lookahead - self._flight.items)
         limit = (GROUPS_PER_WORKER if self._grouped else 2) * places + 1
@@ -274,7 +270,7 @@ class MapRun(Generic[R]):
         job = self._intake.make(self._fn, self._plan, args, {})
         payload = job._call.payload
         if self._grouped and payload is not None:
-            self._most = max(1, GROUP_BYTES * len(items) // max(1, len(payload.data) + sum(map(len, payload.buffers))))
+            self._sizes.pickled(len(items), len(payload.data) + sum(map(len, payload.buffers)))
         return await self._intake.entered(job)
 
     async def _harvest(self, group: Group) -> tuple[list[R], dict[int, BaseException]]:
@@ -287,17 +283,11 @@ class MapRun(Generic[R]):
             if not self._grouped:
                 return [job.result()], {}
             chunk: ChunkResult = job.result()
-            self._learn(job._call, len(chunk.values))
+            self._sizes.took(len(chunk.values), job._call.seconds, self._lane.size())
             return chunk.values, chunk.errors
         if len(group.items) == 1:
             return [cast(R, None)], {0: error}
         return await self._redo(group, error, job.state)
-
-    def _learn(self, call: Call, items: int) -> None:
-        """Choose the next group's size by how long this one took."""
-        seconds = call.seconds / items
-        wanted = int(GROUP_SECONDS / seconds) if seconds > 0 else GROUP_ITEMS
-        self._size = max(1, min(wanted, self._size * GROWTH, GROUP_ITEMS, self._most))
 
     async def _redo(
         self, group: Group, error: BaseException, state: JobState
