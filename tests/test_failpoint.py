@@ -117,7 +117,7 @@ def test_points_that_were_passed_are_noted_once_per_process(tmp_path: Path) -> N
 
 def test_a_point_that_is_not_armed_costs_next_to_nothing() -> None:
     assert failpoint._is_quiet
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(100_000):
         point("a.b")
-    assert time.perf_counter() - start < 1.0
+    assert time.thread_time() - start < 1.0
