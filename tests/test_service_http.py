@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
 import socket
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -819,6 +821,17 @@ async def test_a_backup_is_a_new_folder(served: Served) -> None:
     assert lines[-1]["nbytes"] >= (served.folder / "copy" / "jobs.db").stat().st_size
     for wrong in (path, "copy", "/nowhere/such/copy", "/tmp/\0"):
         assert (await served.ask("POST", "/v1/backup", {"path": wrong})).status == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/nowhere"])
+async def test_a_request_that_goes_before_it_is_answered_leaves_no_coroutine_behind(served: Served, path: str) -> None:
+    request = Request(Peer("pid 1", is_local=True))
+    request.method, request.path = "GET", path
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        served.server.work(request)
+        gc.collect()
+    assert [str(one.message) for one in said] == []
 
 
 async def test_a_backup_may_take_longer_than_an_answer_and_says_meanwhile_how_far_it_is(

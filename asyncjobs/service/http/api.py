@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from urllib.parse import parse_qs
 
 import msgspec
@@ -38,10 +39,10 @@ class Api:
         routes, parameters = self._table.find(request.path)
         route = routes.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
-            return Work(_no_route(routes), True, limits.answer)
+            return Work(partial(_no_route, routes), True, limits.answer)
         request.route = route.name
         seconds = limits.answer + limits.wait if route.waits else limits.answer
-        return Work(self._answer(route, request, parameters), route.may_cancel, seconds)
+        return Work(partial(self._answer, route, request, parameters), route.may_cancel, seconds)
 
     async def _answer(self, route: Route, request: Request, parameters: dict[str, str]) -> Answer | Stream:
         try:

@@ -40,7 +40,8 @@ _COPIED = 65536
 class Work(NamedTuple):
     """What answers a request."""
 
-    answer: Coroutine[Any, Any, Answer | Stream]
+    answer: Callable[[], Coroutine[Any, Any, Answer | Stream]]
+    """Called by the task that awaits it, for that may be cancelled before its first step."""
     may_cancel: bool
     seconds: float
     """How long it may take."""
@@ -253,10 +254,10 @@ class Connection(asyncio.Protocol):
         self._house.note(request, refusal.status, 0.0)
         self._send(refusal.answer(), closes=True, is_head=request.method == "HEAD")
 
-    async def _answer(self, request: Request, work: Coroutine[Any, Any, Answer | Stream]) -> None:
+    async def _answer(self, request: Request, work: Callable[[], Coroutine[Any, Any, Answer | Stream]]) -> None:
         # Sent by the task that made it: one turn of the loop earlier than by whoever waits for the task.
         try:
-            answer = await work
+            answer = await work()
         except asyncio.CancelledError:
             if self._current is request and not self._is_gone:
                 self._transport.abort()
