@@ -16,7 +16,7 @@ import asyncjobs as aj
 from asyncjobs.bench import peers, tiny
 from asyncjobs.bench.measure import Contestant, Work
 from asyncjobs.lanes.base import Lane
-from asyncjobs.lanes.ray import on_loopback
+from asyncjobs.lanes.rayconnection import on_loopback
 
 WORKERS: Final = 2
 WARM: Final = 60.0

@@ -334,7 +334,7 @@ class ClusterLane:
         except Exception as error:
             await self._engine.close()
             self.is_cold = True
-            problem = not_up(self._engine.name, self._engine.address, error, patience)
+            problem = not_up(self._engine, error, patience)
             logger.warning("lane %r: %s", self.name, problem)
             self._host.refuse(problem)
             return

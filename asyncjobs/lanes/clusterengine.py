@@ -79,6 +79,8 @@ class Engine(Protocol):
     capabilities: Capabilities
     package: str
     """What to install: the name of our extra."""
+    doubt: str
+    """What else it may be if it does not answer: ``..., or wants another token``; or nothing."""
 
     @property
     def patience(self) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from asyncjobs.errors import WorkerLost, WorkerStartError
 from asyncjobs.lanes.base import Call
+from asyncjobs.lanes.clusterengine import Engine
 from asyncjobs.lanes.members import Member
 from asyncjobs.resources import Amounts, text
 from asyncjobs.station import versions
@@ -19,13 +20,14 @@ EXACTLY = ("asyncjobs",)
 """Whose versions have to be the same here and there; Python's up to the second number."""
 
 
-def not_up(engine: str, address: str, error: Exception, seconds: float) -> WorkerStartError:
+def not_up(engine: Engine, error: Exception, seconds: float) -> WorkerStartError:
     """The error for a cluster that could not be connected to within so many seconds."""
-    where = f"the {engine} cluster at {address}"
+    where = f"the {engine.name} cluster at {engine.address}"
     if isinstance(error, WorkerStartError):
         problem = WorkerStartError(f"{where} cannot be used: {error}")
     elif isinstance(error, (TimeoutError, OSError)):
-        problem = WorkerStartError(f"{where} did not come up within {seconds:g} s, or has no workers")
+        or_else = f", or {engine.doubt}" if engine.doubt else ""
+        problem = WorkerStartError(f"{where} did not come up within {seconds:g} s, or has no workers{or_else}")
     else:
         problem = WorkerStartError(f"{where} did not come up: {type_name(error)}: {text_of(error)}")
     problem.__cause__ = error

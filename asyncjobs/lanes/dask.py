@@ -67,6 +67,7 @@ class DaskEngine:
 
     name = "Dask"
     package = "dask"
+    doubt = ""
     capabilities: Capabilities = Capabilities(
         kills_with="restart_to_kill=True",
         encodes=True,

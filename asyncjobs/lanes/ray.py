@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
 import re
-import socket
-import sys
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
 from asyncjobs.errors import WorkerStartError
-from asyncjobs.futures import call_soon, fail, resolve
+from asyncjobs.futures import call_soon
 from asyncjobs.lanes.base import Capabilities
 from asyncjobs.lanes.cluster import ClusterLane
 from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.lanes.rayconnection import Connection, package
 from asyncjobs.lanes.rayseat import Seat
 from asyncjobs.lanes.supply import declared
 from asyncjobs.options import check_count
@@ -40,12 +37,8 @@ LOOK: Final = 5.0
 """Seconds between two looks at how large the cluster is."""
 DRAIN: Final = 0.25
 """Seconds in which a worker that is to be killed gives back what it has not begun."""
-KNOCK: Final = 9.0
-"""Seconds in which somebody answers at the address; less than the lane waits, so that the reason is known."""
 OWN_START: Final = 60.0
 """Seconds in which a cluster of our own comes up."""
-OWN_ENVIRONMENT: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-"""Ray's processes listen on loopback only, as they do on those two systems; and tell nobody that they are there."""
 OWN_OPTIONS: Final = {"cpu": "num_cpus", "gpu": "num_gpus", "memory": "memory"}
 
 
@@ -85,6 +78,7 @@ class RayEngine:
 
     name = "Ray"
     package = "ray"
+    doubt = "wants another token than this program's (RAY_AUTH_TOKEN, or the file ~/.ray/auth_token)"
     capabilities: Capabilities = Capabilities(
         kills=True,
         encodes=True,
@@ -95,7 +89,7 @@ class RayEngine:
     )
 
     def __init__(self, address: str | None, workers: int | None, seat: Amounts) -> None:
-        _ray()
+        package()
         self._address = address
         self._workers = workers
         self._seat = seat
@@ -175,7 +169,7 @@ class RayEngine:
 
     def _new_actor(self) -> Any:
         options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"talk": 1, "listen": 1}}
-        return _ray().remote(**options, **terms(self._seat))(Seat).remote()
+        return package().remote(**options, **terms(self._seat))(Seat).remote()
 
     def _then(self, ref: Any, callback: Callable[..., None], *args: Any) -> None:
         """Call back on the loop with the future of `ref`."""
@@ -200,7 +194,7 @@ class RayEngine:
         actor = self._actors.pop(address, None)
         if actor is not None:
             with suppress(Exception):
-                _ray().kill(actor)
+                package().kill(actor)
 
     async def close(self) -> None:
         """End the actors, and disconnect if it was us who connected; at once if we have not come that far."""
@@ -289,101 +283,10 @@ class RayEngine:
 
     async def put(self, cargo: Cargo, address: str | None) -> Any:
         """Into the object store of this node; Ray brings it to where it is used."""
-        return await self._loop.run_in_executor(None, _ray().put, cargo)
+        return await self._loop.run_in_executor(None, package().put, cargo)
 
 
-# --- Ray itself -------------------------------------------------------------------------
-
-
-def _ray() -> Any:
-    try:
-        with on_loopback():
-            import ray
-    except ModuleNotFoundError as error:
-        hint = "aj.RayLane needs ray: pip install 'asyncjobs-runner[ray]'"
-        raise ModuleNotFoundError(hint, name=error.name) from error
-    return ray
-
-
-class Connection:
-    """This program's connection to a cluster, held by a thread of its own.
-
-    Ray blocks while it connects, for long if nobody answers. And what it starts on this machine dies with the thread
-    that has started it (the kernel's parent-death signal is for threads), so this one stays as long as the connection.
-    """
-
-    def __init__(self, address: str | None) -> None:
-        self._address = address
-        self._leaves = threading.Event()
-        self.up: Future[None] = Future()
-        self.gone: Future[None] = Future()
-        threading.Thread(target=self._run, name="asyncjobs-ray", daemon=True).start()
-
-    def leave(self) -> None:
-        """Disconnect; also one that is not connected yet, as soon as it is."""
-        self._leaves.set()
-
-    def _run(self) -> None:
-        is_ours = False
-        try:
-            is_ours = _connect(self._address)
-        # Whoever waits for it is to hear of it, whatever it is.
-        except BaseException as error:
-            fail(self.up, error)
-        else:
-            resolve(self.up)
-        if is_ours:
-            self._leaves.wait()
-            with suppress(Exception):
-                _ray().shutdown()
-        resolve(self.gone)
-
-
-def _connect(address: str | None) -> bool:
-    """Whether it was us who connected."""
-    ray = _ray()
-    if ray.is_initialized():
-        there = ray.get_runtime_context().gcs_address
-        if address not in (None, "auto", there):
-            raise WorkerStartError("this program is connected to another Ray cluster, and Ray connects it to one only")
-        return False
-    quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
-    if address is not None:
-        _knock(address)
-    # A cluster on loopback knows this machine by that name only.
-    is_near = address is None or re.match(r"(ray://)?(127\.|localhost\b)", address)
-    with on_loopback() if is_near else nullcontext():
-        ray.init(address or "local", **quiet)
-    return True
-
-
-def _knock(address: str) -> None:
-    """Raise unless somebody is there: Ray would try for a minute, and end the whole program then."""
-    found = _ray()._private.utils.read_ray_address() if address == "auto" else address
-    host, _, port = str(found or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
-
-
-@contextmanager
-def on_loopback() -> Iterator[None]:
-    """What Ray starts within it listens on loopback only."""
-    before = {name: os.environ.get(name) for name in OWN_ENVIRONMENT}
-    os.environ.update(OWN_ENVIRONMENT)
-    constants = sys.modules.get("ray._private.ray_constants")
-    allowed = getattr(constants, "ENABLE_RAY_CLUSTER", None)
-    if allowed is not None:  # it was read when ray was imported
-        constants.ENABLE_RAY_CLUSTER = False  # type: ignore[union-attr]
-    try:
-        yield
-    finally:
-        if allowed is not None:
-            constants.ENABLE_RAY_CLUSTER = allowed  # type: ignore[union-attr]
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+# --- in Ray's words ------------------------------------------------------------------------
 
 
 def terms(amounts: Amounts) -> dict[str, Any]:
@@ -395,24 +298,27 @@ def terms(amounts: Amounts) -> dict[str, Any]:
 def _room_for(seat: Amounts) -> int:
     """How many actors the cluster has room for: at least one, which waits in Ray if need be."""
     names = {"cpu": "CPU", "gpu": "GPU"}
-    there = _ray().cluster_resources()
+    there = package().cluster_resources()
     return max(1, min(int(there.get(names.get(name, name), 0) // amount) for name, amount in seat.items() if amount))
 
 
 def _end(actor: Any) -> None:
     with suppress(Exception):
-        _ray().kill(actor)
+        package().kill(actor)
 
 
 def _is_death(error: BaseException) -> bool:
-    return isinstance(error, _ray().exceptions.RayActorError)
+    return isinstance(error, package().exceptions.RayActorError)
 
 
 def _cause(error: BaseException) -> str:
     """In our words: Ray's name addresses."""
     if not _is_death(error):
         return f"it cannot be heard: {type(error).__name__}"
-    return "its node died" if re.search(r"node (has )?died|node .*dead|owner", str(error)) else "its process died"
+    text = str(error)
+    if "owner has died" in text:
+        return "its owner died"
+    return "its node died" if re.search(r"node (has )?died|node .*dead", text) else "its process died"
 
 
 def _explained(error: BaseException) -> Exception:

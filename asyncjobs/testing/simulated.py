@@ -50,6 +50,7 @@ class SimulatedEngine:
 
     name = "Simulated"
     package = "test"
+    doubt = ""
     patience: float | None = None
     address = "nowhere"
     capabilities: Capabilities = Capabilities(encodes=True, groups=True)
