@@ -38,6 +38,7 @@ CHECKS = [name for name in LANE_CHECKS if name != "context_variables_come_along"
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 SECOND = {**NODE, "num_gpus": 1, "resources": {"disk": 2}}
 TOKEN = "a-token-that-nobody-guesses-" + "0" * 36
+PATIENCE = 60.0
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
@@ -61,6 +62,10 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # what the jobs are made of
+        # On a machine that does much else, workers take their time; the checks begin when all of them are there.
+        patch.setattr("asyncjobs.lanes.cluster.CONNECT", PATIENCE)
+        patch.setattr("asyncjobs.lanes.ray.TOGETHER", PATIENCE)
         ray._raylet.Config.initialize("")  # it was read when ray was imported
         ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
         with two_nodes() as cluster:
@@ -353,9 +358,11 @@ HOLDS = """
 import asyncio, sys
 import asyncjobs as aj
 import cluster_jobs
+from asyncjobs.lanes import cluster
 from asyncjobs.testing.work import FileGate
 
 async def main(address, pids, gate):
+    cluster.CONNECT = 60.0
     async with aj.Runner(lanes={"ray": aj.RayLane(address)}) as runner:
         for _ in range(2):
             await runner.options(lane="ray").submit(cluster_jobs.pid_then_hold, pids, FileGate(gate))
@@ -380,8 +387,10 @@ async def test_when_the_program_is_killed_its_jobs_end_and_their_room_is_free(cl
 TRIES = """
 import asyncio, sys, ray
 import asyncjobs as aj
+from asyncjobs.lanes import cluster
 
-async def main(address, packages=None):
+async def main(address, seconds, packages=None):
+    cluster.CONNECT = float(seconds)
     if packages:  # the workers find theirs there
         ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": packages}}, log_to_driver=False)
     async with aj.Runner(lanes={"ray": aj.RayLane(address, workers=1)}) as runner:
@@ -399,15 +408,17 @@ async def test_workers_with_another_version_are_refused_when_they_come(cluster: 
     shutil.copytree(Path(aj.__file__).parent, there / "asyncjobs", ignore=shutil.ignore_patterns("__pycache__"))
     init = there / "asyncjobs" / "__init__.py"
     init.write_text(init.read_text().replace(f'__version__ = "{aj.__version__}"', '__version__ = "0.0.9"'))
-    out, err = await said(await program(TRIES, cluster.address, str(there), folder=tmp_path, **OWN_ENVIRONMENT))
+    out, err = await said(
+        await program(TRIES, cluster.address, str(PATIENCE), str(there), folder=tmp_path, **OWN_ENVIRONMENT)
+    )
     assert f"asyncjobs {aj.__version__} here, 0.0.9 there. Install the same on both sides" in out, err
     assert "leaves out a worker: versions differ at the Ray worker on" in err
 
 
 async def test_a_wrong_token_is_no_cluster_and_stays_a_secret(cluster: Any) -> None:
     wrong = "wrong-" * 10
-    out, err = await said(await program(TRIES, cluster.address, RAY_AUTH_TOKEN=wrong))
-    assert f"the Ray cluster at {cluster.address} did not come up within 10 s" in out
+    out, err = await said(await program(TRIES, cluster.address, "2", RAY_AUTH_TOKEN=wrong))
+    assert f"the Ray cluster at {cluster.address} did not come up within 2 s" in out
     assert "or wants another token than this program's" in out
     assert wrong not in out + err
     assert TOKEN not in out + err
