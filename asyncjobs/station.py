@@ -34,7 +34,7 @@ from asyncjobs.wire.parcel import Parcel
 from asyncjobs.wire.terms import KEYWORDS, STARRED
 
 STOP, REVOKE, TOKEN, DROP = "stop", "revoke", "token", "drop"
-"""What a station is told: about a ticket, some tickets, a token that was raised, a shared object that was closed."""
+"""What a station is told: about a ticket, some tickets, a token that was raised, a shared object that no call takes."""
 STARTED, PRINTED, PROGRESS, REVOKED, RAISED = "started", "printed", "progress", "revoked", "raised"
 """What it says."""
 NOT_STARTED: Final = 0

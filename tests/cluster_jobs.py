@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -46,6 +47,29 @@ def total(array: Any) -> tuple[float, bool, int]:
 def same_object(first: Any, second: Any) -> bool:
     """Whether both arguments are one object here."""
     return first is second
+
+
+class Ballast:
+    """Something to share; a worker knows how many it holds."""
+
+    held: ClassVar[WeakSet[Ballast]] = WeakSet()
+
+    def __init__(self) -> None:
+        self.weight = np.ones(100_000)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self.held.add(self)
+
+
+def weigh(ballast: Ballast) -> float:
+    """All of it."""
+    return float(ballast.weight.sum())
+
+
+def held() -> int:
+    """How much of it this worker still holds."""
+    return len(Ballast.held)
 
 
 def where() -> int:

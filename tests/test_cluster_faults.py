@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,17 @@ import cluster_jobs
 from clusters import DaskCluster, dask_cluster
 
 import asyncjobs.station
-from asyncjobs import DaskLane, FIFOQueue, JobState, NotSendable, Runner, SyncRunner, WorkerLost, WorkerStartError
+from asyncjobs import (
+    DaskLane,
+    FIFOQueue,
+    JobState,
+    NotSendable,
+    Runner,
+    SyncRunner,
+    WorkerLost,
+    WorkerStartError,
+    gather,
+)
 from asyncjobs.testing import work
 from asyncjobs.testing.work import FileGate, lines, until
 
@@ -113,6 +125,19 @@ def memory_of(pid: int, what: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+async def test_workers_let_go_of_a_shared_object_once_no_job_takes_it(steady: DaskCluster) -> None:
+    async with over(steady) as runner:
+        verbs = runner.options(lane="cluster")
+        for _ in range(3):
+            with runner.share(cluster_jobs.Ballast()) as shared:  # closed before the last of them is sent
+                jobs = [await verbs.submit(cluster_jobs.weigh, shared.argument) for _ in range(12)]
+            assert set(await gather(jobs)) == {100_000.0}
+        async with asyncio.timeout(60):
+            while sum(await gather([await verbs.submit(cluster_jobs.held) for _ in range(12)])):
+                continue
+        assert not runner._lanes["cluster"]._goods._shared
+
+
 async def test_a_lambda_travels_by_value_also_a_large_one(steady: DaskCluster) -> None:
     ballast = np.ones(100_000)
     async with over(steady) as runner:
@@ -189,17 +214,34 @@ async def test_a_map_over_a_killed_worker_loses_one_item(fragile: DaskCluster, t
         assert await runner.options(lane="cluster", lost="retry").map(cluster_jobs.die_once, paths[:1]).collect() == [7]
 
 
-async def test_a_cluster_that_never_comes_up_is_named_without_its_credentials(
+async def test_a_cluster_that_never_comes_up_is_named_but_not_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("asyncjobs.lanes.cluster.CONNECT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"tcp://127.0.0.1:{deaf.getsockname()[1]}"
         async with Runner(lanes={"cluster": DaskLane(address)}, watchdog=None) as runner:
-            with pytest.raises(WorkerStartError, match=f"the Dask cluster at {address} did not come up within 1 s"):
+            with pytest.raises(WorkerStartError, match=f"cluster at {address} did not come up within 1 s: nobody an"):
                 await runner.options(lane="cluster").run(work.double, 1)
-    assert DaskLane("tcp://me:secret@host:1")._engine.address == "tcp://host:1"
-    assert "secret" not in caplog.text
+    ours = [record.getMessage() for record in caplog.records if record.name == "asyncjobs"]
+    assert ours == ["lane 'cluster': the Dask cluster did not come up within 1 s: nobody answers there"]
+
+
+@pytest.mark.parametrize("password", ["secret", "se@cret", "se/cret"])
+async def test_nobody_hears_the_password_in_an_address(password: str, caplog: pytest.LogCaptureFixture) -> None:
+    lane = DaskLane(f"tcp://me:{password}@127.0.0.1:1")
+    async with Runner(lanes={"cluster": lane}, watchdog=None) as runner:
+        with pytest.raises(WorkerStartError, match=r"the Dask cluster at tcp://127\.0\.0\.1:1 did not") as caught:
+            await runner.options(lane="cluster").run(work.double, 1)
+    assert "cret" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+async def test_a_scheduler_without_workers_is_told_from_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncjobs.lanes.cluster.CONNECT", 3.0)
+    with dask_cluster(0) as empty:
+        async with over(empty) as runner:
+            with pytest.raises(WorkerStartError, match="has no workers: none came within 3 s"):
+                await runner.options(lane="cluster").run(work.double, 1)
 
 
 async def test_versions_that_differ_are_refused_at_connect(
@@ -211,6 +253,8 @@ async def test_versions_that_differ_are_refused_at_connect(
         async with over(steady) as runner:
             with pytest.raises(WorkerStartError, match=r"asyncjobs 9\.9 here, .* there\. Install the same on both"):
                 await runner.options(lane="cluster").run(work.double, 1)
+    of_numpy = f"lane 'cluster': workers of the cluster have numpy {np.__version__}, this program 0.1"
+    assert [record.getMessage() for record in caplog.records].count(of_numpy) == 1  # of three workers
 
 
 @pytest.mark.parametrize("wrong", [None, "", 3])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer
 from test_floors import FLOORS
 
 import asyncjobs
@@ -33,6 +34,10 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"\s*It prints(?P<how>[^:\n]*):\n\n```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)]+)\)")
 MOVES_TABLE = re.compile(r"<!-- moves -->\n(.*)<!-- /moves -->", re.DOTALL)
+
+
+COMMAND = re.compile(r"\basyncjobs ([a-z]+(?: [a-z]+)?)\b([^`\n|]*)")
+OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 
 
 class Block(NamedTuple):
@@ -59,6 +64,22 @@ def blocks() -> list[Block]:
             lines = stripped(said["text"]) if said else None
             found.append(Block(f"{page.stem}-{number}", fence[2], lines, bool(said) and "order" in said["how"]))
     return found
+
+
+def options_in(page: Path) -> list[tuple[str, str]]:
+    """The options that a page gives to commands of ours, beside the commands."""
+    text = text_of(page).replace("\\\n", " ")
+    return [(words, option) for words, rest in COMMAND.findall(text) for option in OPTION.findall(rest)]
+
+
+def _known_to(words: list[str]) -> set[str]:
+    """The options of the innermost command that the words name; what follows is an argument of it."""
+    command = typer.main.get_command(app.app)
+    context = typer.Context(command)
+    while words and hasattr(command, "resolve_command"):
+        _, command, words = command.resolve_command(context, words)
+        context = typer.Context(command, parent=context)
+    return {name for parameter in command.get_params(context) for name in parameter.opts}
 
 
 def stripped(text: str) -> list[str]:
@@ -182,6 +203,13 @@ def test_every_command_is_in_the_docs() -> None:
     assert app.app.registered_commands
     for name in LazyGroup.PLACES:
         assert re.search(rf"(?:asyncjobs |\| |, )`?{name}\b", pages), f"{name} is on no page"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), sorted({(words, option) for page in PAGES for words, option in options_in(page)})
+)
+def test_every_option_of_a_command_in_the_docs_exists(command: str, option: str) -> None:
+    assert option in _known_to(command.split()), f"asyncjobs {command} has no option {option}"
 
 
 def test_every_route_is_in_the_docs() -> None:

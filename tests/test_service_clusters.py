@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,9 @@ def test_jobs_of_the_service_run_on_the_cluster(cluster: DaskCluster, tmp_path: 
         said = running.submit("cluster_jobs:say", "hello", lane="cluster")["id"]
         assert running.value(said) == "hello"
         assert "hello" in running.log_of(said)
+        by_hand = ["run", "cluster_jobs:where", "--lane", "cluster", "--dir", str(tmp_path)]
+        done = subprocess.run([sys.executable, "-m", "asyncjobs", *by_hand], capture_output=True, text=True, check=True)
+        assert int(done.stdout) in workers
         wrong = running.submit("cluster_jobs:wrong", lane="cluster")["id"]
         assert running.ended(wrong)["state"] == "FAILED"
         refused = running.submit("cluster_jobs:where", lane="cluster", at_most_once=True, status=400)

@@ -15,7 +15,7 @@ from asyncjobs.cli.finding import find_id
 from asyncjobs.service.ids import new_id
 from asyncjobs.service.protocol import JobRequest, LimitTerms, RetryTerms, Terms
 
-_WHEN, _LIMITS, _LABELS = "When", "Limits and retries", "Labels"
+_WHEN, _LIMITS, _LABELS = "When and where", "Limits and retries", "Labels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,9 @@ class Wanted:
         str | None,
         typer.Option(help="A submit with the same key and the same call is this job.", rich_help_panel=_LABELS),
     ] = None
+    lane: Annotated[
+        str, typer.Option(help="Where: a cluster that `serve --lane` named, or here.", rich_help_panel=_WHEN)
+    ] = "process"
     priority: Annotated[int, typer.Option(help="Higher runs first.", rich_help_panel=_WHEN)] = 0
     delay: Annotated[
         float | None,
@@ -131,6 +134,7 @@ class Wanted:
             kwargs=msgspec.json.decode(b"{" + b",".join(kwargs) + b"}", type=dict[str, Any]),
             name=self.job_name,
             key=self.key,
+            lane=self.lane,
             priority=self.priority,
             delay=self.delay,
             at=self.at,

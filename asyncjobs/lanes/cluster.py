@@ -33,7 +33,7 @@ from asyncjobs.lanes.base import (
 from asyncjobs.lanes.clusteranswers import outcome_of
 from asyncjobs.lanes.clusterdeaths import Deaths
 from asyncjobs.lanes.clusterengine import Engine, Inquiry
-from asyncjobs.lanes.clusterfaults import gone, mismatch, must_not_differ, needs_too_much, not_up
+from asyncjobs.lanes.clusterfaults import Comparison, gone, mismatch, needs_too_much, not_up, without_address
 from asyncjobs.lanes.clusterflight import Flight
 from asyncjobs.lanes.clustergoods import Goods
 from asyncjobs.lanes.clusterstops import Stops
@@ -96,6 +96,7 @@ class ClusterLane:
         self._goods = Goods(self._engine, host)
         self._stops = Stops(self._engine, host, self._members, self._abandon)
         self._deaths = Deaths(host.loop, self._lose, self._never_started)
+        self._versions = Comparison(name)
 
     def places(self) -> Sequence[ClusterLane]:
         """The one place: this lane."""
@@ -270,7 +271,7 @@ class ClusterLane:
 
     def joined(self, address: str, threads: int, offers: Amounts, facts: Facts) -> None:
         """A worker is there: it is used if its versions are ours."""
-        differing = must_not_differ(facts.versions)
+        differing = self._versions.must_not_differ(facts.versions)
         if differing:
             self.refused(address, mismatch(self._engine.name, facts.host, differing))
             return
@@ -322,11 +323,12 @@ class ClusterLane:
         self._someone.clear()
         self._problem = None
         self._members.clear()
-        patience = self._engine.patience or CONNECT
+        patience, answers = self._engine.patience or CONNECT, False
         try:
             await self._engine.close()
             async with asyncio.timeout(patience):
                 await self._engine.connect(self, self._host.runner_id)
+                answers = True
                 while not len(self._members):
                     if self._problem is not None:
                         raise self._problem
@@ -334,8 +336,8 @@ class ClusterLane:
         except Exception as error:
             await self._engine.close()
             self.is_cold = True
-            problem = not_up(self._engine, error, patience)
-            logger.warning("lane %r: %s", self.name, problem)
+            problem = not_up(self._engine, error, patience, answers=answers)
+            logger.warning("lane %r: %s", self.name, without_address(str(problem), self._engine.address))
             self._host.refuse(problem)
             return
         self.is_down = self.is_cold = self._full = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterable
 
@@ -20,18 +21,35 @@ EXACTLY = ("asyncjobs",)
 """Whose versions have to be the same here and there; Python's up to the second number."""
 
 
-def not_up(engine: Engine, error: Exception, seconds: float) -> WorkerStartError:
-    """The error for a cluster that could not be connected to within so many seconds."""
-    where = f"the {engine.name} cluster at {engine.address}"
+def public(address: str) -> str:
+    """An address without what stands before its last @: a name, a password."""
+    return re.sub(r"//.*@", "//", address)
+
+
+def not_up(engine: Engine, error: Exception, seconds: float, *, answers: bool) -> WorkerStartError:
+    """The error for a cluster that could not be used within so many seconds; perhaps somebody `answers` there."""
     if isinstance(error, WorkerStartError):
-        problem = WorkerStartError(f"{where} cannot be used: {error}")
-    elif isinstance(error, (TimeoutError, OSError)):
-        or_else = f", or {engine.doubt}" if engine.doubt else ""
-        problem = WorkerStartError(f"{where} did not come up within {seconds:g} s, or has no workers{or_else}")
+        why = f"cannot be used: {error}"
+    elif not isinstance(error, (TimeoutError, OSError)):
+        why = f"did not come up: {type_name(error)}: {text_of(error)}"
+    elif answers:
+        why = f"has no workers: none came within {seconds:g} s"
     else:
-        problem = WorkerStartError(f"{where} did not come up: {type_name(error)}: {text_of(error)}")
-    problem.__cause__ = error
+        or_else = f", or {engine.doubt}" if engine.doubt else ""
+        why = f"did not come up within {seconds:g} s: nobody answers there{or_else}"
+    clean = re.sub(r"\S+@", "", why)  # an address that is refused is quoted
+    problem = WorkerStartError(f"the {engine.name} cluster at {engine.address} {clean}")
+    problem.__cause__ = error if clean == why else None
     return problem
+
+
+def without_address(text: str, address: str) -> str:
+    """`text` for a log: it may go further than the error itself."""
+    place = address.rpartition("://")[2]
+    text = text.replace(f" at {address}", "")
+    for part in (address, place, place.rpartition(":")[0]):
+        text = text.replace(part, "...") if part else text
+    return text
 
 
 def gone(engine: str, member: Member, call: Call, cause: str) -> WorkerLost:
@@ -54,16 +72,25 @@ def needs_too_much(lane: str, engine: str, needs: Amounts, members: Iterable[Mem
     )
 
 
-def must_not_differ(theirs: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """The versions here and there that may not differ, and do; of the others it is only warned."""
-    ours = versions()
-    found = {name: (ours[name], theirs[name]) for name in EXACTLY if theirs[name] != ours[name]}
-    if ours["Python"].split(".")[:2] != theirs["Python"].split(".")[:2]:
-        found["Python"] = ours["Python"], theirs["Python"]
-    for name in sorted(ours.keys() & theirs.keys() - {"Python", *EXACTLY}):
-        if ours[name] != theirs[name]:
-            logger.warning("a worker of the cluster has %s %s, this program %s", name, theirs[name], ours[name])
-    return found
+class Comparison:
+    """Compares the versions of a cluster's workers with ours, and warns of each difference once."""
+
+    def __init__(self, lane: str) -> None:
+        self._lane = lane
+        self._told: set[tuple[str, str]] = set()
+
+    def must_not_differ(self, theirs: dict[str, str]) -> dict[str, tuple[str, str]]:
+        """The versions here and there that may not differ, and do; of the others it is only warned."""
+        ours = versions()
+        found = {name: (ours[name], theirs[name]) for name in EXACTLY if theirs[name] != ours[name]}
+        if ours["Python"].split(".")[:2] != theirs["Python"].split(".")[:2]:
+            found["Python"] = ours["Python"], theirs["Python"]
+        for name in sorted(ours.keys() & theirs.keys() - {"Python", *EXACTLY}):
+            if ours[name] != theirs[name] and (name, theirs[name]) not in self._told:
+                self._told.add((name, theirs[name]))
+                text = "lane %r: workers of the cluster have %s %s, this program %s"
+                logger.warning(text, self._lane, name, theirs[name], ours[name])
+        return found
 
 
 def mismatch(engine: str, host: str, differing: dict[str, tuple[str, str]]) -> WorkerStartError:

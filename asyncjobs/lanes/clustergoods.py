@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from asyncjobs.lanes.base import Call, Host, Plan
 from asyncjobs.lanes.clusterengine import Engine, Sending
 from asyncjobs.lanes.members import Member
 from asyncjobs.shared import SharedObject
-from asyncjobs.station import CHUNK, Cargo, Order
+from asyncjobs.station import CHUNK, DROP, Cargo, Order
 from asyncjobs.wire.parcel import Parcel
 from asyncjobs.wire.terms import KEYWORDS, STARRED
 
@@ -32,7 +33,10 @@ class Goods:
     def __init__(self, engine: Engine, host: Host) -> None:
         self._engine = engine
         self._host = host
-        self._shared: dict[int, asyncio.Task[Any]] = {}
+        # Invariant: an object stays in the cluster as long as its handle is open or a call that took it is on its way.
+        self._shared: weakref.WeakKeyDictionary[SharedObject, asyncio.Task[Any]] = weakref.WeakKeyDictionary()
+        self._holders: dict[int, set[Member]] = {}
+        """The workers that were sent a shared object, by its number: they keep it for the next call."""
         self._functions: weakref.WeakKeyDictionary[Plan, asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._loading: dict[int, asyncio.Task[None]] = {}
         self._outgoing: dict[Member, list[Sending]] = {}
@@ -70,7 +74,7 @@ class Goods:
             refs["function"] = await self._function(call, payload.function, member)
         for one in payload.passengers:
             if isinstance(one, SharedObject):
-                refs[one.number] = await self._share(one)
+                refs[one.number] = await self._share(one, member)
         return refs
 
     async def _function(self, call: Call, function: Parcel, member: Member) -> Any:
@@ -82,19 +86,26 @@ class Goods:
             self._functions[call.plan] = putting
         return await asyncio.shield(putting)
 
-    async def _share(self, shared: SharedObject) -> Any:
+    async def _share(self, shared: SharedObject, member: Member) -> Any:
         """Put there once, when the first call takes it."""
-        putting = self._shared.get(shared.number)
+        self._holders.setdefault(shared.number, set()).add(member)
+        putting = self._shared.get(shared)
         if putting is None:
-            parcel = shared.shares.parcel_of(shared)
-            putting = self._host.loop.create_task(self._engine.put(Cargo(*parcel), None))
-            self._shared[shared.number] = putting
-            self._host.shares.on_close.add(self._drop)
+            putting = self._shared[shared] = self._host.loop.create_task(self._put_shared(shared))
+            weakref.finalize(shared, self._let_go_soon, shared.number).atexit = False
         return await asyncio.shield(putting)
 
-    def _drop(self, shared: SharedObject) -> None:
-        """Its handle was closed; calls that took it hold it still."""
-        self._shared.pop(shared.number, None)
+    async def _put_shared(self, shared: SharedObject) -> Any:
+        return await self._engine.put(Cargo(*shared.shares.parcel_of(shared)), None)
+
+    def _let_go_soon(self, number: int) -> None:
+        """Nobody looks at that shared object any more; said in any thread."""
+        with suppress(RuntimeError):  # the loop is closed, or is this very moment
+            self._host.loop.call_soon_threadsafe(self._let_go, number)
+
+    def _let_go(self, number: int) -> None:
+        for member in self._holders.pop(number, ()):
+            self._engine.tell(member.address, member.facts.station, [(DROP, number)])
 
     def _sending(self, ticket: int, call: Call, member: Member, refs: Mapping[Any, Any]) -> Sending:
         """The call as it goes out, with what was put into the cluster for it."""
@@ -139,7 +150,7 @@ class Goods:
 
     def close(self) -> None:
         """The lane is closed."""
-        self._host.shares.on_close.discard(self._drop)
+        self._holders.clear()
         for task in (*self._loading.values(), *self._shared.values(), *self._functions.values()):
             task.cancel()
         self._loading.clear()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from itertools import count, groupby
@@ -19,6 +18,7 @@ from asyncjobs.errors import WorkerStartError
 from asyncjobs.lanes.base import Capabilities
 from asyncjobs.lanes.cluster import ClusterLane
 from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.lanes.clusterfaults import public
 from asyncjobs.lanes.daskgoods import opened, parts, perform, pickled
 from asyncjobs.lanes.dasknanny import Nannies, claims_for, close_witnesses, open_witness
 from asyncjobs.options import check_flag
@@ -99,7 +99,7 @@ class DaskEngine:
     @property
     def address(self) -> str:
         """Of the scheduler, without credentials."""
-        return re.sub(r"//[^/@]*@", "//", self._address)
+        return public(self._address)
 
     # --- coming up and going down -------------------------------------------------------
 

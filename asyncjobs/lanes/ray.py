@@ -22,6 +22,7 @@ from asyncjobs.futures import call_soon
 from asyncjobs.lanes.base import Capabilities
 from asyncjobs.lanes.cluster import ClusterLane
 from asyncjobs.lanes.clusterengine import Listener, Sending
+from asyncjobs.lanes.clusterfaults import public
 from asyncjobs.lanes.rayconnection import Connection, package
 from asyncjobs.lanes.rayseat import Seat
 from asyncjobs.lanes.supply import declared
@@ -113,7 +114,7 @@ class RayEngine:
     @property
     def address(self) -> str:
         """Where it is, without credentials."""
-        return re.sub(r"//[^/@]*@", "//", self._address or "this machine")
+        return public(self._address or "this machine")
 
     # --- coming up and going down -------------------------------------------------------
 

@@ -35,7 +35,7 @@ def jobs(
     job_name: JobName = None,
     function: Function = None,
     tag: Tag = None,
-    lane: Annotated[str | None, typer.Option(help="Only jobs of this lane.", hidden=True)] = None,
+    lane: Annotated[str | None, typer.Option(help="Only jobs of this lane.")] = None,
     schedule: Schedule = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Jobs on a page.")] = 20,
     before: Annotated[int | None, typer.Option(metavar="NUMBER", help="The next page: what the last one said.")] = None,
