@@ -212,10 +212,7 @@ class Station:
 
     def _outcome(self, order: Order, goods: Sequence[Any]) -> tuple[int, Parcel]:
         try:
-            with arriving(lambda kind, number: self._arrived(kind, number, order, goods)):
-                function = self._function(order, goods)
-                cargo = goods[order.arguments] if isinstance(order.arguments, int) else order.arguments
-                arguments = cargo.load()
+            function, arguments = self._unpacked(order, goods)
             value = self._called(function, arguments, order.flags)
         except JobStopped as stop:
             return frames.STOPPED, Parcel(stop.reason.encode("utf-8", "backslashreplace"))
@@ -223,6 +220,16 @@ class Station:
         except BaseException as error:
             return raised(error, skip_frames=2)
         return answer(value, order.name, order.max_result, is_chunk=bool(order.flags & CHUNK))
+
+    def _unpacked(self, order: Order, goods: Sequence[Any]) -> tuple[Callable[..., Any], Any]:
+        """The function, and its arguments as `flags` say."""
+        cargo = goods[order.arguments] if isinstance(order.arguments, int) else order.arguments
+        try:
+            with arriving(lambda kind, number: self._arrived(kind, number, order, goods)):
+                return self._function(order, goods), cargo.load()
+        except ImportError as error:
+            error.add_note(f"the workers of the cluster must be able to import {error.name or 'it'}: install it there")
+            raise
 
     def _called(self, function: Callable[..., Any], arguments: Any, flags: int) -> Any:
         if flags & CHUNK:
@@ -233,7 +240,7 @@ class Station:
 
     def _function(self, order: Order, goods: Sequence[Any]) -> Callable[..., Any]:
         if order.by_name is not None:
-            return _imported(order.by_name)
+            return codec.resolve(codec.Reference(order.by_name, None))  # type: ignore[no-any-return]
         if isinstance(order.by_value, int):
             function: Callable[..., Any] = goods[order.by_value].load()
             return function
@@ -364,11 +371,3 @@ def each(fn: Callable[..., Any], items: list[Any], *, starred: bool) -> tuple[li
             failures[index] = failure.capture(error, skip_frames=1)
             values.append(None)
     return values, failures
-
-
-def _imported(by_name: tuple[str, str]) -> Callable[..., Any]:
-    try:
-        return codec.resolve(codec.Reference(by_name, None))  # type: ignore[no-any-return]
-    except ImportError as error:
-        error.add_note(f"the workers of the cluster must be able to import {by_name[0]!r}: install it there")
-        raise

@@ -80,6 +80,7 @@ def test_the_doctor_sees_that_it_was_called_from_a_notebook() -> None:
         ("rich", ("doctor",), "cli"),
         ("plotly", ("demo",), "demo"),
         ("numpy", ("demo",), "demo"),
+        ("kaleido", ("bench", "clusters", "--simulate", "--image", "picture.svg"), "demo,image"),
     ],
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(

@@ -23,3 +23,8 @@ def test_every_option_that_a_lane_refuses_exists_and_has_an_advice(lane: str) ->
     unsupported = LANES[lane].unsupported
     assert set(unsupported) <= set(NAMES)
     assert all(len(advice) > 20 for advice in unsupported.values())
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_lane_refuses_resources_exactly_where_it_says_that_it_has_none(lane: str) -> None:
+    assert ("resources" in LANES[lane].unsupported) is (LANES[lane].resources == "no")

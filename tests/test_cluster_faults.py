@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import socket
@@ -32,6 +33,7 @@ from asyncjobs import (
     WorkerStartError,
     gather,
 )
+from asyncjobs.lanes.clusterfaults import not_up
 from asyncjobs.testing import work
 from asyncjobs.testing.work import FileGate, lines, until
 
@@ -146,6 +148,20 @@ async def test_a_lambda_travels_by_value_also_a_large_one(steady: DaskCluster) -
         assert await verbs.map(lambda x: x + float(ballast[x]), range(5)).collect() == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
+@pytest.mark.parametrize("what", ["work", "Thing"])
+async def test_a_module_that_only_we_have_is_named_with_what_to_do(
+    steady: DaskCluster, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def work(x): ...\nclass Thing: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    only_here = importlib.import_module("only_here")
+    async with over(steady) as runner:
+        verbs = runner.options(lane="cluster")
+        with pytest.raises(ModuleNotFoundError, match="No module named 'only_here'") as caught:
+            await (verbs.run(only_here.work, 1) if what == "work" else verbs.run(id, only_here.Thing()))
+    assert caught.value.__notes__ == ["the workers of the cluster must be able to import only_here: install it there"]
+
+
 async def test_a_map_goes_in_groups_and_errors_stay_with_their_items(steady: DaskCluster) -> None:
     async with over(steady) as runner:
         values = await runner.options(lane="cluster").map(work.double, range(5000)).collect()
@@ -234,6 +250,21 @@ async def test_nobody_hears_the_password_in_an_address(password: str, caplog: py
         with pytest.raises(WorkerStartError, match=r"the Dask cluster at tcp://127\.0\.0\.1:1 did not") as caught:
             await runner.options(lane="cluster").run(work.double, 1)
     assert "cret" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "did not come up: Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "did not come up: Name or service not known"),
+        (OSError("Timed out trying to connect"), "did not come up: nobody answers there"),
+        (ValueError("missing port in 'me:secret@host'"), "did not come up: ValueError: missing port in host'"),
+        (WorkerStartError("versions differ"), "cannot be used: versions differ"),
+    ],
+)
+def test_why_it_did_not_come_up_is_told(error: Exception, said: str) -> None:
+    problem = not_up(DaskLane("tcp://host:1")._engine, error, 10.0, answers=False)
+    assert str(problem) == f"the Dask cluster at tcp://host:1 {said}"
 
 
 async def test_a_scheduler_without_workers_is_told_from_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

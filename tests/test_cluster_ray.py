@@ -99,8 +99,8 @@ def web() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("whoever", "text"),
     [
-        (nullcontext(1), "did not come up within 10 s, or has no workers, or wants another token"),
-        (deaf(), "did not come up within 10 s, or has no workers, or wants another token"),
+        (nullcontext(1), "did not come up: Connection refused"),
+        (deaf(), "did not come up within 10 s: nobody answers there, or wants another token"),
         (web(), "cannot be used: what answers there is not Ray"),
     ],
     ids=["nobody", "deaf", "web"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import multiprocessing
 import os
 import pty
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -654,3 +656,22 @@ async def test_an_answer_that_overtakes_the_word_of_a_revocation_loses_nothing()
         for _ in range(3):
             assert sorted([number async for number in pipeline]) == list(range(1500))
         assert runner.stats().lanes["process"].crashes == 0
+
+
+def try_a_worker(answers: Connection) -> None:
+    with aj.SyncRunner(processes=1, watchdog=None) as runner:
+        job = runner.options(lane="process").submit(jobs.pid)
+        answers.send(repr(job.exception(timeout=BOUND)))
+
+
+@pytest.mark.slow
+def test_a_daemonic_process_such_as_a_worker_of_dask_hears_why_it_can_have_no_workers() -> None:
+    near, far = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=try_a_worker, args=(far,), daemon=True)
+    process.start()
+    far.close()
+    answer = near.recv()
+    process.join()
+    near.close()
+    assert answer.startswith("WorkerStartError(")
+    assert "a daemonic one of multiprocessing, and such may have no children. If it is a worker of Dask: set" in answer

@@ -89,8 +89,11 @@ def test_a_simulation_is_told_in_lines_a_table_and_a_picture() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_simulates_and_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_simulates_and_writes_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("numpy")
     clustersim.main(tmp_path / "figures.json", quick=True)
     assert len(json.loads((tmp_path / "figures.json").read_text())["points"]) == 9
     assert "bytes for each job in flight" in capsys.readouterr().out
+    assert not caplog.messages

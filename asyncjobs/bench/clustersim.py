@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncjobs as aj
 from asyncjobs.bench import density, system
-from asyncjobs.bench.output import check_writable, progress
+from asyncjobs.bench.output import check_drawable, check_writable, progress
 from asyncjobs.page import Table, write_html
 from asyncjobs.report import dress
 from asyncjobs.testing.loops import ChargedLoop
@@ -77,6 +77,7 @@ def main(
 ) -> Simulation:
     """Simulate, print, and write the figures, the page and the picture where a path is given; about a minute."""
     check_writable(html_path or image_path)
+    check_drawable(image_path)
     times = (0.001, 0.1, 10.0) if quick else (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     found = simulate(times, waves=3 if quick else 10, shape=measured(40 if quick else 200))
     progress("")
@@ -183,7 +184,8 @@ def memory(workers: int) -> float:
             gc.collect()
             used = tracemalloc.get_traced_memory()[0]
             tracemalloc.stop()
-            await runner.aclose(drain=0, grace=0)
+            runner.cancel_all()
+            await runner.join()
             assert first.done()
             return used / len(jobs)
 

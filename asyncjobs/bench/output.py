@@ -25,6 +25,16 @@ def check_writable(html_path: Path | None) -> None:
         raise ModuleNotFoundError('the page needs plotly: pip install "asyncjobs-runner[bench]"', name="plotly")
 
 
+def check_drawable(image_path: Path | None) -> None:
+    """The same for a picture in a file of its own.
+
+    Raises:
+        ModuleNotFoundError: a picture is wanted and kaleido, which draws it, is not installed.
+    """
+    if image_path and not peers.installed("kaleido"):
+        raise ModuleNotFoundError('the picture needs kaleido: pip install "asyncjobs-runner[image]"', name="kaleido")
+
+
 def publish(report: Report, json_path: Path | None, html_path: Path | None) -> None:
     """Print the report, and write the files for which there is a path; folders are made as needed."""
     progress("")

@@ -10,6 +10,7 @@ import sys
 _LIBRARIES = {
     **dict.fromkeys(("rich", "typer", "click"), "cli"),
     **dict.fromkeys(("plotly", "numpy"), "demo"),
+    "kaleido": "demo,image",
     **dict.fromkeys(("cronsim", "httptools", "msgspec"), "cli,service"),
 }
 """What may be missing, and the extras that bring it."""

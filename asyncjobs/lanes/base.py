@@ -406,6 +406,8 @@ class Capabilities(NamedTuple):
     """How `Runner.share` brings an object to its jobs."""
     priorities: str = "in our queue"
     """Where higher priorities go first."""
+    resources: str = "no"
+    """Which resources a job may ask for."""
     falls_with_it: str = ""
     """What else ends when a job kills its process."""
     unsupported: Mapping[str, str] = MappingProxyType({})

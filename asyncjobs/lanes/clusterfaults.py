@@ -30,13 +30,15 @@ def not_up(engine: Engine, error: Exception, seconds: float, *, answers: bool) -
     """The error for a cluster that could not be used within so many seconds; perhaps somebody `answers` there."""
     if isinstance(error, WorkerStartError):
         why = f"cannot be used: {error}"
-    elif not isinstance(error, (TimeoutError, OSError)):
-        why = f"did not come up: {type_name(error)}: {text_of(error)}"
-    elif answers:
+    elif answers and isinstance(error, TimeoutError):
         why = f"has no workers: none came within {seconds:g} s"
-    else:
+    elif isinstance(error, TimeoutError):
         or_else = f", or {engine.doubt}" if engine.doubt else ""
         why = f"did not come up within {seconds:g} s: nobody answers there{or_else}"
+    elif isinstance(error, OSError):
+        why = f"did not come up: {error.strerror or 'nobody answers there'}"
+    else:
+        why = f"did not come up: {type_name(error)}: {text_of(error)}"
     clean = re.sub(r"\S+@", "", why)  # an address that is refused is quoted
     problem = WorkerStartError(f"the {engine.name} cluster at {engine.address} {clean}")
     problem.__cause__ = error if clean == why else None

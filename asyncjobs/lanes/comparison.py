@@ -44,6 +44,7 @@ ROWS: Final[dict[str, Callable[[Capabilities], str]]] = {
     "a queue as an argument": lambda lane: _yes(lane.queues),
     "`runner.share`": lambda lane: lane.shares,
     "priorities count": lambda lane: lane.priorities,
+    "`resources` that a job may ask for": lambda lane: lane.resources,
     "options that raise at submit": lambda lane: ", ".join(f"`{name}`" for name in lane.unsupported) or "none",
 }
 

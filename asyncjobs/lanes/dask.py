@@ -75,6 +75,7 @@ class DaskEngine:
         queues=False,
         shares="once, scattered: workers fetch it from each other",
         priorities="in our queue, and in Dask's",
+        resources="those that workers were started with",
         falls_with_it="what its worker has, too",
     )
 

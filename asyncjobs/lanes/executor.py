@@ -1,4 +1,4 @@
-"""A lane over any `concurrent.futures.Executor`: MPI, Dask, Ray, subinterpreters.
+"""A lane over any `concurrent.futures.Executor`: MPI, subinterpreters.
 
 The executor's own queue stays short: at most `size` calls are in flight. What the executor
 cannot do (kill a running call, say) this lane cannot do either, and says so.

@@ -99,6 +99,14 @@ def no_process(name: str, error: Exception) -> Exception:
     return problem
 
 
+def no_children(name: str) -> WorkerStartError:
+    """The error for a worker that multiprocessing does not let us start."""
+    return WorkerStartError(
+        f"worker {name} could not be started: this process is a daemonic one of multiprocessing, and such may have no "
+        "children. If it is a worker of Dask: set DASK_DISTRIBUTED__WORKER__DAEMON=False where you start that"
+    )
+
+
 def no_hello(name: str, error: Exception, death: Death, tries: int) -> WorkerStartError:
     """The error for a worker that started and never got ready."""
     problem = WorkerStartError(

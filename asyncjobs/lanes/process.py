@@ -71,6 +71,7 @@ class ProcessLane:
         encodes=True,
         groups=True,
         shares="once, in shared memory: workers map it",
+        resources="processors, memory and devices of this machine",
         falls_with_it="nothing",
     )
 

@@ -86,6 +86,7 @@ class RayEngine:
         groups=True,
         queues=False,
         shares="once, put: each node has one copy, which its workers map",
+        resources="at most what its worker holds",
         falls_with_it="nothing else",
     )
 

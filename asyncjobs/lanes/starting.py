@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from multiprocessing import current_process
 from time import monotonic
 
 from asyncjobs.lanes.body import Body
-from asyncjobs.lanes.outcomes import no_hello, no_process
+from asyncjobs.lanes.outcomes import no_children, no_hello, no_process
 
 START_TIMEOUT = 60.0
 """Seconds until a worker must have said hello."""
@@ -25,6 +26,8 @@ class Starter:
 
     async def start(self, make: Callable[[], Body]) -> Body | Exception:
         """A worker that said hello, or the error that the last try ended with."""
+        if current_process().daemon:
+            return no_children(self._name)
         error: Exception | None = None
         for attempt in range(START_TRIES):
             await asyncio.sleep(max(0.0, self._not_before - monotonic()))
