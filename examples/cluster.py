@@ -4,7 +4,7 @@
 2. A sweep over the parameters of a support vector machine that reads digits, each judged by cross-validation. The
    images are shared: they go to each worker once, not with every job.
 
-    pip install "asyncjobs-runner[examples]"
+    pip install "asyncjobs-runner[examples,dask,ray]"
     python cluster.py threads
     python cluster.py processes
     python cluster.py dask --address tcp://scheduler:8786
@@ -16,9 +16,8 @@ Without an address a small cluster is started on this machine.
 import argparse
 import itertools
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -31,6 +30,7 @@ SAMPLES = np.random.default_rng(123).multivariate_normal([0, 0], np.eye(2), 2_00
 WIDTHS = [round(0.1 * step, 1) for step in range(1, 21)]
 GRID = list(itertools.product((0.1, 1.0, 10.0), (0.0001, 0.001, 0.01)))
 TRUE_DENSITY = 1 / (2 * np.pi)
+Lane = aj.ThreadLane | aj.ProcessLane | aj.DaskLane | aj.RayLane
 
 
 def density(samples: np.ndarray, width: float) -> float:
@@ -49,51 +49,46 @@ def accuracy(data: tuple[np.ndarray, np.ndarray], penalty: float, gamma: float) 
 
 
 @contextmanager
-def lane_for(where: str, address: str | None) -> Iterator[Any]:
+def lane_for(where: str, address: str | None) -> Iterator[Lane]:
     """The lane that the argument asks for. Nothing else in this program knows where its jobs run."""
-    with ExitStack() as stack:
-        if where == "threads":
-            yield aj.ThreadLane(2)
-        elif where == "processes":
-            yield aj.ProcessLane(2)
-        elif where == "ray":
-            yield aj.RayLane(address, workers=None if address else 2)
-        else:
-            yield aj.DaskLane(address or stack.enter_context(small_dask_cluster()))
+    if where == "threads":
+        yield aj.ThreadLane(2)
+    elif where == "processes":
+        yield aj.ProcessLane(2)
+    elif where == "ray":
+        yield aj.RayLane(address, workers=None if address else 2)
+    elif address:
+        yield aj.DaskLane(address)
+    else:
+        from distributed import LocalCluster
+
+        here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+        with LocalCluster(n_workers=2, threads_per_worker=1, **here) as cluster:
+            yield aj.DaskLane(cluster)
 
 
-@contextmanager
-def small_dask_cluster() -> Iterator[Any]:
-    """Two worker processes on this machine."""
-    from distributed import LocalCluster
-
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        yield cluster
-
-
-async def parzen(jobs: Any) -> str:
+async def parzen(runner: aj.Runner) -> str:
     """Find the width whose estimate is best."""
-    estimates = await jobs.map(density, itertools.repeat(SAMPLES), WIDTHS).collect()
+    estimates = await runner.map(density, itertools.repeat(SAMPLES), WIDTHS).collect()
     best = min(range(len(WIDTHS)), key=lambda index: abs(estimates[index] - TRUE_DENSITY))
     return f"Parzen: {len(WIDTHS)} widths, the best is {WIDTHS[best]} with {estimates[best]:.4f} of {TRUE_DENSITY:.4f}"
 
 
-async def sweep(runner: aj.Runner, jobs: Any) -> str:
+async def sweep(runner: aj.Runner) -> str:
     """Find the parameters that read most digits right."""
     bunch = load_digits()
     with runner.share((bunch.data, bunch.target)) as shared:
-        fits = [await jobs.submit(accuracy, shared.argument, penalty, gamma) for penalty, gamma in GRID]
-        scores = await aj.gather(fits)
+        jobs = [await runner.submit(accuracy, shared.argument, penalty, gamma) for penalty, gamma in GRID]
+    scores = await aj.gather(jobs)
     best = max(range(len(GRID)), key=scores.__getitem__)
     return f"sweep: {len(GRID)} machines, the best is C={GRID[best][0]:g}, gamma={GRID[best][1]:g}: {scores[best]:.1%}"
 
 
-async def main(lane: Any) -> None:
-    async with aj.Runner(lanes={"work": lane}) as runner:
-        jobs = runner.options(lane="work", retries=1)
-        for work in (parzen(jobs), sweep(runner, jobs)):
+async def main(lane: Lane) -> None:
+    async with aj.Runner(lanes={"work": lane}, options={"lane": "work", "retries": 1}) as runner:
+        for work in (parzen, sweep):
             began = perf_counter()
-            print(await work, f"({perf_counter() - began:.1f} s)")
+            print(await work(runner), f"({perf_counter() - began:.1f} s)")
 
 
 if __name__ == "__main__":  # a cluster's workers may import this file
