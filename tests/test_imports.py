@@ -49,6 +49,12 @@ def test_import_of_the_runner_leaves_out(module: str) -> None:
     assert module not in loaded_by("from asyncjobs import Runner")
 
 
+def test_a_runner_that_comes_and_goes_does_not_load_the_backend_of_anyio() -> None:
+    code = "import asyncjobs as aj\nasync def main():\n    async with aj.Runner(threads=1) as runner:\n"
+    code += "        await runner.run(len, 'abc')\naj.run(main())"
+    assert "anyio._backends._asyncio" not in loaded_by(code)
+
+
 @pytest.mark.parametrize("module", ["numpy", "plotly", "prometheus_client", "urllib.request", "dask", "ray"])
 def test_import_of_the_service_leaves_out(module: str) -> None:
     assert module not in loaded_by("import asyncjobs.service.host")

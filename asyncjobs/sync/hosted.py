@@ -15,8 +15,6 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-import anyio
-
 from asyncjobs.errors import RunnerClosed
 from asyncjobs.job import Job
 from asyncjobs.lanes.thread import ThreadLane
@@ -74,9 +72,6 @@ class HostedRunner:
             raise
 
     async def _open(self) -> None:
-        # Loads what a close needs. Loaded by the close itself, it would run code from strings, and then the
-        # interpreter forgets that it was Ctrl-C that ended the script: the exit code would be 1.
-        anyio.CancelScope()
         await self.runner.__aenter__()
         if sys.version_info[:3] in STARTS_NOTHING_AT_THE_EXIT:  # one thread that is there can do all the work
             for lane in self.runner._lanes.values():
