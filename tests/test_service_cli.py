@@ -127,6 +127,13 @@ class Terminal:
         return bool(data)
 
 
+def _open(gate: Path, text: str) -> None:
+    """In one step: the job reads it as soon as it is there."""
+    written = gate.with_name("written")
+    written.write_text(text)
+    written.replace(gate)
+
+
 # --- submit and run ---------------------------------------------------------------------
 
 
@@ -222,7 +229,7 @@ def test_ctrl_c_leaves_and_the_job_goes_on(serving: ServiceProcess, tmp_path: Pa
     terminal.process.send_signal(2)
     assert terminal.ends() == 130
     assert f"the job goes on: asyncjobs logs -f {job}" in terminal.output
-    gate.write_text("opened")
+    _open(gate, "opened")
     assert serving.value(job) == "opened"
 
 
@@ -529,7 +536,7 @@ def test_run_follows_a_job_over_a_crash_of_the_service(tmp_path: Path) -> None:
         eventually(lambda: told(running, "jobs", "--state", "running")["jobs"])
         running.kill()
         running.restart()
-        gate.write_text("after all")
+        _open(gate, "after all")
         printed, complaints = following.communicate(timeout=60)
         assert (following.returncode, printed) == (0, '"after all"\n'), complaints
 
