@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
@@ -27,6 +26,7 @@ from services import service  # noqa: E402
 import asyncjobs as aj  # noqa: E402
 from asyncjobs import JobState, Pipeline, RayLane, Runner, SyncRunner, WorkerLost, WorkerStartError  # noqa: E402
 from asyncjobs.lanes.base import Lane  # noqa: E402
+from asyncjobs.lanes.ray import _cause  # noqa: E402
 from asyncjobs.lanes.rayconnection import OWN_ENVIRONMENT, on_loopback  # noqa: E402
 from asyncjobs.testing import LANE_CHECKS, work  # noqa: E402
 from asyncjobs.testing.work import FileGate, lines, until  # noqa: E402
@@ -137,10 +137,6 @@ def where() -> tuple[str, int]:
     return ray.get_runtime_context().get_node_id(), os.getpid()
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 async def test_both_nodes_work_and_values_come_in_order(cluster: Any, tmp_path: Path) -> None:
     gate = FileGate(str(tmp_path))
     async with Runner(lanes={"ray": RayLane()}) as runner:
@@ -161,7 +157,7 @@ async def test_a_worker_that_dies_costs_its_job_and_another_comes(cluster: Any, 
     async with Runner(lanes={"ray": RayLane(workers=1)}) as runner:
         jobs = runner.options(lane="ray")
         first = await jobs.run(where)
-        job = await jobs.submit(die)
+        job = await jobs.submit(cluster_jobs.die, str(tmp_path / "died"))
         await job.wait()
         assert job.state is JobState.LOST
         error = job.exception()
@@ -260,6 +256,32 @@ def test_what_a_notebook_s_cell_defines_runs_there_and_prints_into_its_cell(clus
         assert kernel.value(cell) == "'HELLO'"
         assert kernel.text(cell) == "hello\n"
         kernel.run("runner.close(); ray.shutdown()")
+
+
+class Child:
+    def ping(self) -> None: ...
+
+
+class Owner:
+    def child(self) -> Any:
+        self._child = ray.remote(num_cpus=0)(Child).remote()
+        ray.get(self._child.ping.remote())
+        return self._child
+
+
+def ping_until_it_is_dead(child: Any) -> None:
+    while True:
+        with suppress(ray.exceptions.ActorUnavailableError):
+            ray.get(child.ping.remote())
+
+
+def test_a_worker_whose_owner_died_says_so(cluster: Any) -> None:
+    owner = ray.remote(num_cpus=0)(Owner).remote()
+    child = ray.get(owner.child.remote())
+    ray.kill(owner)
+    with pytest.raises(ray.exceptions.ActorDiedError) as caught:
+        ping_until_it_is_dead(child)
+    assert _cause(caught.value) == "its owner died"
 
 
 def test_its_processes_listen_on_loopback_only(cluster: Any) -> None:

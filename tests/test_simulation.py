@@ -12,6 +12,7 @@ import pytest
 
 import asyncjobs as aj
 from asyncjobs.bench import clustersim
+from asyncjobs.lanes.clusterengine import Listener
 from asyncjobs.testing import ChargedLoop, SimulatedLane
 from asyncjobs.testing.work import double
 
@@ -54,6 +55,19 @@ def compute(seconds: float) -> None:
 def played(lane: SimulatedLane, count: int) -> float:
     with asyncio.Runner(loop_factory=ChargedLoop) as loops:
         return loops.run(clustersim.single(lane, count))
+
+
+def test_a_map_may_begin_before_the_cluster_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = SimulatedLane(2, lambda: 0.1)
+    connect = lane._engine.connect
+
+    async def late(listener: Listener, runner_id: str) -> None:
+        await asyncio.sleep(2.0)
+        await connect(listener, runner_id)
+
+    monkeypatch.setattr(lane._engine, "connect", late)
+    with asyncio.Runner(loop_factory=ChargedLoop) as loops:
+        assert loops.run(clustersim.mapped(lane, 10)) > 2.0
 
 
 def test_workers_run_one_call_at_a_time() -> None:

@@ -288,7 +288,7 @@ class RayEngine:
         return await self._loop.run_in_executor(None, package().put, cargo)
 
 
-# --- in Ray's words ------------------------------------------------------------------------
+# --- in Ray's words ---------------------------------------------------------------------
 
 
 def terms(amounts: Amounts) -> dict[str, Any]:

@@ -243,7 +243,7 @@ class MapRun(Generic[R]):
 
     def _wanted(self) -> int:
         """How many items to take next; 0: the look-ahead is reached."""
-        places = self._lane.size()
+        places = max(1, self._lane.size())  # 0: a cluster that is not there yet
         # An async source is asked for one at a time: none may wait here for the next.
         size = 1
         if self._grouped and not self._source.is_async:
