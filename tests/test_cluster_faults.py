@@ -250,6 +250,7 @@ async def test_nobody_hears_the_password_in_an_address(password: str, caplog: py
         with pytest.raises(WorkerStartError, match=r"the Dask cluster at tcp://127\.0\.0\.1:1 did not") as caught:
             await runner.options(lane="cluster").run(work.double, 1)
     assert "cret" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert DaskLane(f"me:{password}@127.0.0.1:1")._engine.address == "127.0.0.1:1"
 
 
 @pytest.mark.parametrize(

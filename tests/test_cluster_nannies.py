@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +102,62 @@ async def short_ones(verbs: Submitter, path: str) -> int:
 async def until_over(jobs: list[Job[int]]) -> None:
     for job in jobs:
         await job.wait()
+
+
+OWNER = """
+import asyncio, sys
+import asyncjobs as aj
+import cluster_jobs
+from asyncjobs.testing.work import FileGate
+from test_cluster_nannies import short_ones
+
+async def main(address, folder):
+    async with aj.Runner(lanes={"cluster": aj.DaskLane(address)}, watchdog=None) as runner:
+        verbs, gate = runner.options(lane="cluster"), FileGate(folder)
+        await short_ones(verbs, folder + "/pace")
+        waits = (None, gate, gate, None, None, None)
+        jobs = [await verbs.submit(cluster_jobs.hold_if, gate, folder + "/ran") for gate in waits]
+        await jobs[0]
+        await gate.arrival(2)
+        print("ready", flush=True)
+        await asyncio.sleep(3600)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def owner(cluster: DaskCluster, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another program that uses the cluster: two of its jobs run, and three were sent ahead."""
+    command = [sys.executable, "-c", OWNER, cluster.address, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+async def test_when_its_program_dies_what_runs_ends_by_itself_and_nothing_else_begins(
+    cluster: DaskCluster, owner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    async with over(cluster) as runner:
+        client = await connected(runner)
+        while list((await client.run(cluster_jobs.ready)).values()) != [3]:
+            await asyncio.sleep(0.01)
+        owner.kill()
+        while list((await client.run(cluster_jobs.ready)).values()) != [0]:
+            await asyncio.sleep(0.01)
+        FileGate(str(tmp_path)).open()
+        assert await runner.options(lane="cluster").run(work.double, 2) == 4
+    assert len(lines(str(tmp_path / "ran"))) == 3
+
+
+async def connected(runner: Runner) -> Any:
+    """The client of Dask that its lane uses."""
+    lane: Any = runner._lanes["cluster"]
+    while lane.size() == 0:
+        await asyncio.sleep(0.01)
+    return lane._engine._client
 
 
 async def test_a_job_that_does_not_stop_is_ended_by_a_restart_that_harms_no_neighbour(

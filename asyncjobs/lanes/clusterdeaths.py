@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from asyncjobs.lanes.clusterengine import Inquiry
 from asyncjobs.lanes.clusterflight import Flight
+from asyncjobs.wire.failure import type_name
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -42,7 +43,7 @@ class Deaths:
             begun = set(await inquiry())
         # Whoever should know is gone, too: then nobody does.
         except Exception as error:
-            logger.debug("nobody knows what a worker had begun: %r", error)
+            logger.debug("nobody knows what a worker had begun: %s", type_name(error))
             begun = {flight.ticket for flight in flights}
         left = [flight for flight in flights if not flight.is_over]  # some answers came all the same
         for flight in left:

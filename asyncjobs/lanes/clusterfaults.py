@@ -23,7 +23,7 @@ EXACTLY = ("asyncjobs",)
 
 def public(address: str) -> str:
     """An address without what stands before its last @: a name, a password."""
-    return re.sub(r"//.*@", "//", address)
+    return re.sub(r"^(.*?//)?.*@", r"\1", address)
 
 
 def not_up(engine: Engine, error: Exception, seconds: float, *, answers: bool) -> WorkerStartError:

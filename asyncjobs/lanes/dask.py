@@ -24,6 +24,7 @@ from asyncjobs.lanes.dasknanny import Nannies, claims_for, close_witnesses, open
 from asyncjobs.options import check_flag
 from asyncjobs.resources import Amounts
 from asyncjobs.station import Cargo, Facts, Order
+from asyncjobs.wire.failure import type_name
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -284,7 +285,7 @@ class DaskEngine:
             await self._client.run(station.hear, name, told, workers=[address], on_error="ignore")
         # It is gone, and its end is told elsewhere.
         except Exception as error:
-            logger.debug("a worker could not be told: %r", error)
+            logger.debug("a worker could not be told: %s", type_name(error))
 
     async def put(self, cargo: Cargo, address: str | None) -> Any:
         """Scatter it."""

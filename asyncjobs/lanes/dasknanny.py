@@ -18,6 +18,7 @@ from typing import Any, Final
 from asyncjobs.claims import Claims, Witness
 from asyncjobs.errors import WorkerStartError
 from asyncjobs.lanes.clusterengine import Inquiry
+from asyncjobs.wire.failure import type_name
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
@@ -69,7 +70,7 @@ def claims_for(worker: Any) -> Claims | None:
     try:
         return Claims()
     except OSError as error:
-        logger.warning("what this worker begins is not written down: %s", error)
+        logger.warning("what this worker begins is not written down: %s", type_name(error))
         return None
 
 
@@ -80,7 +81,7 @@ async def open_witness(worker: Any, station: str, claims: Claims | None) -> str:
     try:
         await _ask(worker, _open, station, claims.path)
     except Exception as error:
-        logger.warning("the nanny does not watch what this worker begins: %r", error)
+        logger.warning("the nanny does not watch what this worker begins: %s", type_name(error))
         return ""
     return str(worker.nanny)
 
