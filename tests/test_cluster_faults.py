@@ -172,6 +172,14 @@ async def test_a_map_goes_in_groups_and_errors_stay_with_their_items(steady: Das
         assert isinstance(found[1], ValueError)
 
 
+@pytest.mark.parametrize("lookahead", [None, 10])
+async def test_a_map_may_begin_before_the_cluster_is_there(steady: DaskCluster, lookahead: int | None) -> None:
+    async with over(steady) as runner:
+        assert runner._lanes["cluster"].size() == 0
+        doubled = runner.options(lane="cluster").map(work.double, range(50), lookahead=lookahead)
+        assert await doubled.collect() == [2 * number for number in range(50)]
+
+
 async def test_resources_are_those_of_the_workers(steady: DaskCluster) -> None:
     async with over(steady) as runner:
         await until(lambda: runner._lanes["cluster"].size() == 3, "the third worker")
