@@ -83,9 +83,15 @@ class WorkerLost(JobError, BrokenProcessPool):
 
 
 class WorkerStartError(JobError, BrokenProcessPool):
-    """A worker did not come up; `stderr` holds the last of what its process printed."""
+    """A worker did not come up.
+
+    Attributes:
+        stderr: the last of what its process printed.
+        logged: what a log may say instead, where the error names an address.
+    """
 
     stderr: str = ""
+    logged: str = ""
 
 
 class ResultNotSendable(JobError):

@@ -424,7 +424,8 @@ class _Unseen:
 
     def __del__(self) -> None:
         if not self.was_seen:
-            logger.error("job %r failed and nobody looked at it: %r", self._name, self._error)
+            said = getattr(self._error, "logged", "") or repr(self._error)
+            logger.error("job %r failed and nobody looked at it: %s", self._name, said)
 
 
 def _too_late(job: Job[Any], timeout: float | None) -> TimeoutError:

@@ -81,12 +81,14 @@ def test_the_doctor_sees_that_it_was_called_from_a_notebook() -> None:
         ("plotly", ("demo",), "demo"),
         ("numpy", ("demo",), "demo"),
         ("kaleido", ("bench", "clusters", "--simulate", "--image", "picture.svg"), "demo,image"),
+        ("distributed", ("bench", "clusters"), "dask"),
     ],
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     missing: str, args: tuple[str, ...], extra: str, tmp_path: Path
 ) -> None:
-    ended = asyncjobs(*args, before=f"sys.modules[{missing!r}] = None", cwd=tmp_path)
+    without = f"sys.modules[{missing!r}] = sys.modules['ray'] = None"
+    ended = asyncjobs(*args, before=without, cwd=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.strip() == f'this command needs {missing}: pip install "asyncjobs-runner[{extra}]"'
 

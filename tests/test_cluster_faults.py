@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -247,8 +248,13 @@ async def test_a_cluster_that_never_comes_up_is_named_but_not_in_the_log(
         async with Runner(lanes={"cluster": DaskLane(address)}, watchdog=None) as runner:
             with pytest.raises(WorkerStartError, match=f"cluster at {address} did not come up within 1 s: nobody an"):
                 await runner.options(lane="cluster").run(work.double, 1)
-    ours = [record.getMessage() for record in caplog.records if record.name == "asyncjobs"]
-    assert ours == ["lane 'cluster': the Dask cluster did not come up within 1 s: nobody answers there"]
+            unseen = await runner.options(lane="cluster").submit(work.double, 2)
+            await until(unseen.done, "its end")
+            del unseen
+        gc.collect()
+    ours = {record.getMessage() for record in caplog.records if record.name == "asyncjobs"}
+    why = "the Dask cluster did not come up within 1 s: nobody answers there"
+    assert ours == {f"lane 'cluster': {why}", f"job 'double' failed and nobody looked at it: {why}"}
 
 
 @pytest.mark.parametrize("password", ["secret", "se@cret", "se/cret"])

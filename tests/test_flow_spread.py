@@ -17,6 +17,7 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ from hypothesis import strategies as st
 
 from asyncjobs import (
     ErrorBudget,
+    ExecutorLane,
     FIFOQueue,
     Lines,
     NotSendable,
@@ -521,6 +523,17 @@ async def test_generators_run_in_the_lanes_of_a_given_runner() -> None:
             await collected(source.interleave(tagged, concurrency=3, lane="wide"))
         with pytest.raises(ValueError, match=r"lane 'process' with 1 workers .* at least 2"):
             await collected(Pipeline(endless, lane="process", runner=runner).map(abs, lane="process"))
+
+
+async def test_generators_are_refused_where_their_items_have_no_way_home() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        async with Runner(lanes={"far": ExecutorLane(executor)}) as runner:
+            for pipeline, stage in (
+                (Pipeline(endless, lane="far", runner=runner), "source"),
+                (Pipeline(range(3), runner=runner).flat_map(tagged, lane="far"), r"flat_map\(tagged\)"),
+            ):
+                with pytest.raises(ValueError, match=rf"{stage} in lane 'far' \(executor\) is not allowed"):
+                    await collected(pipeline)
 
 
 @pytest.mark.slow

@@ -137,6 +137,16 @@ def test_a_consumer_that_becomes_faster_is_fed_again() -> None:
         assert 0.97 * 0.01 / consume <= dial.calls <= 1.2 * 0.01 / consume + 1
 
 
+def test_workers_that_come_later_are_used() -> None:
+    dial = Dial(1)
+    tuning = Tuning([dial])
+    for most, expected in ((1, 1), (64, 4), (3, 4)):
+        dial.allow(most)
+        for _ in range(HOLD - 1):
+            tuning.look([period(dial.calls, 0.01, 0.0025, 64)])
+        assert expected <= dial.calls <= expected * 1.25
+
+
 @pytest.mark.parametrize("waited", [0.0, SECONDS])
 def test_nothing_moves_a_stage_that_is_idle(waited: float) -> None:
     dial = Dial(8)

@@ -152,6 +152,14 @@ def test_it_opens_and_closes_without_a_block_too(stand: Stand) -> None:
         assert client.attach(job.id).result() == 3
 
 
+def test_the_environment_names_the_directory_as_for_the_commands(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCJOBS_DIR", str(stand.state.path))
+    with aj.connect().sync as client:
+        assert client.submit(service_jobs.add, 3).id in stand.rows
+    with pytest.raises(aj.ServiceNotRunning, match="nowhere"), aj.connect(stand.state.path / "nowhere").sync:
+        pass
+
+
 def test_with_no_service_no_thread_is_left(tmp_path: Path) -> None:
     with pytest.raises(aj.ServiceNotRunning):
         aj.connect(tmp_path / "nowhere").sync.open()

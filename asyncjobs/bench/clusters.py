@@ -21,11 +21,20 @@ from asyncjobs.lanes.base import Lane
 
 
 def main(json_path: Path | None = None, html_path: Path | None = None, quick: bool = False) -> None:
-    """Measure everything, print it, and write the figures and the page where a path is given."""
+    """Measure everything, print it, and write the figures and the page where a path is given.
+
+    Raises:
+        ModuleNotFoundError: no engine is installed, or the page cannot be made.
+    """
     check_writable(html_path)
+    engines = clusterpeers.installed()
+    if not engines:
+        raise ModuleNotFoundError(
+            'there is no engine to measure: pip install "asyncjobs-runner[dask,ray]"', name="distributed"
+        )
     scale = QUICK if quick else FULL
     table = system.table()
-    measurements = [one for start in clusterpeers.installed() for one in aj.run(_races(start, scale))]
+    measurements = [one for start in engines for one in aj.run(_races(start, scale))]
     command = "asyncjobs bench clusters --quick" if quick else "asyncjobs bench clusters"
     publish(Report("asyncjobs bench clusters", command, table, measurements), json_path, html_path)
 

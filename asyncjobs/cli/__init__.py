@@ -11,6 +11,7 @@ _LIBRARIES = {
     **dict.fromkeys(("rich", "typer", "click"), "cli"),
     **dict.fromkeys(("plotly", "numpy"), "demo"),
     "kaleido": "demo,image",
+    "distributed": "dask",
     **dict.fromkeys(("cronsim", "httptools", "msgspec"), "cli,service"),
 }
 """What may be missing, and the extras that bring it."""

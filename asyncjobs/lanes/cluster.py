@@ -33,7 +33,7 @@ from asyncjobs.lanes.base import (
 from asyncjobs.lanes.clusteranswers import outcome_of
 from asyncjobs.lanes.clusterdeaths import Deaths
 from asyncjobs.lanes.clusterengine import Engine, Inquiry
-from asyncjobs.lanes.clusterfaults import Comparison, gone, mismatch, needs_too_much, not_up, without_address
+from asyncjobs.lanes.clusterfaults import Comparison, gone, mismatch, needs_too_much, not_up
 from asyncjobs.lanes.clusterflight import Flight
 from asyncjobs.lanes.clustergoods import Goods
 from asyncjobs.lanes.clusterstops import Stops
@@ -337,7 +337,7 @@ class ClusterLane:
             await self._engine.close()
             self.is_cold = True
             problem = not_up(self._engine, error, patience, answers=answers)
-            logger.warning("lane %r: %s", self.name, without_address(str(problem), self._engine.address))
+            logger.warning("lane %r: %s", self.name, problem.logged)
             self._host.refuse(problem)
             return
         self.is_down = self.is_cold = self._full = False

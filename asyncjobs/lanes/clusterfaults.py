@@ -42,10 +42,11 @@ def not_up(engine: Engine, error: Exception, seconds: float, *, answers: bool) -
     clean = re.sub(r"\S+@", "", why)  # an address that is refused is quoted
     problem = WorkerStartError(f"the {engine.name} cluster at {engine.address} {clean}")
     problem.__cause__ = error if clean == why else None
+    problem.logged = _without_address(str(problem), engine.address)
     return problem
 
 
-def without_address(text: str, address: str) -> str:
+def _without_address(text: str, address: str) -> str:
     """`text` for a log: it may go further than the error itself."""
     place = address.rpartition("://")[2]
     text = text.replace(f" at {address}", "")

@@ -65,6 +65,11 @@ class Dial:
         """Whether more has been tried, and has not helped, or there is no more."""
         return self.calls >= self.ceiling
 
+    def allow(self, most: int) -> None:
+        """Know that there are more workers than before, if so: a cluster has come up, or has grown."""
+        if most > self.most:
+            self.most = self.ceiling = most
+
     def hold(self, floor: int, ceiling: int) -> None:
         """Stay within these for a while."""
         self.floor, self.ceiling, self.held = floor, ceiling, HOLD

@@ -95,6 +95,16 @@ def goes_far(lane: str, runner: Runner | None) -> bool:
     return runner._lanes[lane].capabilities.encodes
 
 
+def _check_way(stage: Work, runner: Runner) -> None:
+    """Refuse generators where their items have no way home."""
+    lane = runner._lanes.get(stage.lane)
+    if lane is not None and not lane.capabilities.queues:
+        raise ValueError(
+            f"{stage.name} in lane {stage.lane!r} ({lane.kind}) is not allowed, for jobs there cannot send items while "
+            f"they run; allowed: lane 'thread' or 'process', or map(fn, lane={stage.lane!r}) whose fn returns lists"
+        )
+
+
 class Workshop:
     """Opened and closed on one event loop.
 
@@ -125,7 +135,7 @@ class Workshop:
         """Start the runner; workers and threads start when they are first needed.
 
         Raises:
-            ValueError: a lane of the runner that was given has too few workers.
+            ValueError: a lane of the runner that was given has too few workers for generators, or cannot have them.
         """
         if self._given is not None:
             self._check_room(self._given)
@@ -148,6 +158,7 @@ class Workshop:
         needed: Counter[str] = Counter()
         for stage in dict.fromkeys(self._work):
             if stage.keeps_workers and stage.lane not in ("loop", "thread"):
+                _check_way(stage, runner)
                 needed[stage.lane] += self._workers(stage)
         for name in needed:
             calls = any(stage.lane == name and not stage.keeps_workers for stage in self._work)
@@ -190,8 +201,11 @@ class Workshop:
         """The stages whose concurrency is to be found out, as far as they have begun."""
         for stage, crew in self._crews.items():
             account = self.account(stage)
-            if account.is_tuned and stage not in self._tuned:
+            if not account.is_tuned:
+                continue
+            if stage not in self._tuned:
                 self._tuned[stage] = Tuned(crew, account, Dial(self._most(stage), account.concurrency))
+            self._tuned[stage].dial.allow(self._most(stage))
         return list(self._tuned.values())
 
     def _most(self, stage: Work) -> int:

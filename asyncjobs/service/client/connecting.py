@@ -23,7 +23,8 @@ def connect(
     Nothing happens before ``async with``, or ``with connect().sync``.
 
     Args:
-        dir: the state directory; ``~/.local/state/asyncjobs/default`` if not given.
+        dir: the state directory; if not given, what the variable ``ASYNCJOBS_DIR`` says, as for the commands, or
+            else ``~/.local/state/asyncjobs/default``.
         url: ``http://HOST:PORT`` of a service that is reached over TCP. Without `dir`, whose key seals what is
             pickled, only functions with names, and arguments and results that JSON can say, travel.
         token: what that service wants to be shown.

@@ -42,13 +42,17 @@ def place_of(folder: str | os.PathLike[str] | None, url: str | None, token: str 
     if url is None:
         if token is not None:
             raise BadRequest("token= goes with url=; a service on this machine is found, and trusted, by its directory")
-        path = Path(folder).expanduser().absolute() if folder is not None else default_path()
+        path = _absolute(folder if folder is not None else os.environ.get("ASYNCJOBS_DIR") or default_path())
         return Place(str(path), lambda: _address_in(path), lambda: StateDir.open(path).key(), path)
     address = _parsed(url, token)
     if folder is None:
         return Place(url, lambda: address, lambda: None)
-    path = Path(folder).expanduser().absolute()
+    path = _absolute(folder)
     return Place(url, lambda: address, lambda: StateDir.open(path).key())
+
+
+def _absolute(folder: str | os.PathLike[str]) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 def _parsed(url: str, token: str | None) -> Address:
