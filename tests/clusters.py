@@ -18,6 +18,12 @@ import asyncjobs.lanes.dask
 WAIT = 60.0
 """Seconds in which a process of the cluster comes up, on a machine that does much else."""
 
+HERE = os.environ | {
+    "DASK_LOGGING__DISTRIBUTED": "error",
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+}
+"""The environment of whoever has to find what the jobs of tests are made of."""
+
 # A cluster that is up may take longer to answer there than a user's should.
 asyncjobs.lanes.cluster.CONNECT = asyncjobs.lanes.dask.CONNECT = WAIT
 
@@ -27,7 +33,7 @@ class DaskCluster:
 
     def __init__(self, folder: str, environment: dict[str, str]) -> None:
         self.folder = Path(folder)
-        self.environment = os.environ | {"DASK_LOGGING__DISTRIBUTED": "error", **environment}
+        self.environment = HERE | environment
         self.scheduler: subprocess.Popen[bytes]
         self.workers: list[subprocess.Popen[bytes]] = []
         self.address = ""

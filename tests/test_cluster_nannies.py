@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("distributed", reason="needs the extra `dask`: pip install -e '.[test,dask]'")
 
 import cluster_jobs
-from clusters import DaskCluster, cluster_is_up
+from clusters import HERE, DaskCluster, cluster_is_up
 
 from asyncjobs import DaskLane, Job, JobState, Runner, WorkerStartError
 from asyncjobs.submitter import Submitter
@@ -130,7 +130,7 @@ asyncio.run(main(*sys.argv[1:]))
 def owner(cluster: DaskCluster, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another program that uses the cluster: two of its jobs run, and three were sent ahead."""
     command = [sys.executable, "-c", OWNER, cluster.address, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=HERE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield process

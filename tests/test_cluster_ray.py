@@ -112,6 +112,7 @@ async def test_a_cluster_that_is_not_there_is_named_without_credentials(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert not ray.is_initialized()
+    monkeypatch.setattr("asyncjobs.lanes.cluster.CONNECT", 10.0)
     monkeypatch.setattr("asyncjobs.lanes.rayconnection.KNOCK", 1.0)
     with whoever as port:
         async with Runner(lanes={"ray": RayLane(f"ray://me:secret@127.0.0.1:{port}")}) as runner:

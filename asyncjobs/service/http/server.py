@@ -9,8 +9,10 @@ import asyncio
 import functools
 import math
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from asyncjobs.service.http import openapi
 from asyncjobs.service.http.api import Api
@@ -30,6 +32,8 @@ from asyncjobs.service.http.tally import Tally
 UNIX_HOSTS = frozenset({b"localhost", b"localhost:80", b"asyncjobs"})
 """What clients write where there is no host."""
 _CLOSE_SECONDS = 5.0
+_LEAVE_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""The socket's file is ours to remove. From Python 3.13 on the loop would, too, and would log what goes wrong."""
 
 
 class HttpServer:
@@ -104,7 +108,8 @@ class HttpServer:
                 await self._start_tcp(loop, *self._tcp)
             self._unix = listen_unix(self._path)
             door = Door("unix", UNIX_HOSTS, b"http", None)
-            server = await loop.create_unix_server(self._connecting(door, unix_peer), sock=self._unix.socket)
+            connecting = self._connecting(door, unix_peer)
+            server = await loop.create_unix_server(connecting, sock=self._unix.socket, **_LEAVE_FILE)
             self._servers.append(server)
         except BaseException:
             await self.aclose(0)
