@@ -5,6 +5,7 @@ Each is opened once, with `WORKERS` workers, and serves all races: our lane and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -38,6 +39,7 @@ async def dask() -> AsyncIterator[Engine]:
     import distributed
 
     settings = {"n_workers": WORKERS, "threads_per_worker": 1, "asynchronous": True, "dashboard_address": None}
+    settings["silence_logs"] = logging.CRITICAL  # at the end workers complain that the scheduler went first
     async with distributed.LocalCluster(host="127.0.0.1", **settings) as cluster:
         address = cluster.scheduler_address
         submit = Contestant("distributed client.submit", distributed.__version__, partial(_client_submit, address))
