@@ -184,7 +184,6 @@ class Station:
         """What runs, by ticket: claimed, and not ended."""
         self._ended: deque[int] = deque(maxlen=REMEMBERED)
         self._revoked: OrderedDict[int, None] = OrderedDict()
-        self._stops: OrderedDict[int, StopReason] = OrderedDict()
         self._unsaid: deque[int] = deque()
         """Tickets that run, and nobody was told."""
         self._printing = Printing(self._printed)

@@ -144,6 +144,9 @@ class ClusterLane:
     def start(self, call: Call) -> None:
         """Send `call` to a worker that has room; it has started when its station says so."""
         pace = pace_of(call)
+        if not self._engine.is_there():
+            self._host.give_back([call])
+            return
         member = self._members.choose(pace, self._limit, call.plan.needs)
         if member is None:
             self._has_no_place(call)
@@ -323,6 +326,7 @@ class ClusterLane:
         self._someone.clear()
         self._problem = None
         self._members.clear()
+        self._goods.close()
         patience, answers = self._engine.patience or CONNECT, False
         try:
             await self._engine.close()

@@ -96,6 +96,9 @@ class Engine(Protocol):
         Raises whatever goes wrong; may be cancelled, and is closed then.
         """
 
+    def is_there(self) -> bool:
+        """Whether something can be sent now; if not, `Listener.broke` was said. Asked before each call."""
+
     def send(self, address: str, sendings: Sequence[Sending]) -> None:
         """Have these calls run by that worker, each by itself."""
 
@@ -110,6 +113,9 @@ class Engine(Protocol):
 
     async def put(self, cargo: Cargo, address: str | None) -> Any:
         """Store it: for that worker, or once for all of them."""
+
+    def keeps(self, stored: Any) -> bool:
+        """Whether what `put` returned is still there; who had it may have died."""
 
     async def close(self) -> None:
         """Let go of the cluster. A second call does nothing."""

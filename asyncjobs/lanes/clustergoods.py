@@ -58,8 +58,10 @@ class Goods:
         try:
             refs = await self._put(call, member)
         except Exception as error:
-            failed(ticket, error)
-        else:
+            if self._engine.is_there():
+                failed(ticket, error)
+            return
+        if self._engine.is_there():
             self._engine.send(member.address, [self._sending(ticket, call, member, refs)])
 
     async def _put(self, call: Call, member: Member) -> dict[Any, Any]:
@@ -81,19 +83,25 @@ class Goods:
         if call.plan.function is None:  # what it captured may have changed since the last call
             return await self._engine.put(Cargo(*function), member.address)
         putting = self._functions.get(call.plan)
-        if putting is None:
+        if putting is None or self._is_lost(putting):
             putting = self._host.loop.create_task(self._engine.put(Cargo(*function), None))
             self._functions[call.plan] = putting
         return await asyncio.shield(putting)
 
     async def _share(self, shared: SharedObject, member: Member) -> Any:
-        """Put there once, when the first call takes it."""
+        """Put there once, when the first call takes it; and again if whoever had it died."""
         self._holders.setdefault(shared.number, set()).add(member)
         putting = self._shared.get(shared)
         if putting is None:
-            putting = self._shared[shared] = self._host.loop.create_task(self._put_shared(shared))
             weakref.finalize(shared, self._let_go_soon, shared.number).atexit = False
+        if putting is None or self._is_lost(putting):
+            putting = self._shared[shared] = self._host.loop.create_task(self._put_shared(shared))
         return await asyncio.shield(putting)
+
+    def _is_lost(self, putting: asyncio.Task[Any]) -> bool:
+        if not putting.done():
+            return False
+        return putting.cancelled() or putting.exception() is not None or not self._engine.keeps(putting.result())
 
     async def _put_shared(self, shared: SharedObject) -> Any:
         return await self._engine.put(Cargo(*shared.shares.parcel_of(shared)), None)
@@ -149,12 +157,12 @@ class Goods:
             loading.cancel()
 
     def close(self) -> None:
-        """The lane is closed."""
+        """The lane is closed, or the cluster is gone: another one will need everything anew."""
         self._holders.clear()
         for task in (*self._loading.values(), *self._shared.values(), *self._functions.values()):
             task.cancel()
-        self._loading.clear()
-        self._shared.clear()
+        for kept in (self._loading, self._shared, self._functions):
+            kept.clear()
 
 
 def _must_travel(call: Call) -> bool:

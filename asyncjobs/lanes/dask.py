@@ -23,13 +23,15 @@ from asyncjobs.lanes.daskgoods import opened, parts, perform, pickled
 from asyncjobs.lanes.dasknanny import Nannies, claims_for, close_witnesses, open_witness
 from asyncjobs.options import check_flag
 from asyncjobs.resources import Amounts
-from asyncjobs.station import Cargo, Facts, Order
+from asyncjobs.station import NOT_STARTED, Answer, Cargo, Facts, Order
 from asyncjobs.wire.failure import type_name
 
 logger: logging.Logger = logging.getLogger("asyncjobs")
 
 CONNECT = 10.0
 """Seconds for each try of Dask's own to connect."""
+TOGETHER = 5.0
+"""Seconds in which all workers enrol; those that take longer come later."""
 CLOSE = 2.0
 """Seconds for a good-bye."""
 NO_NANNY = "it has no nanny that could restart it, which restart_to_kill=True needs: start it without --no-nanny"
@@ -84,6 +86,8 @@ class DaskEngine:
         self._address, self._security = _place_of(cluster, security)
         self.capabilities = DaskEngine.capabilities._replace(kills=restarts)
         self._client: Any = None
+        self._link: Any = None
+        """The connection that the client has made first."""
         self._nannies: Nannies
         self._connecting: asyncio.Task[None] | None = None
         self._listener: Listener
@@ -125,18 +129,22 @@ class DaskEngine:
             name="asyncjobs",
         )
         await client
+        self._link = client.scheduler_comm
         self._nannies = Nannies(client)
         client.subscribe_topic(self._topic, self._hear)
         client.subscribe_topic("all", self._see)
-        await self._enrol(None)
+        enrolling = [self._start(self._enrol(address)) for address in await client.nthreads()]
+        if enrolling:
+            await asyncio.wait(enrolling, timeout=TOGETHER)
 
-    async def _enrol(self, addresses: list[str] | None) -> None:
-        enrolled = await self._client.run(_enrol, self._topic, self._runner_id, workers=addresses, on_error="return")
-        for address, result in enrolled.items():
-            if isinstance(result, BaseException):
-                self._listener.refused(address, _explained(result))
-            elif address not in self._known:
-                self._joined(address, *result)
+    async def _enrol(self, address: str) -> None:
+        """At each by itself: one that does not answer keeps nobody waiting."""
+        work = self._client.run(_enrol, self._topic, self._runner_id, workers=[address], on_error="return")
+        result = (await work)[address]
+        if isinstance(result, BaseException):
+            self._listener.refused(address, _explained(result))
+        elif address not in self._known:
+            self._joined(address, *result)
 
     def _joined(self, address: str, threads: int, offers: Amounts, nanny: str, facts: tuple[Any, ...]) -> None:
         if nanny:
@@ -168,6 +176,7 @@ class DaskEngine:
             async with asyncio.timeout(CLOSE):
                 if names and client.status == "running":
                     await client.run(_dismiss, names, on_error="ignore")
+                    await client.run_on_scheduler(_forget_topic, self._topic)
         with suppress(Exception):
             await client.close(timeout=CLOSE)
 
@@ -180,8 +189,15 @@ class DaskEngine:
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._helpers.add(task)
-        task.add_done_callback(self._helpers.discard)
+        task.add_done_callback(self._helped)
         return task
+
+    def _helped(self, task: asyncio.Task[None]) -> None:
+        """The cluster may go while it is told something: that is told elsewhere."""
+        self._helpers.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.debug("the cluster could not be told something: %s", type_name(error))
 
     # --- what Dask tells ----------------------------------------------------------------
 
@@ -194,7 +210,7 @@ class DaskEngine:
         told = event[1]
         action = told.get("action") if isinstance(told, dict) else None
         if action == "add-worker":
-            self._start(self._enrol([told["worker"]]))
+            self._start(self._enrol(told["worker"]))
         elif action == "remove-worker":
             worker, cause = told["worker"], "it was closed" if told.get("expected") else "it died, or was cut off"
             self._known.pop(worker, None)
@@ -202,11 +218,16 @@ class DaskEngine:
 
     # --- calls --------------------------------------------------------------------------
 
+    def is_there(self) -> bool:
+        """Dask connects anew by itself, perhaps to another scheduler: there nobody knows our topic and our workers."""
+        client = self._client
+        if client is not None and client.status == "running" and client.scheduler_comm is self._link:
+            return True
+        self._listener.broke("the connection to the scheduler is lost")
+        return False
+
     def send(self, address: str, sendings: Sequence[Sending]) -> None:
         """As Dask tasks; many in one message, where that can be."""
-        if self._client is None or self._client.status != "running":
-            self._listener.broke("the connection to the scheduler is lost")
-            return
         plain = [sending for sending in sendings if not sending.goods]
         for (priority, needs), group in groupby(plain, lambda sending: (sending.priority, sending.needs)):
             self._send_many([sending.order for sending in group], _terms(address, priority, needs))
@@ -221,35 +242,37 @@ class DaskEngine:
         keys = [self._key(order) for order in orders]
         futures = self._client.map(perform, [pickled(order) for order in orders], key=keys, **terms)
         for order, future in zip(orders, futures, strict=True):
-            self._follow(order.ticket, future)
+            self._follow(order.ticket, future, ())
 
     def _send_one(self, order: Order, goods: Sequence[Any], terms: dict[str, Any]) -> None:
         future = self._client.submit(perform, pickled(order), *goods, key=self._key(order), **terms)
-        self._follow(order.ticket, future)
+        self._follow(order.ticket, future, goods)
 
     def _key(self, order: Order) -> str:
         """Dask's dashboard shows what comes before the first digits: the job's name."""
         return f"{order.name}-{self._topic}-{order.ticket}"
 
-    def _follow(self, ticket: int, future: Any) -> None:
-        task = asyncio.get_running_loop().create_task(self._wait(ticket, future))
+    def _follow(self, ticket: int, future: Any, goods: Sequence[Any]) -> None:
+        task = asyncio.get_running_loop().create_task(self._wait(ticket, future, goods))
         self._following[ticket] = future, task
 
-    async def _wait(self, ticket: int, future: Any) -> None:
+    async def _wait(self, ticket: int, future: Any, goods: Sequence[Any]) -> None:
         try:
             answer = await future
         except Exception as error:
             if self._following.pop(ticket, None) is not None:
-                self._failed(ticket, future, error)
+                self._failed(ticket, future, goods, error)
         else:
             if self._following.pop(ticket, None) is not None:
                 self._listener.answered(ticket, opened(answer))
 
-    def _failed(self, ticket: int, future: Any, error: Exception) -> None:
+    def _failed(self, ticket: int, future: Any, goods: Sequence[Any], error: Exception) -> None:
         if not future.cancelled():
             self._listener.failed(ticket, error)
-        elif self._client is None or self._client.status != "running":
-            self._listener.broke("the connection to the scheduler is lost")
+        elif not self.is_there():
+            return
+        elif not all(map(self.keeps, goods)):  # it waited for them: a worker that runs it has them
+            self._listener.answered(ticket, Answer(NOT_STARTED, 0.0, Cargo(b"")))
         else:
             self._listener.failed(ticket, WorkerStartError("somebody cancelled it at the Dask scheduler"))
 
@@ -293,6 +316,10 @@ class DaskEngine:
         found = await self._client.scatter({key: parts(cargo)}, workers=None if address is None else [address])
         return found[key]
 
+    def keeps(self, stored: Any) -> bool:
+        """Dask has what was scattered where somebody used it, and cannot make it again."""
+        return bool(stored.status == "finished")
+
 
 def _terms(address: str, priority: int, needs: Amounts) -> dict[str, Any]:
     return {
@@ -330,10 +357,12 @@ def _explained(error: BaseException) -> Exception:
         return WorkerStartError(
             "its workers have no asyncjobs, or another version: pip install 'asyncjobs-runner[dask]' on each of them"
         )
+    if isinstance(error, OSError):  # its text has the address
+        return WorkerStartError("it does not answer")
     return error if isinstance(error, Exception) else WorkerStartError(repr(error))
 
 
-# --- on the workers ---------------------------------------------------------------------
+# --- on the scheduler and the workers ---------------------------------------------------------------------
 
 
 class _Voice:
@@ -356,6 +385,11 @@ async def _enrol(topic: str, runner_id: str, dask_worker: Any) -> tuple[Any, ...
     facts = station.enrol(runner_id, _Voice(dask_worker, topic), claims)
     nanny = await open_witness(dask_worker, facts.station, claims)
     return dask_worker.state.nthreads, dict(dask_worker.state.total_resources), nanny, tuple(facts)
+
+
+def _forget_topic(topic: str, dask_scheduler: Any) -> None:
+    """What was said there is of no use any more; Dask would keep it as long as the scheduler lives."""
+    dask_scheduler._broker.truncate(topic)
 
 
 async def _dismiss(names: Sequence[str], dask_worker: Any) -> None:

@@ -242,6 +242,10 @@ class RayEngine:
 
     # --- calls --------------------------------------------------------------------------
 
+    def is_there(self) -> bool:
+        """Without its cluster Ray ends the program."""
+        return True
+
     def send(self, address: str, sendings: Sequence[Sending]) -> None:
         """At the end of this turn of the loop: many in one message, where that can be."""
         if not self._unsent:
@@ -286,6 +290,10 @@ class RayEngine:
     async def put(self, cargo: Cargo, address: str | None) -> Any:
         """Into the object store of this node; Ray brings it to where it is used."""
         return await self._loop.run_in_executor(None, package().put, cargo)
+
+    def keeps(self, stored: Any) -> bool:
+        """This program owns it: it is there as long as we are."""
+        return True
 
 
 # --- in Ray's words ---------------------------------------------------------------------

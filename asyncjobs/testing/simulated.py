@@ -72,6 +72,10 @@ class SimulatedEngine:
             self._free_at[f"worker-{number}"] = 0.0
             listener.joined(f"worker-{number}", 1, {}, Facts(f"station-{number}", number, "nowhere", versions()))
 
+    def is_there(self) -> bool:
+        """Always."""
+        return True
+
     def send(self, address: str, sendings: Sequence[Sending]) -> None:
         """They arrive, wait until those before them have ended, and are answered; answers of one time together."""
         answers: dict[float, list[tuple[int, float, bytes]]] = {}
@@ -109,6 +113,10 @@ class SimulatedEngine:
 
     async def put(self, cargo: Cargo, address: str | None) -> Any:
         """Nothing is kept."""
+
+    def keeps(self, stored: Any) -> bool:
+        """Nobody misses it."""
+        return True
 
     async def close(self) -> None:
         """Nothing to close."""
