@@ -306,6 +306,14 @@ async def test_a_second_epoch_of_what_can_be_read_once_is_an_error(kind: str) ->
         await collected(Pipeline(SOURCES[kind]()).repeat(2))
 
 
+@pytest.mark.parametrize("kind", ["iterator", "generator", "async generator"])
+async def test_a_second_run_of_what_can_be_read_once_is_an_error(kind: str) -> None:
+    pipeline = Pipeline(SOURCES[kind]())
+    assert await collected(pipeline.take(2)) == NUMBERS[:2]
+    with pytest.raises(ValueError, match=r"epoch 0 of .* only once"):
+        await collected(pipeline)
+
+
 async def test_repeat_of_an_empty_source_ends() -> None:
     assert await collected(Pipeline([]).repeat()) == []
 

@@ -228,7 +228,8 @@ def test_ctrl_c_leaves_and_the_job_goes_on(serving: ServiceProcess, tmp_path: Pa
     terminal.read_until("RUNNING")
     terminal.process.send_signal(2)
     assert terminal.ends() == 130
-    assert f"the job goes on: asyncjobs logs -f {job}" in terminal.output
+    told_how = "".join(terminal.output.split("\r\n"))
+    assert f"the job goes on: asyncjobs logs -f {job} --dir {serving.folder}, or" in told_how
     _open(gate, "opened")
     assert serving.value(job) == "opened"
 
@@ -450,7 +451,7 @@ def test_a_schedule_is_made_listed_and_removed(serving: ServiceProcess) -> None:
     assert (made["cron"], made["zone"], made["is_paused"]) == ("30 2 * * *", "Europe/Berlin", False)
     assert "nightly" in said(serving, "schedules")
     assert [one["name"] for one in told(serving, "schedules")] == ["nightly"]
-    said(serving, "schedules", "--drop", "nightly")
+    assert told(serving, "schedules", "--drop", "nightly") == {"removed": "nightly"}
     assert told(serving, "schedules") == []
     assert aj(serving, "schedules", "--drop", "nightly").returncode == 3
     assert aj(serving, "schedule", "never", "at noon", "service_jobs:add").returncode == 2
@@ -566,6 +567,16 @@ def test_every_command_says_which_service_and_speaks_json(name: str) -> None:
         known = {option for parameter in one.params for option in parameter.opts}
         assert {"--json", "--dir", "--name"} <= known
         assert one.help
+
+
+@pytest.mark.slow
+def test_a_service_that_is_named_is_not_that_of_the_variable(serving: ServiceProcess) -> None:
+    for command in ("stats", "doctor"):
+        named = aj(serving, command, "--name", "never-started")
+        assert "never-started" in named.stdout + named.stderr
+        assert str(serving.folder) not in named.stdout + named.stderr
+    both = aj(serving, "stats", "--dir", str(serving.folder), "--name", "never-started")
+    assert (both.returncode, "not both" in both.stderr) == (2, True)
 
 
 def test_a_missing_library_of_the_service_is_named_with_its_extras() -> None:

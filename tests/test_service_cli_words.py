@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shlex
 import time
 
 import msgspec
@@ -201,8 +203,10 @@ def test_an_instant_is_local_time_unless_it_says_otherwise() -> None:
 
 @pytest.mark.parametrize("text", ["hello", "NaN", "{'a': 1}", "[1,", "", "[" * 100_000])
 def test_an_argument_that_is_not_json_is_refused_and_told_how(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is not JSON"):
+    with pytest.raises(typer.BadParameter, match="is not JSON") as refused:
         options.json_value(text)
+    word = shlex.split(refused.value.message.partition("of its own: ")[2])
+    assert [json.loads(one) for one in word] == [text]  # what the shell would make of what it recommends
 
 
 def test_json_arguments_keep_their_digits() -> None:

@@ -56,7 +56,7 @@ announce(
         "resume": "Undo a pause.",
         "schedule": "Let a job come again by a cron expression.",
         "schedules": "List what comes again, or remove one.",
-        "backup": "Copy the database while it runs.",
+        "backup": "Copy all that it keeps, while it runs.",
         "stop": "Let it end, after the jobs that run.",
     },
 )  # fmt: skip

@@ -26,7 +26,7 @@ def complete_id(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     try:
         given = {one.name: ctx.params[one.name] for one in fields(Where) if ctx.params.get(one.name) is not None}
         return suggestions(Desk(Where(**given)), incomplete)
-    except ServiceError:
+    except (ServiceError, typer.BadParameter):
         return []
 
 
@@ -61,7 +61,7 @@ class Chosen:
 
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Ids, or their beginnings or ends.", autocompletion=complete_id),
+        typer.Argument(metavar="ID", help="Ids, or their beginnings or ends.", autocompletion=complete_id),
     ] = None
     state: States = None
     job_name: JobName = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import os
+import shlex
 import socket
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from asyncjobs.cli.place import Where
+from asyncjobs.cli.place import Where, chosen, option_for
 from asyncjobs.service import errors
 from asyncjobs.service.access import Address, StateDir
 
@@ -23,6 +24,8 @@ class Door(Protocol):
 
     place: str
     """For people: the directory or the URL."""
+    option: str
+    """What another command needs to come here; begins with a blank, if it needs anything."""
     headers: dict[str, str]
     """What every request has to show."""
 
@@ -41,20 +44,22 @@ def door_of(where: Where) -> Door:
 
     Raises:
         BadRequest: a URL, or the file of its token, is none.
+        typer.BadParameter: a directory and a name.
         ServiceError: there is no such directory, or none runs in it.
     """
     if where.url is not None:
-        return UrlDoor(where.url, _token(where.token_file))
+        return UrlDoor(where.url, where.token_file)
     if where.token_file is not None:
         raise errors.BadRequest("--token-file goes with --url; a service on this machine is found by its directory")
-    return SocketDoor(where.path, where.name)
+    return SocketDoor(*chosen(where.path, where.name))
 
 
 class SocketDoor:
     """A service of this machine, by its state directory."""
 
     def __init__(self, path: Path | None, name: str) -> None:
-        self._start = start_line(path, name)
+        self.option: str = option_for(path, name)
+        self._start = f"start it with: asyncjobs serve{self.option} --allow 'PACKAGE.*'"
         try:
             self.state: StateDir = StateDir.open(path, name)
         except errors.ServiceNotRunning as error:
@@ -90,7 +95,8 @@ class SocketDoor:
 class UrlDoor:
     """A service that is reached over TCP."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token_file: Path | None) -> None:
+        token = _token(token_file)
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise errors.BadRequest(f"--url={url!r} is not allowed; allowed: http://HOST:PORT or https://HOST:PORT")
@@ -105,6 +111,7 @@ class UrlDoor:
         self._host = parts.hostname
         self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.place = url
+        self.option: str = f" --url {url}" + (f" --token-file {shlex.quote(str(token_file))}" if token_file else "")
         self.headers: dict[str, str] = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def find(self) -> None:
@@ -133,12 +140,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
-
-
-def start_line(path: Path | None, name: str) -> str:
-    """How to start the service that was looked for."""
-    place = f" --dir {path}" if path is not None else "" if name == "default" else f" --name {name}"
-    return f"start it with: asyncjobs serve{place} --allow 'PACKAGE.*'"
 
 
 def _is_here(host: str) -> bool:

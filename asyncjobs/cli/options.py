@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def json_value(text: str) -> str:
         json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise typer.BadParameter(
-            f"{text[:80]!r} is not JSON; a text needs quotes of its own: '{json.dumps(text)}'"
+            f"{text[:80]!r} is not JSON; a text needs quotes of its own: {shlex.quote(json.dumps(text))}"
         ) from None
     return text
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from asyncjobs.cli.place import Dir, Name
+from asyncjobs.cli.place import Dir, Name, chosen
 from asyncjobs.portal import new_event_loop
 from asyncjobs.service.host import DRAIN, Settings
 from asyncjobs.service.host import serve as run_service
@@ -25,7 +25,7 @@ def service() -> None:
 @app.command()
 def serve(
     path: Dir = None,
-    name: Name = "default",
+    name: Name = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="Functions that may be run by name: 'pkg.*', 'pkg.mod:function'.")
     ] = None,
@@ -49,8 +49,7 @@ def serve(
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM, which let running jobs end; a second one does not."""
     settings = Settings(
-        path,
-        name,
+        *chosen(path, name),
         tuple(allow or ()),
         processes,
         http,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any, ClassVar, Protocol
@@ -112,6 +113,8 @@ class Source:
     name: str = "source"
     concurrency: int = 1
     on_error: OnError = "raise"
+    beginnings: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    """Numbers them, of all runs: an iterator that one run has begun is no good to another."""
 
     @property
     def judged(self) -> tuple[Source, ...]:
@@ -119,7 +122,7 @@ class Source:
         return (self,)
 
     def open(self, below: Lower, shop: Workshop, epoch: int) -> Feed:
-        sources.check_again(self.source, epoch, is_first=shop.begin(self))
+        sources.check_again(self.source, epoch, is_first=next(self.beginnings) == 0)
         account = shop.account(self)
         return sources.Told(sources.opened(self.source, partial(shop.made, self), account), account.name, epoch)
 

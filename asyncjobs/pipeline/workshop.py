@@ -126,7 +126,6 @@ class Workshop:
         self._accounts: dict[Work, Account] = {}
         self._senders: dict[Work, Submitter] = {}
         self._reading: set[Read] = set()
-        self._begun: set[object] = set()
         self.kept: dict[object, list[Any]] = {}
         """The items of each cache that has seen a whole epoch."""
         self.threads: DaemonThreads
@@ -247,12 +246,6 @@ class Workshop:
         )
         self._senders[stage] = jobs
         return jobs
-
-    def begin(self, stage: object) -> bool:
-        """Whether it is begun for the first time."""
-        is_first = stage not in self._begun
-        self._begun.add(stage)
-        return is_first
 
     def _read(self, make: Callable[[], Iterable[Any]], account: Account) -> Read:
         """A thread that reads what ``make()`` returns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from asyncjobs.cli import exits, plain
 from asyncjobs.cli.options import Json, refusals_said
-from asyncjobs.cli.place import Dir, Name
+from asyncjobs.cli.place import Dir, Name, chosen
 from asyncjobs.cli.showing import say, show_json
 from asyncjobs.service.access import StateDir
 from asyncjobs.service.errors import StateRefused
@@ -27,10 +28,10 @@ app.add_typer(journal, name="journal")
 
 
 @journal.command()
-def check(as_json: Json = False, path: Dir = None, name: Name = "default") -> None:
+def check(as_json: Json = False, path: Dir = None, name: Name = None) -> None:
     """Read all of the database, and say what is wrong with it; changes nothing. Exit code 65 if something is."""
     with refusals_said():
-        state = StateDir.open(path, name)
+        state = StateDir.open(*chosen(path, name))
         with StateLock(state.lock, state.socket):
             if not state.database.exists():
                 raise StateRefused(f"there is no {state.database}")
@@ -40,7 +41,8 @@ def check(as_json: Json = False, path: Dir = None, name: Name = "default") -> No
     else:
         for problem in problems:
             sys.stdout.write(plain.line(problem, 2000) + "\n")
-        say(f"{state.database}: {'sound' if not problems else 'try asyncjobs journal recover, or a backup'}")
+        advice = f"try asyncjobs journal recover --dir {shlex.quote(str(state.path))}, or a backup"
+        say(f"{state.database}: {advice if problems else 'sound'}")
     if problems:
         raise typer.Exit(exits.BAD_STATE)
 
@@ -59,11 +61,11 @@ def recover(
     is_sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
     path: Dir = None,
-    name: Name = "default",
+    name: Name = None,
 ) -> None:
     """Copy the database aside, and make a new one of all that can be read of it."""
     with refusals_said():
-        state = StateDir.open(path, name)
+        state = StateDir.open(*chosen(path, name))
         with StateLock(state.lock, state.socket):
             if not is_sure:
                 typer.confirm(f"Copy {state.database} aside, and make a new one of what can be read?", abort=True)

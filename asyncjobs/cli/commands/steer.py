@@ -34,7 +34,7 @@ from asyncjobs.service.protocol import (
 
 app: typer.Typer = typer.Typer()
 
-Scope = Annotated[str, typer.Argument(metavar="[SCOPE]", help="all, lane:NAME, function:MODULE:NAME or schedule:NAME.")]
+Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="all, lane:NAME, function:MODULE:NAME or schedule:NAME.")]
 
 
 @app.command()
@@ -72,7 +72,10 @@ def schedules(
     with desk(service) as asked:
         if drop is not None:
             asked.delete("/v1/schedules/" + quote(drop, safe=""))
-            say(f"removed {drop}")
+            if as_json:
+                show_json({"removed": drop})
+            else:
+                say(f"removed {drop}")
             return
         body = asked.get_raw("/v1/schedules")
         found = msgspec.json.decode(body, type=list[ScheduleView])

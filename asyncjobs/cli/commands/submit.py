@@ -91,7 +91,8 @@ def _followed(asked: Desk, job_id: str, quiet: bool, as_json: bool) -> JobView:
     try:
         return Follower(asked, job_id, sys.stderr if as_json else sys.stdout, quiet).follow()
     except KeyboardInterrupt:
-        say(f"the job goes on: asyncjobs logs -f {job_id}, or asyncjobs cancel {job_id}")
+        at = asked.door.option
+        say(f"the job goes on: asyncjobs logs -f {job_id}{at}, or asyncjobs cancel {job_id}{at}")
         raise typer.Exit(exits.DETACHED) from None
 
 
