@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -18,16 +16,16 @@ import psutil
 import pytest
 
 ray: Any = pytest.importorskip("ray", reason="needs the extra `ray`: pip install -e '.[test,ray]'")
-cluster_utils: Any = pytest.importorskip("ray.cluster_utils")
 
 import cluster_jobs  # noqa: E402
+from rays import NODE, PATIENCE, TOKEN, program, said, two_nodes  # noqa: E402
 from services import service  # noqa: E402
 
 import asyncjobs as aj  # noqa: E402
 from asyncjobs import JobState, Pipeline, RayLane, Runner, SyncRunner, WorkerLost, WorkerStartError  # noqa: E402
 from asyncjobs.lanes.base import Lane  # noqa: E402
 from asyncjobs.lanes.ray import _cause  # noqa: E402
-from asyncjobs.lanes.rayconnection import OWN_ENVIRONMENT, on_loopback  # noqa: E402
+from asyncjobs.lanes.rayconnection import OWN_ENVIRONMENT  # noqa: E402
 from asyncjobs.testing import LANE_CHECKS, work  # noqa: E402
 from asyncjobs.testing.work import FileGate, lines, until  # noqa: E402
 
@@ -35,41 +33,13 @@ from asyncjobs.testing.work import FileGate, lines, until  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.may_leak, pytest.mark.timeout(300)]
 
 CHECKS = [name for name in LANE_CHECKS if name != "context_variables_come_along"]
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-SECOND = {**NODE, "num_gpus": 1, "resources": {"disk": 2}}
-TOKEN = "a-token-that-nobody-guesses-" + "0" * 36
-PATIENCE = 60.0
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-
-
-@contextmanager
-def two_nodes() -> Iterator[Any]:
-    """A cluster that listens on loopback only and wants a token, and this program connected to it."""
-    with on_loopback():
-        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=NODE)
-        cluster.add_node(**SECOND)
-        cluster.wait_for_nodes()
-        ray.init(cluster.address, log_to_driver=False, configure_logging=False)
-    try:
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # what the jobs are made of
-        # On a machine that does much else, workers take their time; the checks begin when all of them are there.
-        patch.setattr("asyncjobs.lanes.cluster.CONNECT", PATIENCE)
-        patch.setattr("asyncjobs.lanes.ray.TOGETHER", PATIENCE)
-        ray._raylet.Config.initialize("")  # it was read when ray was imported
-        ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
-        with two_nodes() as cluster:
-            yield cluster
+    with two_nodes() as cluster:
+        yield cluster
 
 
 # --- while this program is connected to no cluster ------------------------------------------
@@ -334,23 +304,6 @@ def test_jobs_of_a_service_run_on_the_cluster(cluster: Any, tmp_path: Path) -> N
 # --- programs of their own ------------------------------------------------------------------
 
 
-async def program(
-    code: str, *arguments: str, folder: Path | None = None, **environment: str
-) -> asyncio.subprocess.Process:
-    """A fresh interpreter that is connected to no cluster yet."""
-    command = [sys.executable, "-c", code, *arguments]
-    return await asyncio.create_subprocess_exec(
-        *command, stdout=-1, stderr=-1, cwd=folder, env={**os.environ, **environment}
-    )
-
-
-async def said(process: asyncio.subprocess.Process) -> tuple[str, str]:
-    """What it printed until its end."""
-    out, err = await asyncio.wait_for(process.communicate(), 200)
-    assert process.returncode == 0, err.decode()
-    return out.decode(), err.decode()
-
-
 ALONE = """
 import asyncio, psutil
 import asyncjobs as aj
@@ -445,3 +398,42 @@ async def test_a_wrong_token_is_no_cluster_and_stays_a_secret(cluster: Any) -> N
     assert "or wants another token than this program's" in out
     assert wrong not in out + err
     assert TOKEN not in out + err
+
+
+async def test_a_cluster_whose_room_others_have_says_so(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Runner(lanes={"ray": RayLane(workers=2)}) as first:
+        assert await first.options(lane="ray").run(pow, 2, 3) == 8
+        await until(lambda: first._lanes["ray"].size() == 2, "both workers")
+        monkeypatch.setattr("asyncjobs.lanes.cluster.CONNECT", 2.0)
+        monkeypatch.setattr("asyncjobs.lanes.ray.OWN_START", 2.0)
+        monkeypatch.setattr("asyncjobs.lanes.ray.TOGETHER", 0.1)
+        why = "has no workers: none came within 2 s. Others may hold all of its room: each lane and program"
+        async with Runner(lanes={"ray": RayLane()}) as second:
+            with pytest.raises(WorkerStartError, match=why):
+                await second.options(lane="ray").run(pow, 2, 3)
+
+
+SHARES = """
+import asyncio, sys, ray
+import asyncjobs as aj
+from asyncjobs.lanes import cluster
+
+async def main(address):
+    cluster.CONNECT = 60.0
+    one, two = ({name: aj.RayLane(address, workers=1)} for name in "ab")
+    async with aj.Runner(lanes={**one, **two}) as runner:
+        print(await asyncio.gather(*(runner.options(lane=name).run(pow, 2, 3) for name in "ab")))
+    print(ray.is_initialized())
+    async with aj.Runner(lanes=two) as second:
+        async with aj.Runner(lanes=one) as first:
+            print(await first.options(lane="a").run(pow, 2, 4), await second.options(lane="b").run(pow, 2, 5))
+        print(await second.options(lane="b").run(pow, 2, 6))
+    print(ray.is_initialized())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_lanes_and_runners_of_one_program_share_its_connection(cluster: Any) -> None:
+    out, _ = await said(await program(SHARES, cluster.address, **OWN_ENVIRONMENT))
+    assert out.splitlines() == ["[8, 8]", "False", "16 32", "64", "False"]

@@ -81,6 +81,8 @@ class Engine(Protocol):
     """What to install: the name of our extra."""
     doubt: str
     """What else it may be if it does not answer: ``..., or wants another token``; or nothing."""
+    shortage: str
+    """Why no worker may come though it answers, and what to do; or nothing."""
 
     @property
     def patience(self) -> float | None:

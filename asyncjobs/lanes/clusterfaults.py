@@ -31,7 +31,8 @@ def not_up(engine: Engine, error: Exception, seconds: float, *, answers: bool) -
     if isinstance(error, WorkerStartError):
         why = f"cannot be used: {error}"
     elif answers and isinstance(error, TimeoutError):
-        why = f"has no workers: none came within {seconds:g} s"
+        or_else = f". {engine.shortage}" if engine.shortage else ""
+        why = f"has no workers: none came within {seconds:g} s{or_else}"
     elif isinstance(error, TimeoutError):
         or_else = f", or {engine.doubt}" if engine.doubt else ""
         why = f"did not come up within {seconds:g} s: nobody answers there{or_else}"

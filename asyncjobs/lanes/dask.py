@@ -70,7 +70,7 @@ class DaskEngine:
 
     name = "Dask"
     package = "dask"
-    doubt = ""
+    doubt = shortage = ""
     capabilities: Capabilities = Capabilities(
         kills_with="restart_to_kill=True",
         encodes=True,

@@ -80,6 +80,7 @@ class RayEngine:
     name = "Ray"
     package = "ray"
     doubt = "wants another token than this program's (RAY_AUTH_TOKEN, or the file ~/.ray/auth_token)"
+    shortage = "Others may hold all of its room: each lane and program that shares it has to say workers="
     capabilities: Capabilities = Capabilities(
         kills=True,
         encodes=True,

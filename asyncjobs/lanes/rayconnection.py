@@ -37,11 +37,20 @@ def package() -> Any:
     return ray
 
 
+_turn: Final = threading.Condition()
+"""Held by whoever connects or disconnects this program, which Ray connects once."""
+_users = 0
+"""Lanes that are connected now."""
+_owner: Connection | None = None
+"""Whose lane has connected; None if the program did so itself, or nobody did."""
+
+
 class Connection:
     """Held by a thread of its own.
 
     Ray blocks while it connects, for long if nobody answers. And what it starts on this machine dies with the thread
-    that has started it (the kernel's parent-death signal is for threads), so this one stays as long as the connection.
+    that has started it (the kernel's parent-death signal is for threads), so this one stays as long as the connection:
+    until the last lane leaves that uses it.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -56,19 +65,41 @@ class Connection:
         self._leaves.set()
 
     def _run(self) -> None:
-        is_ours = False
         try:
-            is_ours = _connect(self._address)
+            self._come()
         # Whoever waits for it is to hear of it, whatever it is.
         except BaseException as error:
             fail(self.up, error)
         else:
             resolve(self.up)
-        if is_ours:
             self._leaves.wait()
-            with suppress(Exception):
-                package().shutdown()
+            self._go()
         resolve(self.gone)
+
+    def _come(self) -> None:
+        global _users, _owner
+        with _turn:
+            if self._leaves.is_set():
+                raise WorkerStartError("nobody waits for it any more")
+            if _connect(self._address):
+                _owner = self
+            _users += 1
+
+    def _go(self) -> None:
+        global _users, _owner
+        with _turn:
+            _users -= 1
+            _turn.notify_all()
+            if _owner is self:
+                if _users:
+                    resolve(self.gone)
+                _turn.wait_for(lambda: not _users)
+                with suppress(Exception):
+                    package().shutdown()
+                _owner = None
+                _turn.notify_all()
+            else:  # the last one waits for the end
+                _turn.wait_for(lambda: _users or _owner is None)
 
 
 def _connect(address: str | None) -> bool:

@@ -50,7 +50,7 @@ class SimulatedEngine:
 
     name = "Simulated"
     package = "test"
-    doubt = ""
+    doubt = shortage = ""
     patience: float | None = None
     address = "nowhere"
     capabilities: Capabilities = Capabilities(encodes=True, groups=True)
