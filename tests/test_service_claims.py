@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from stored import Clock, opened, submitted
 
+from asyncjobs.errors import WorkerStartError
 from asyncjobs.service.records import Claim
 from asyncjobs.service.store.store import Store
 from asyncjobs.service.work.claims import Claims
@@ -35,13 +36,13 @@ class Counted:
 
 
 class Desk:
-    """One worker, the claims for it, and what was begun."""
+    """One worker for each lane, the claims for them, and what was begun."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, lanes: Sequence[str]) -> None:
         self.counted = Counted(store)
         self.begun: list[Claim] = []
         self._is_begun = asyncio.Event()
-        self.claims = Claims(self.counted, clock, ("process",), lambda lane: 1, self._begin)
+        self.claims = Claims(self.counted, clock, lanes, lambda lane: 1, self._begin)
         store.listen(lambda events: self.claims.wake())
 
     def _begin(self, claims: Sequence[Claim]) -> None:
@@ -56,10 +57,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def at_work(path: Path) -> AsyncIterator[tuple[Store, Desk, Clock]]:
+async def at_work(path: Path, *lanes: str) -> AsyncIterator[tuple[Store, Desk, Clock]]:
     clock = Clock()
     async with opened(path / "jobs.db", clock=clock) as store:
-        desk = Desk(store, clock)
+        desk = Desk(store, clock, lanes or ("process",))
         task = asyncio.create_task(desk.claims.run())
         yield store, desk, clock
         task.cancel()
@@ -142,3 +143,21 @@ async def test_room_that_was_kept_for_nothing_is_for_who_came_meanwhile(tmp_path
             await turns()
             assert desk.begun == []
         await desk.has_begun(1)
+
+
+async def test_a_lane_without_workers_holds_up_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    problem = WorkerStartError("the Dask cluster at tcp://host:1 did not come up")
+    problem.logged = "the Dask cluster did not come up"
+    async with at_work(tmp_path, "process", "cluster") as (store, desk, _):
+        desk.claims.hold("cluster", problem)
+        await submitted(store, lane="cluster")
+        await submitted(store)
+        await desk.has_begun(1)
+        await turns()
+        assert [claim.lane for claim in desk.begun] == ["process"]
+        desk.claims.ran("process", 1.0)
+        why = "no worker could be started, jobs of lane 'cluster' wait: the Dask cluster did not come up"
+        assert desk.claims.trouble({"process"}) == why
+        assert desk.claims.trouble({"cluster"}) == ""
+        desk.claims.ran("cluster", 1.0)
+        assert caplog.messages == [why]

@@ -26,7 +26,7 @@ from asyncjobs.service import envelope, outcome
 from asyncjobs.service.errors import BadRequest, NotAllowed, ServiceGone, UnknownFunction
 from asyncjobs.service.records import Limit, NewJob, Query, Schedule
 from asyncjobs.service.store.checking import check_database
-from asyncjobs.service.work import claims, engine, joblog
+from asyncjobs.service.work import engine, joblog, window
 from asyncjobs.service.work.sweeping import prune, sweep
 from asyncjobs.service.work.window import MOST_AHEAD, Window
 from asyncjobs.state import JobState
@@ -426,7 +426,7 @@ async def test_what_is_claimed_ahead_goes_back_when_a_long_job_holds_the_worker(
 @pytest.mark.slow
 async def test_without_a_worker_jobs_wait_and_are_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCJOBS_FAILPOINTS", "spawn.after=exit:3")  # read by workers, as each starts
-    monkeypatch.setattr(claims, "FIRST_HOLD", 0.2)
+    monkeypatch.setattr(window, "FIRST_HOLD", 0.2)
     async with bench(tmp_path, processes=1, start_method="spawn") as b:
         job = await b.submit("add", 1)
         await b.until(job, "queued")
@@ -521,19 +521,19 @@ async def test_a_thousand_short_jobs_end_each_with_its_own_value(tmp_path: Path)
 
 
 def test_the_window_grows_for_short_jobs_only() -> None:
-    window = Window()
-    assert window.room(2) == 2
-    window.measured(10.0)
-    assert window.room(2) == 2
+    bound = Window()
+    assert bound.room(2, 0.0) == 2
+    bound.measured(10.0)
+    assert bound.room(2, 0.0) == 2
     for _ in range(200):
-        window.measured(0.0001)
-    assert window.room(2) == 2 * (1 + MOST_AHEAD)
-    window.claimed = 250
-    assert window.room(2) == 8
-    window.stalled()
-    assert window.room(2) == 0
-    window.measured(0.0001)
-    assert window.room(2) == 8
+        bound.measured(0.0001)
+    assert bound.room(2, 0.0) == 2 * (1 + MOST_AHEAD)
+    bound.claimed = 250
+    assert bound.room(2, 0.0) == 8
+    bound.stalled()
+    assert bound.room(2, 0.0) == 0
+    bound.measured(0.0001)
+    assert bound.room(2, 0.0) == 8
 
 
 KINDS_AFTER = {

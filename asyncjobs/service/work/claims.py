@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -18,9 +18,8 @@ logger: logging.Logger = logging.getLogger("asyncjobs.service")
 LONGEST_TIMER = 30.0
 """Seconds: the loop's timers stand still while the machine sleeps, what is due does not."""
 SHORTEST_TIMER = 0.001
-_WORKERS, _DISK = "workers", "disk"
-FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
-"""Seconds in which nothing is claimed after no worker could be started; doubled each time."""
+_DISK = ""
+"""Among troubles, whose other kinds are the names of lanes."""
 
 
 class Queue(Protocol):
@@ -57,8 +56,6 @@ class Claims:
         self._timer: asyncio.TimerHandle | None = None
         self._awaited: float | None = None
         """What came due next when the timer was set."""
-        self._held_until = 0.0
-        self._hold = FIRST_HOLD
         self._troubles: dict[str, str] = {}
         """Of what kind, and what is to be said of it."""
         self.windows: dict[str, Window] = {lane: Window() for lane in lanes}
@@ -93,26 +90,24 @@ class Claims:
         due = self._store.next_due()
         return due is not None and due <= self._clock()
 
-    def hold(self, error: object) -> None:
-        """No worker could be started: claim nothing for a while."""
-        now = self._loop.time()
-        if now >= self._held_until:
-            self._in_trouble(_WORKERS, f"no worker could be started, jobs wait: {error}")
-            self._held_until, self._hold = now + self._hold, min(2 * self._hold, LONGEST_HOLD)
+    def hold(self, lane: str, error: object) -> None:
+        """No worker of that lane could be started: claim nothing for it for a while."""
+        if self.windows[lane].hold(self._loop.time()):
+            why = getattr(error, "logged", "") or error
+            self._in_trouble(lane, f"no worker could be started, jobs of lane {lane!r} wait: {why}")
 
     def ran(self, lane: str, seconds: float) -> None:
-        """A worker ran a job of the lane: the next hold is a short one."""
-        self._hold = FIRST_HOLD
+        """A worker ran a job of the lane."""
         self.windows[lane].measured(seconds)
-        self._out_of_trouble(_WORKERS)
+        self._out_of_trouble(lane)
 
-    def trouble(self, *, is_busy: bool) -> str:
+    def trouble(self, busy: Container[str]) -> str:
         """Why nothing is started, although jobs wait; empty: nothing is wrong, as far as is known.
 
         Args:
-            is_busy: some worker runs a job, so that there are workers.
+            busy: lanes where some worker runs a job, so that there are workers.
         """
-        return "; ".join(text for kind, text in self._troubles.items() if not (is_busy and kind == _WORKERS))
+        return "; ".join(text for kind, text in self._troubles.items() if kind not in busy)
 
     def _in_trouble(self, kind: str, what: str) -> None:
         if kind not in self._troubles:  # said once, however often it is tried
@@ -129,9 +124,10 @@ class Claims:
         return {lane: min(number, len(jobs)) for lane, number in wants.items()}
 
     def _room(self, lanes: Iterable[str]) -> dict[str, int]:
-        if self.is_over or self._loop.time() < self._held_until:
+        if self.is_over:
             return {}
-        room = {lane: self.windows[lane].room(self._workers(lane)) for lane in lanes}
+        now = self._loop.time()
+        room = {lane: self.windows[lane].room(self._workers(lane), now) for lane in lanes}
         return {lane: number for lane, number in room.items() if number}
 
     @contextmanager
@@ -195,8 +191,7 @@ class Claims:
         now, due = self._loop.time(), self._store.next_due()
         self._awaited = due
         waits = [] if due is None else [due - self._clock()]
-        if self._held_until > now:
-            waits.append(self._held_until - now)
+        waits += [window.held_until - now for window in self.windows.values() if window.held_until > now]
         if waits:
             self._timer = self._loop.call_later(min(max(min(waits), at_least), LONGEST_TIMER), self._bell.set)
 

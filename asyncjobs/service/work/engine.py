@@ -204,7 +204,7 @@ class Engine:
 
     def trouble(self) -> str:
         """Why nothing is started, although jobs wait; empty: nothing is wrong."""
-        return self._claims.trouble(is_busy=self.busy() > 0)
+        return self._claims.trouble({lane for lane in self._lanes if self._runner._lanes[lane].busy()})
 
     def size(self) -> int:
         """How many workers there may be."""
@@ -364,7 +364,7 @@ class Engine:
         if job.started_at is None and (attempt.gives_back or attempt.is_interrupted):
             self._give_back(claim)
         elif rules.has_no_place(report):
-            self._claims.hold(error)
+            self._claims.hold(claim.lane, error)
             self._give_back(claim)
         else:
             self._claims.ran(claim.lane, job._call.seconds)

@@ -14,6 +14,8 @@ SHORT = 1.0
 """Seconds: for shorter jobs there is always one ready."""
 WEIGHT = 0.1
 """Of each job in the moving average."""
+FIRST_HOLD, LONGEST_HOLD = 1.0, 60.0
+"""Seconds in which nothing is claimed after no worker could be started; doubled each time."""
 
 
 class Window:
@@ -24,20 +26,31 @@ class Window:
         """Moving average of the run time, in seconds."""
         self.claimed: int = 0
         """How many are claimed, or are being claimed."""
+        self.held_until: float = 0.0
+        """When it is tried again whether there are workers."""
+        self._hold = FIRST_HOLD
         self._is_stalled = False
+
+    def hold(self, now: float) -> bool:
+        """No worker could be started: nothing is claimed for a while. False: that is known, several fail at once."""
+        if now < self.held_until:
+            return False
+        self.held_until, self._hold = now + self._hold, min(2 * self._hold, LONGEST_HOLD)
+        return True
 
     def stalled(self) -> None:
         """Some of those ahead went back, for the workers are at long ones: none ahead until one of these ends."""
         self._is_stalled = True
 
     def measured(self, seconds: float) -> None:
-        """A job ran for so long."""
+        """A job ran for so long: there are workers, and the next hold is a short one."""
+        self._hold = FIRST_HOLD
         self._is_stalled = False
         self.pace = seconds if self.pace is None else self.pace + WEIGHT * (seconds - self.pace)
 
-    def room(self, workers: int) -> int:
+    def room(self, workers: int, now: float) -> int:
         """How many more may be claimed."""
-        return max(0, workers * (1 + self._ahead()) - self.claimed)
+        return 0 if now < self.held_until else max(0, workers * (1 + self._ahead()) - self.claimed)
 
     def _ahead(self) -> int:
         if self.pace is None or self._is_stalled:
