@@ -73,7 +73,8 @@ STARVED = stage("batch(stack)", busy=0.1, concurrency=1, seconds=1.0)
         ),
         (stage(is_tuned=True), 5.0, 'at concurrency 4, and "auto" is still looking for a better one; at best'),
         (stage(), 0.1, "The consumer is the limit"),
-        (stage(busy=0.1), 5.0, "The source is the limit, or the start of the workers"),
+        (stage(busy=0.1), 5.0, "No stage is busy half of the time: the start of the workers is the limit, the way"),
+        (stage("source rows", lane="source", busy=0.1, blocked=0.9), 5.0, "No stage is busy half of the time"),
         (
             stage("source frames", lane="source", concurrency=1, p50=0.02),
             5.0,
@@ -81,6 +82,7 @@ STARVED = stage("batch(stack)", busy=0.1, concurrency=1, seconds=1.0)
         ),
         (stage(busy=0.4, turn=5.1), 5.0, "map(decode) is held up by its order: on average 5.1 finished items wait"),
         (stage(busy=0.4, turn=5.1), 5.0, "only 40% busy; ordered=False hands out what is done first"),
+        (stage(busy=0.1, starved=0.8, turn=5.1), 5.0, "No stage is busy half of the time"),
         (stage(busy=0.95, turn=2.0), 5.0, "map(decode) is the limit"),
         (stage(busy=0.6, turn=0.9), 5.0, "map(decode) is the limit"),
         (stage(busy=0.6, turn=5.1, ordered=False), 5.0, "map(decode) is the limit"),

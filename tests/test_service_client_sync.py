@@ -161,7 +161,7 @@ def test_the_environment_names_the_directory_as_for_the_commands(stand: Stand, m
 
 
 def test_with_no_service_no_thread_is_left(tmp_path: Path) -> None:
-    with pytest.raises(aj.ServiceNotRunning):
+    with pytest.raises(aj.ServiceNotRunning, match=r"asyncjobs serve --dir .*nowhere`, or connect\(start=True\)"):
         aj.connect(tmp_path / "nowhere").sync.open()
 
 

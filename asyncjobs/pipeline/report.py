@@ -231,12 +231,18 @@ def verdict(stages: Sequence[StageStats], consumer: ConsumerStats, processors: i
             )
     limit = max(stages, key=lambda stage: stage.busy, default=None)
     if limit is None or limit.busy < BUSY:
-        return "The source is the limit, or the start of the workers: no stage is busy half of the time."
+        # A source that takes time is among the stages; any other holds nobody up.
+        return (
+            "No stage is busy half of the time: the start of the workers is the limit, the way from stage to stage "
+            "(fewer, larger items take it faster), or what else the machine does."
+        )
     return _of_limit(limit, consumer, processors)
 
 
 def _is_out_of_turn(stage: StageStats) -> bool:
-    return stage.ordered and stage.turn > OUT_OF_TURN * stage.concurrency and stage.busy < IDLE
+    # What waits for items most of the time would have room for more, whatever waits for its turn.
+    is_idle = stage.busy < IDLE and stage.starved < BUSY
+    return stage.ordered and stage.turn > OUT_OF_TURN * stage.concurrency and is_idle
 
 
 def _of_limit(limit: StageStats, consumer: ConsumerStats, processors: int) -> str:

@@ -43,7 +43,7 @@ def place_of(folder: str | os.PathLike[str] | None, url: str | None, token: str 
         if token is not None:
             raise BadRequest("token= goes with url=; a service on this machine is found, and trusted, by its directory")
         path = _absolute(folder if folder is not None else os.environ.get("ASYNCJOBS_DIR") or default_path())
-        return Place(str(path), lambda: _address_in(path), lambda: StateDir.open(path).key(), path)
+        return Place(str(path), lambda: _address_in(path), lambda: _state_in(path).key(), path)
     address = _parsed(url, token)
     if folder is None:
         return Place(url, lambda: address, lambda: None)
@@ -70,10 +70,19 @@ def _parsed(url: str, token: str | None) -> Address:
     return Address(host=parts.hostname, port=port, is_secure=is_secure, token=token)
 
 
+def _state_in(folder: Path) -> StateDir:
+    try:
+        return StateDir.open(folder)
+    except ServiceNotRunning as error:
+        raise ServiceNotRunning(f"{error}; {_advice(folder)}") from None
+
+
 def _address_in(folder: Path) -> Address:
-    found = StateDir.open(folder).read_address()
+    found = _state_in(folder).read_address()
     if found is None:
-        raise ServiceNotRunning(
-            f"no service runs in {folder}; start one with `asyncjobs serve --dir {folder}`, or connect(start=True)"
-        )
+        raise ServiceNotRunning(f"no service runs in {folder}; {_advice(folder)}")
     return Address(socket=found.socket)
+
+
+def _advice(folder: Path) -> str:
+    return f"start one with `asyncjobs serve --dir {folder}`, or connect(start=True)"
