@@ -86,6 +86,16 @@ def test_it_climbs_in_few_steps() -> None:
     assert settled(0.01, 0.01 / 32)[:5] == [2, 4, 8, 16, 32]
 
 
+@pytest.mark.parametrize(("is_far", "reached"), [(True, 8), (False, 1)])
+def test_calls_that_are_on_their_way_for_long_may_hold_the_consumer_up(is_far: bool, reached: int) -> None:
+    dial, service, way = Dial(64, is_far=is_far), 0.01, 0.03
+    tuning = Tuning([dial])
+    for _ in range(HOLD - 1):
+        rate = min(dial.calls, 8) / (service + way)  # there are eight workers
+        tuning.look([Period(SECONDS, 0.99 * SECONDS, rate * service * SECONDS, round(1000 * rate * SECONDS))])
+    assert reached <= dial.calls <= 1.3 * reached + 1
+
+
 def test_it_never_leaves_its_bounds() -> None:
     assert max(settled(0.01, 0.00001, most=7)) == 7
     assert settled(0.01, 1.0) == [1] * (HOLD - 1)

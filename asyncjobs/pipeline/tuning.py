@@ -56,6 +56,8 @@ class Dial:
     """Periods in a row with calls to spare."""
     held: int = 0
     """Periods until floor and ceiling are forgotten."""
+    is_far: bool = False
+    """Items are on their way for a while, in which a call does nothing: it may hold the consumer up all the same."""
 
     def __post_init__(self) -> None:
         self.ceiling = self.most
@@ -180,7 +182,8 @@ def _rate(period: Period) -> float:
 
 
 def _load(dial: Dial, period: Period) -> float:
-    return period.busy / (dial.calls * period.seconds)
+    load = period.busy / (dial.calls * period.seconds)
+    return max(load, BUSY) if dial.is_far else load
 
 
 def _wanted(dial: Dial, period: Period) -> int:

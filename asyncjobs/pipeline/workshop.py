@@ -33,6 +33,8 @@ logger: logging.Logger = logging.getLogger("asyncjobs")
 
 MOST_CALLS = {"loop": 64, "thread": 32}
 """Calls at once that ``concurrency="auto"`` tries; in processes as many as there are processors."""
+NEAR = (*MOST_CALLS, "process")
+"""Lanes of this machine; those that users bring may be clusters."""
 
 
 class Judged(Protocol):
@@ -203,7 +205,8 @@ class Workshop:
             if not account.is_tuned:
                 continue
             if stage not in self._tuned:
-                self._tuned[stage] = Tuned(crew, account, Dial(self._most(stage), account.concurrency))
+                dial = Dial(self._most(stage), account.concurrency, is_far=stage.lane not in NEAR)
+                self._tuned[stage] = Tuned(crew, account, dial)
             self._tuned[stage].dial.allow(self._most(stage))
         return list(self._tuned.values())
 
