@@ -567,6 +567,7 @@ def test_every_command_says_which_service_and_speaks_json(name: str) -> None:
         known = {option for parameter in one.params for option in parameter.opts}
         assert {"--json", "--dir", "--name"} <= known
         assert one.help
+        assert "[[" not in one.get_usage(typer.Context(one))
 
 
 @pytest.mark.slow

@@ -193,6 +193,18 @@ def test_what_is_no_span_is_refused(text: str) -> None:
         options.seconds(text)
 
 
+@pytest.mark.parametrize(
+    ("note", "shown"),
+    [
+        ("asyncjobs.errors.JobTimeout: job 'fit' ran longer", "JobTimeout: job 'fit' ran longer"),
+        ("KeyError: 'a.b: c'", "KeyError: 'a.b: c'"),
+        ("see docs.example.org for more", "see docs.example.org for more"),
+    ],
+)
+def test_a_list_shows_the_error_and_not_its_module(note: str, shown: str) -> None:
+    assert tables.remark(view(state="FAILED", note=note), NOW).plain == shown
+
+
 def test_an_instant_is_local_time_unless_it_says_otherwise() -> None:
     local = time.mktime((2026, 11, 23, 2, 0, 0, 0, 0, -1))
     assert options.instant("2026-11-23T02:00") == local

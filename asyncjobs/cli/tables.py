@@ -6,6 +6,7 @@ Whatever comes from a job goes through `plain.line` before it becomes a cell.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 
@@ -32,6 +33,8 @@ _STYLES = {
     "CANCELLED": "magenta",
     "LOST": "bold red",
 }
+_MODULE = re.compile(r"\A(?:[^\W\d]\w*\.)+(?=[^\W\d]\w*:)")
+"""Of an error's class: in a narrow table it would be all that is seen of the error."""
 _BAR = 12
 _LONGEST = 20_000
 _SIZES = (("kB", 1e3), ("MB", 1e6), ("GB", 1e9))
@@ -79,7 +82,8 @@ def remark(job: JobView, now: float) -> Text:
     if job.stop is not None and job.state == "STOPPING":
         said.append(line(job.stop, 80) + "  ", style="yellow")
     if job.note:
-        said.append(line(job.note, 200), style="" if job.state in ("FAILED", "LOST", "TIMED_OUT") else "dim")
+        style = "" if job.state in ("FAILED", "LOST", "TIMED_OUT") else "dim"
+        said.append(line(_MODULE.sub("", job.note), 200), style=style)
     said.rstrip()
     return said
 
