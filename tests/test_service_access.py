@@ -572,6 +572,11 @@ def test_F84_a_function_or_module_that_is_gone_is_unknown_and_not_forbidden(pack
         Allow(["ajpkg.*"]).resolve("ajpkg.wants:f")
 
 
+def test_a_function_that_was_written_after_the_import_needs_a_new_start_and_the_error_says_so(package: str) -> None:
+    with pytest.raises(UnknownFunction, match=r"deep has no renamed; if it has one by now, start the service again"):
+        Allow(["ajpkg.*"]).resolve("ajpkg.sub.deep:renamed")
+
+
 def test_nothing_is_allowed_without_a_pattern() -> None:
     with pytest.raises(NotAllowed, match="nothing is"):
         Allow().check("json:dumps")

@@ -109,7 +109,10 @@ def _find(function: str, module: ModuleType, qualname: str) -> object:
             raise NotAllowed(f"{function}: the class {outer} is defined in {found.__module__}")
         found = _method(function, found, inner)
     if found is _MISSING:
-        raise UnknownFunction(f"{function}: {module.__name__} has no {qualname}")
+        raise UnknownFunction(
+            f"{function}: {module.__name__} has no {qualname}; if it has one by now, start the service again: its "
+            "workers keep the modules that they have imported"
+        )
     return found
 
 
