@@ -437,3 +437,29 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_lanes_and_runners_of_one_program_share_its_connection(cluster: Any) -> None:
     out, _ = await said(await program(SHARES, cluster.address, **OWN_ENVIRONMENT))
     assert out.splitlines() == ["[8, 8]", "False", "16 32", "64", "False"]
+
+
+KILLS = """
+import asyncio, sys, ray
+import asyncjobs as aj
+from asyncjobs.lanes import cluster, ray as lane
+
+async def main(address):
+    cluster.CONNECT, lane.DRAIN = 60.0, 2.0
+    drained = asyncio.get_running_loop().create_future()
+    async with aj.Runner(lanes={"ray": aj.RayLane(address, workers=1)}) as runner:
+        print(await runner.options(lane="ray").run(pow, 2, 3))
+        engine = runner._lanes["ray"]._engine
+        engine.kill(next(iter(engine._actors)))
+        asyncio.get_running_loop().call_later(lane.DRAIN, drained.set_result, None)
+    print(drained.done())
+    await drained
+    print(ray.is_initialized())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_nothing_is_asked_of_ray_once_the_lane_is_closed(cluster: Any) -> None:
+    out, _ = await said(await program(KILLS, cluster.address, **OWN_ENVIRONMENT))
+    assert out.splitlines() == ["8", "False", "False"]

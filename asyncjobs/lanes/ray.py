@@ -280,7 +280,14 @@ class RayEngine:
         actor = self._actors.get(address)
         if actor is not None:
             actor.drain.options(concurrency_group="talk").remote()
-            self._loop.call_later(DRAIN, _end, actor)
+            self._loop.call_later(DRAIN, self._end, address)
+
+    def _end(self, address: str) -> None:
+        """Unless it is gone by now: where nobody is connected any more, `ray.kill` would start a cluster to ask."""
+        actor = self._actors.get(address)
+        if actor is not None:
+            with suppress(Exception):
+                package().kill(actor)
 
     def tell(self, address: str, station: str, told: Sequence[tuple[Any, ...]]) -> None:
         """While its jobs run."""
@@ -311,11 +318,6 @@ def _room_for(seat: Amounts) -> int:
     names = {"cpu": "CPU", "gpu": "GPU"}
     there = package().cluster_resources()
     return max(1, min(int(there.get(names.get(name, name), 0) // amount) for name, amount in seat.items() if amount))
-
-
-def _end(actor: Any) -> None:
-    with suppress(Exception):
-        package().kill(actor)
 
 
 def _is_death(error: BaseException) -> bool:
