@@ -39,7 +39,7 @@ def jobs(
     schedule: Schedule = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Jobs on a page.")] = 20,
     before: Annotated[int | None, typer.Option(metavar="NUMBER", help="The next page: what the last one said.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All pages.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All pages; with --json each on a line.")] = False,
     as_json: Json = False,
 ) -> None:
     """List jobs, the newest first."""
