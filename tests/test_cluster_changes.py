@@ -59,7 +59,8 @@ async def ended(job: Job[Any]) -> Any:
         return await job
 
 
-async def test_a_cluster_that_came_again_meanwhile_is_found_by_the_next_job() -> None:
+@pytest.mark.parametrize("workers_first", [False, True])
+async def test_a_cluster_that_came_again_meanwhile_is_found_by_the_next_job(workers_first: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cluster = DaskCluster(folder, {})
         start(cluster)
@@ -69,6 +70,9 @@ async def test_a_cluster_that_came_again_meanwhile_is_found_by_the_next_job() ->
                 assert (await verbs.run(cluster_jobs.total, shared.argument))[0] == 100_000.0
                 engine = lane_of(runner)._engine
                 client, link = engine._client, engine._client.scheduler_comm
+                if workers_first:
+                    cluster.workers[0].kill()
+                    await until(lambda: lane_of(runner).size() == 0, "its end")
                 cluster.close()
                 start(cluster, "--port", cluster.address.rpartition(":")[2])
                 await until(lambda: client.status == "running" and client.scheduler_comm is not link, "Dask's own")

@@ -32,6 +32,8 @@ CONNECT = 10.0
 """Seconds for each try of Dask's own to connect."""
 TOGETHER = 5.0
 """Seconds in which all workers enrol; those that take longer come later."""
+LOOK = 5.0
+"""Seconds between two looks at whether Dask has connected anew."""
 CLOSE = 2.0
 """Seconds for a good-bye."""
 NO_NANNY = "it has no nanny that could restart it, which restart_to_kill=True needs: start it without --no-nanny"
@@ -90,6 +92,7 @@ class DaskEngine:
         """The connection that the client has made first."""
         self._nannies: Nannies
         self._connecting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._listener: Listener
         self._following: dict[int, tuple[Any, asyncio.Task[None]]] = {}
         """By ticket: Dask's future, and who waits for it."""
@@ -136,6 +139,12 @@ class DaskEngine:
         enrolling = [self._start(self._enrol(address)) for address in await client.nthreads()]
         if enrolling:
             await asyncio.wait(enrolling, timeout=TOGETHER)
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Where no worker is left nothing is sent, and nobody would ask."""
+        while self.is_there():
+            await asyncio.sleep(LOOK)
 
     async def _enrol(self, address: str) -> None:
         """At each by itself: one that does not answer keeps nobody waiting."""
@@ -160,6 +169,8 @@ class DaskEngine:
         if self._connecting is not None:  # not cancelled at once: one that is just connecting leaves its socket behind
             await asyncio.wait([self._connecting], timeout=CLOSE)
             self._connecting.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         client, self._client = self._client, None
         if client is None:
             return
