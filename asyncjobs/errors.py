@@ -105,7 +105,7 @@ class ResultTooLarge(JobError):
     limit: int = 0
 
 
-class ArenaFull(AsyncJobsError, MemoryError):
+class ArenaFull(MemoryError, AsyncJobsError):
     """Large data would need more shared memory than the runner may ever use (`arena_bytes`).
 
     Attributes:

@@ -32,6 +32,19 @@ def pid_then_hold(path: str, gate: FileGate) -> int:
     return hold(gate, os.getpid())
 
 
+def raise_it(error: BaseException) -> None:
+    """Raise it, behind another one."""
+    try:
+        raise KeyError("before")
+    except KeyError:
+        raise error  # noqa: B904
+
+
+def endless(depth: int = 0) -> int:
+    """Never come back."""
+    return endless(depth + 1)
+
+
 def say(text: str) -> str:
     """Print it on both streams."""
     print(text)

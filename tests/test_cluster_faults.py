@@ -7,6 +7,7 @@ import gc
 import importlib
 import logging
 import os
+import pickle
 import socket
 import sys
 import traceback
@@ -24,10 +25,12 @@ from clusters import DaskCluster, dask_cluster
 
 import asyncjobs.station
 from asyncjobs import (
+    ArenaFull,
     DaskLane,
     FIFOQueue,
     JobState,
     NotSendable,
+    RemoteError,
     Runner,
     SyncRunner,
     WorkerLost,
@@ -37,6 +40,7 @@ from asyncjobs import (
 from asyncjobs.lanes.clusterfaults import not_up
 from asyncjobs.testing import work
 from asyncjobs.testing.work import FileGate, lines, until
+from asyncjobs.wire import failure
 
 
 def harms_a_worker(test: Callable[..., object]) -> Callable[..., object]:
@@ -147,6 +151,23 @@ async def test_a_lambda_travels_by_value_also_a_large_one(steady: DaskCluster) -
         verbs = runner.options(lane="cluster")
         assert await verbs.run(lambda x: x + 1, 1) == 2
         assert await verbs.map(lambda x: x + float(ballast[x]), range(5)).collect() == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+async def test_errors_come_back_as_from_any_worker_though_dask_has_a_way_of_its_own(steady: DaskCluster) -> None:
+    async with over(steady) as runner:
+        verbs = runner.options(lane="cluster")
+        with pytest.raises(RecursionError) as deep:
+            await verbs.run(cluster_jobs.endless)
+        with pytest.raises(RemoteError, match="SystemExit: 2") as gone:
+            await verbs.run(cluster_jobs.raise_it, SystemExit(2))
+        with pytest.raises(ArenaFull, match="full") as full:
+            await verbs.run(cluster_jobs.raise_it, ArenaFull("full"))
+    assert "endless" in str(deep.value.__cause__)
+    assert isinstance(gone.value.original, SystemExit)
+    assert gone.value.original.code == 2
+    assert "KeyError: 'before'" in str(full.value.__cause__)
+    assert pickle.loads(pickle.dumps(ArenaFull("full"))).args == ("full",)
+    assert b"tblib" not in (failure.capture(ValueError("plain")).pickled or b"")
 
 
 @pytest.mark.parametrize("what", ["work", "Thing"])

@@ -37,7 +37,7 @@ class Trap:
         ([Fit(1.0), Fit(2.0), Fraction(1, 2)], ["list", f"{__name__}.Fit", "fractions.Fraction"]),
         ({"best": Fit(1.0)}, ["dict", f"{__name__}.Fit"]),
         (datetime(2026, 1, 1, tzinfo=UTC), ["datetime.datetime", "datetime.timezone", "datetime.timedelta"]),
-        (ValueError("x"), ["ValueError"]),
+        (1 + 2j, ["complex"]),
         ((1, 2), []),
         ([0] * 100_000, ["list"]),
         (Trap(), ["exec"]),

@@ -7,17 +7,18 @@ comes back only through the pickle that our own worker made.
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import traceback
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncjobs.errors import RemoteError, RemoteTraceback
 from asyncjobs.wire import codec
 
 TRACEBACK_LIMIT = 64 * 1024
+"""Bytes of traceback text that are kept: the head and the tail."""
 LAST_WORDS = "\nIts last words:\n"
 """In the text of an error: what a dead worker had printed comes behind it."""
-"""Bytes of traceback text that are kept: the head and the tail."""
 
 
 class Failure(NamedTuple):
@@ -112,9 +113,30 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
+class _AsItIs:
+    """Pickles as the error does by itself.
+
+    Dask has errors pickled by tblib, for the whole process: with all frames of their tracebacks, which is large and
+    fails after an endless recursion, and without what only their constructor sets.
+    """
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return self._error.__reduce_ex__(codec.PROTOCOL)
+
+
+def _is_tblibs(error: BaseException) -> bool:
+    reducer = copyreg.dispatch_table.get(type(error))
+    return getattr(reducer, "__module__", None) == "tblib.pickling_support"
+
+
 def _pickled(error: BaseException) -> bytes | None:
     try:
-        return codec.encode(error)
+        return codec.encode(_AsItIs(error) if _is_tblibs(error) else error)
     # The user's __reduce__ may raise anything at all.
     except BaseException:
         return None
