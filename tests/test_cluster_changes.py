@@ -60,7 +60,9 @@ async def ended(job: Job[Any]) -> Any:
 
 
 @pytest.mark.parametrize("workers_first", [False, True])
-async def test_a_cluster_that_came_again_meanwhile_is_found_by_the_next_job(workers_first: bool) -> None:
+async def test_a_cluster_that_came_again_meanwhile_is_found_by_the_next_job(
+    workers_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cluster = DaskCluster(folder, {})
         start(cluster)
@@ -73,6 +75,7 @@ async def test_a_cluster_that_came_again_meanwhile_is_found_by_the_next_job(work
                 if workers_first:
                     cluster.workers[0].kill()
                     await until(lambda: lane_of(runner).size() == 0, "its end")
+                    assert caplog.messages[-1] == "lane 'cluster' has no workers any more; its jobs wait for another"
                 cluster.close()
                 start(cluster, "--port", cluster.address.rpartition(":")[2])
                 await until(lambda: client.status == "running" and client.scheduler_comm is not link, "Dask's own")

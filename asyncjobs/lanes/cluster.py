@@ -299,6 +299,8 @@ class ClusterLane:
         self._deaths.judge([flight for flight in theirs if not flight.is_over], cause, inquiry)
         if not len(self._members):
             self._full = True  # until another comes
+            if not self.is_down:
+                logger.warning("lane %r has no workers any more; its jobs wait for another", self.name)
 
     def _lose(self, flight: Flight, cause: str) -> None:
         seconds = monotonic() - flight.started if flight.started else 0.0
