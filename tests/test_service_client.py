@@ -625,8 +625,8 @@ async def test_a_submit_that_is_cancelled_before_it_was_sent_is_not_sent(
 
 
 @pytest.mark.slow
-async def test_a_closed_client_says_so(stand: Stand) -> None:
-    client = aj.connect(stand.state.path)
+async def test_a_closed_client_says_so_at_once(stand: Stand) -> None:
+    client = aj.connect(stand.state.path, timeout=1000.0)
     with pytest.raises(aj.ServiceError, match="not open"):
         await client.submit(service_jobs.add, 1)
     async with client:
@@ -638,7 +638,7 @@ async def test_a_closed_client_says_so(stand: Stand) -> None:
         await waiting
     with pytest.raises(aj.ServiceGone, match="attach"):
         await job
-    for ask in (job.cancel, job.refresh, job.figures, lambda: anext(job.logs())):
+    for ask in (job.cancel, job.refresh, job.figures, lambda: anext(job.logs()), lambda: anext(job.events())):
         with pytest.raises(aj.ServiceGone, match="attach"):  # and opens no connection that nobody would close
             await ask()
     stand.holds.set()

@@ -131,7 +131,17 @@ class Api:
                 is_open = isinstance(problem, (ServiceGone, ServiceFull) if awaits_room else ServiceGone)
             if not is_open:
                 raise problem
-            await patience.pause(problem)
+            await self.pause(patience, problem)
+
+    async def pause(self, patience: Patience, problem: ServiceError) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            ServiceError: `problem`: the service has been away for too long, or the client is closed.
+        """
+        if self._is_closed:
+            raise problem
+        await patience.pause(problem)
 
     def stream(self, path: str, headers: tuple[str, ...] = ()) -> Streaming:
         """A GET whose answer comes piece by piece, for ``async with``; asked once.

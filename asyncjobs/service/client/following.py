@@ -52,7 +52,7 @@ async def _pieces(api: Api, path: str, follow: bool, offset: int) -> AsyncGenera
                 return
             follow = JobState[(await api.get(path, JobView)).state] not in FINAL
         except (ServiceGone, ServiceNotRunning) as error:
-            await patience.pause(error)
+            await api.pause(patience, error)
 
 
 async def follow_events(
@@ -86,7 +86,7 @@ async def follow_events(
                 continue
         except (ServiceGone, ServiceNotRunning) as error:
             problem = error
-        await patience.pause(problem)
+        await api.pause(patience, problem)
 
 
 async def each_event(chunks: AsyncIterator[bytes]) -> AsyncGenerator[tuple[str, bytes], None]:
