@@ -16,7 +16,7 @@ from contextvars import copy_context
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from asyncjobs.context import running
-from asyncjobs.errors import WrongLoop
+from asyncjobs.errors import WorkerStartError, WrongLoop
 from asyncjobs.events import Progress
 from asyncjobs.futures import call_soon, resolve, slices
 from asyncjobs.jobqueue import JobQueue
@@ -424,7 +424,8 @@ class _Unseen:
 
     def __del__(self) -> None:
         if not self.was_seen:
-            said = getattr(self._error, "logged", "") or repr(self._error)
+            error = self._error
+            said = error.logged if isinstance(error, WorkerStartError) and error.logged else repr(error)
             logger.error("job %r failed and nobody looked at it: %s", self._name, said)
 
 

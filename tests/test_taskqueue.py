@@ -131,6 +131,20 @@ def test_a_task_that_raises_ends_no_worker_and_is_logged(
         assert caplog.text.count("job 'raise_this' failed and nobody looked at it") == 3
 
 
+class Told(Exception):
+    """A user's error that has the attribute by which one of ours says what a log may have."""
+
+    logged = "something else"
+
+
+def test_what_is_logged_of_a_users_error_is_that_error(caplog: pytest.LogCaptureFixture) -> None:
+    with aj.TaskQueue() as tasks:
+        tasks.add_task(raise_this, Told("boom"))
+        tasks.join()
+        gc.collect()
+    assert "job 'raise_this' failed and nobody looked at it: Told('boom')" in caplog.text
+
+
 @pytest.mark.slow
 def test_the_job_tells_what_became_of_a_task() -> None:
     with aj.TaskQueue() as tasks:

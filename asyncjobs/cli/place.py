@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-VARIABLE = "ASYNCJOBS_DIR"
-"""May name the state directory."""
+from asyncjobs.service.access import VARIABLE
+
 _PANEL = "Service"
 
 Dir = Annotated[

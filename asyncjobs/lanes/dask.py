@@ -208,7 +208,8 @@ class DaskEngine:
         self._helpers.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.debug("the cluster could not be told something: %s", type_name(error))
+            level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+            logger.log(level, "the cluster could not be told something: %s", type_name(error))
 
     # --- what Dask tells ----------------------------------------------------------------
 

@@ -52,6 +52,10 @@ class Address:
     started_at: float
 
 
+VARIABLE = "ASYNCJOBS_DIR"
+"""May name the state directory, for commands and clients that are told none."""
+
+
 def default_path(name: str = "default") -> Path:
     """``$XDG_STATE_HOME/asyncjobs/NAME``, else ``~/.local/state/asyncjobs/NAME``.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from asyncjobs.service.access import StateDir, default_path
+from asyncjobs.service.access import VARIABLE, StateDir, default_path
 from asyncjobs.service.client.transport import Address
 from asyncjobs.service.errors import BadRequest, ServiceNotRunning
 
@@ -42,7 +42,7 @@ def place_of(folder: str | os.PathLike[str] | None, url: str | None, token: str 
     if url is None:
         if token is not None:
             raise BadRequest("token= goes with url=; a service on this machine is found, and trusted, by its directory")
-        path = _absolute(folder if folder is not None else os.environ.get("ASYNCJOBS_DIR") or default_path())
+        path = _absolute(folder if folder is not None else os.environ.get(VARIABLE) or default_path())
         return Place(str(path), lambda: _address_in(path), lambda: _state_in(path).key(), path)
     address = _parsed(url, token)
     if folder is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from typing import Protocol
 
+from asyncjobs.errors import WorkerStartError
 from asyncjobs.service.errors import StorageFull
 from asyncjobs.service.records import Claim, NewJob
 from asyncjobs.service.work.window import Window
@@ -93,7 +94,7 @@ class Claims:
     def hold(self, lane: str, error: object) -> None:
         """No worker of that lane could be started: claim nothing for it for a while."""
         if self.windows[lane].hold(self._loop.time()):
-            why = getattr(error, "logged", "") or error
+            why = error.logged if isinstance(error, WorkerStartError) and error.logged else error
             self._in_trouble(lane, f"no worker could be started, jobs of lane {lane!r} wait: {why}")
 
     def ran(self, lane: str, seconds: float) -> None:
